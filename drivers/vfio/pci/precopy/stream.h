@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Wire format of a migrating device: encoder and resumable decoder.
+ *
+ * Nothing here sleeps, allocates, locks or prints, so the same two files also
+ * build in user space. All state lives in the two structs that the caller owns;
+ * the caller serialises the use of each of them.
+ */
+#ifndef PRECOPY_STREAM_H
+#define PRECOPY_STREAM_H
+
+#include <linux/bits.h>
+#include <linux/build_bug.h>
+#include <linux/sizes.h>
+#include <linux/types.h>
+
+#define PRECOPY_STREAM_MAJOR		1
+#define PRECOPY_STREAM_MINOR		0
+
+/* Granularity of DATA and ZERO, whatever the page size of the host is. */
+#define PRECOPY_STREAM_PAGE_SIZE	4096
+/* Granularity of the in-use bitmap in PREFACE. */
+#define PRECOPY_UNIT_SIZE		SZ_2M
+#define PRECOPY_UNIT_PAGES		(PRECOPY_UNIT_SIZE / PRECOPY_STREAM_PAGE_SIZE)
+
+/* Largest device that the format carries; keeps PREFACE near one page. */
+#define PRECOPY_MAX_MEMORY		(64ULL * SZ_1G)
+#define PRECOPY_MAX_UNITS		(PRECOPY_MAX_MEMORY / PRECOPY_UNIT_SIZE)
+/* Largest payload of a DATA record. */
+#define PRECOPY_MAX_DATA		SZ_64K
+/* Largest payload of a record that is skipped because its type is unknown. */
+#define PRECOPY_MAX_SKIP		SZ_16M
+
+#define PRECOPY_FILE_HDR_LEN		64
+#define PRECOPY_MAX_FILE_HDR_LEN	SZ_4K
+#define PRECOPY_REC_HDR_LEN		24
+
+/* Bytes that a decoder needs: the largest piece that is looked at as a whole. */
+#define PRECOPY_DECODE_BUF		PRECOPY_MAX_DATA
+
+/* Kinds of backend; starts at 1 to catch uninitialised values. */
+#define PRECOPY_BACKEND_RAM		1
+
+/* features_required bits that this version understands: none so far. */
+#define PRECOPY_FEATURES_KNOWN		0
+
+/* Starts at 1 to catch uninitialised values. */
+enum precopy_record_type {
+	PRECOPY_REC_PREFACE = 1,
+	PRECOPY_REC_DATA,
+	PRECOPY_REC_ZERO,
+	PRECOPY_REC_INITIAL_END,
+	PRECOPY_REC_STATE,
+	PRECOPY_REC_END,
+};
+
+/* Exactly one of the two is set: may a reader skip a type it does not know? */
+#define PRECOPY_REC_MANDATORY		BIT(0)
+#define PRECOPY_REC_OPTIONAL		BIT(1)
+
+struct precopy_file_hdr {
+	u8 magic[8];
+	__le16 major;
+	__le16 minor;
+	__le32 header_len;
+	__le32 features_required;
+	__le32 features_optional;
+	__le16 vendor;
+	__le16 device;
+	__le32 backend;
+	__le32 page_size;
+	__le32 unit_size;
+	__le64 memory_size;
+	u8 reserved[12];
+	__le32 crc;
+} __packed;
+static_assert(sizeof(struct precopy_file_hdr) == PRECOPY_FILE_HDR_LEN);
+
+struct precopy_rec_hdr {
+	__le16 type;
+	__le16 flags;
+	__le32 length;
+	__le64 offset;
+	__le32 payload_crc;
+	__le32 header_crc;
+} __packed;
+static_assert(sizeof(struct precopy_rec_hdr) == PRECOPY_REC_HDR_LEN);
+
+/* The bitmap is made of le64 words, which is to say of bytes in bit order. */
+struct precopy_preface {
+	__le64 bytes_in_use;
+	__le64 startup_ns;
+	__le32 nr_units;
+	__le32 reserved;
+	u8 bitmap[];
+} __packed;
+static_assert(sizeof(struct precopy_preface) == 24);
+static_assert(sizeof(struct precopy_preface) + PRECOPY_MAX_UNITS / 8 <=
+	      PRECOPY_DECODE_BUF);
+
+struct precopy_zero {
+	__le64 nr_bytes;
+} __packed;
+
+struct precopy_state {
+	__le64 bytes_in_use;
+} __packed;
+
+struct precopy_end {
+	__le64 nr_records;
+	__le32 crc;
+	__le32 reserved;
+} __packed;
+static_assert(sizeof(struct precopy_end) == 16);
+
+/* Bytes to reserve for the records that have a payload of fixed size. */
+#define PRECOPY_ZERO_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_zero))
+#define PRECOPY_STATE_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_state))
+#define PRECOPY_END_LEN		(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_end))
+
+/**
+ * struct precopy_stream_params - what both ends of a migration must agree on
+ * @vendor: PCI vendor id of the carrier
+ * @device: PCI device id of the carrier
+ * @backend: kind of backend, PRECOPY_BACKEND_*
+ * @memory_size: bytes of device memory, a multiple of the stream's page size
+ */
+struct precopy_stream_params {
+	u16 vendor;
+	u16 device;
+	u32 backend;
+	u64 memory_size;
+};
+
+/**
+ * struct precopy_encoder - state of a stream being written
+ * @params: what the file header says
+ * @nr_records: records encoded so far, for END
+ * @crc: running CRC-32C over the header CRCs so far (not inverted), for END
+ */
+struct precopy_encoder {
+	struct precopy_stream_params params;
+	u64 nr_records;
+	u32 crc;
+};
+
+/**
+ * enum precopy_stream_event - what precopy_decoder_advance() came upon
+ * @PRECOPY_EV_MORE: nothing yet, more bytes are wanted
+ * @PRECOPY_EV_HEADER: the file header is good
+ * @PRECOPY_EV_PREFACE: bytes_in_use, startup_ns, nr_units and the in-use bitmap
+ *	are valid; opens the stream or starts it over
+ * @PRECOPY_EV_DATA: nr_bytes bytes at payload belong at offset
+ * @PRECOPY_EV_ZERO: nr_bytes bytes from offset on are zero
+ * @PRECOPY_EV_INITIAL_END: the initial data is complete: the barrier
+ * @PRECOPY_EV_STATE: bytes_in_use is valid; only END follows
+ * @PRECOPY_EV_END: the stream is complete and verified
+ * @PRECOPY_EV_SKIPPED: a record of an unknown, optional type went by
+ */
+enum precopy_stream_event {
+	PRECOPY_EV_MORE = 0,
+	PRECOPY_EV_HEADER,
+	PRECOPY_EV_PREFACE,
+	PRECOPY_EV_DATA,
+	PRECOPY_EV_ZERO,
+	PRECOPY_EV_INITIAL_END,
+	PRECOPY_EV_STATE,
+	PRECOPY_EV_END,
+	PRECOPY_EV_SKIPPED,
+};
+
+/**
+ * struct precopy_decoder - state of a stream being read
+ * @offset: byte offset in device memory, after DATA and ZERO
+ * @nr_bytes: length in bytes, after DATA and ZERO
+ * @payload: the data, after DATA; lies in the caller's buffer
+ * @bytes_in_use: bytes of device memory in use, after PREFACE and STATE
+ * @startup_ns: the source's estimate of the startup, after PREFACE
+ * @nr_units: units that the bitmap covers, after PREFACE
+ * @major: major version that the stream claims, once its header was read
+ * @minor: minor version that the stream claims, once its header was read
+ * @error: cause of a failure in a few words, or NULL; a static string
+ *
+ * The outputs are valid from the event that sets them to the next call of
+ * precopy_decoder_advance(). @error and the versions stay.
+ */
+struct precopy_decoder {
+	u64 offset;
+	u64 nr_bytes;
+	const void *payload;
+	u64 bytes_in_use;
+	u64 startup_ns;
+	u32 nr_units;
+	u16 major;
+	u16 minor;
+	const char *error;
+	/* private: */
+	struct precopy_stream_params expect;
+	u8 *buf;
+	union {
+		u8 bytes[PRECOPY_FILE_HDR_LEN];
+		struct precopy_file_hdr file;
+		struct precopy_rec_hdr rec;
+	} head;
+	int err;
+	u8 piece;
+	u8 phase;
+	u16 type;
+	u32 need;
+	u32 have;
+	u32 skip_crc;
+	u32 crc;
+	u64 nr_records;
+};
+
+u32 precopy_stream_units(u64 memory_size);
+size_t precopy_preface_len(u32 nr_units);
+
+void precopy_encoder_init(struct precopy_encoder *enc,
+			  const struct precopy_stream_params *params);
+size_t precopy_encode_header(struct precopy_encoder *enc, void *buf);
+size_t precopy_encode_record(struct precopy_encoder *enc, void *buf, u16 type,
+			     u64 offset, u32 len);
+size_t precopy_encode_preface(struct precopy_encoder *enc, void *buf,
+			      u64 bytes_in_use, u64 startup_ns,
+			      const unsigned long *bitmap, u32 nr_units);
+size_t precopy_encode_zero(struct precopy_encoder *enc, void *buf, u64 offset,
+			   u64 nr_bytes);
+size_t precopy_encode_state(struct precopy_encoder *enc, void *buf,
+			    u64 bytes_in_use);
+size_t precopy_encode_end(struct precopy_encoder *enc, void *buf);
+
+void precopy_decoder_init(struct precopy_decoder *dec,
+			  const struct precopy_stream_params *expect, void *buf);
+size_t precopy_decoder_want(struct precopy_decoder *dec, void **dst);
+int precopy_decoder_advance(struct precopy_decoder *dec, size_t n);
+bool precopy_decoder_unit_in_use(const struct precopy_decoder *dec, u32 unit);
+bool precopy_decoder_complete(const struct precopy_decoder *dec);
+
+#endif /* PRECOPY_STREAM_H */
