@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Two-level bitmap of the pages that changed since they were last sent.
+ */
+#include <linux/bitmap.h>
+#include <linux/bitops.h>
+#include <linux/bug.h>
+#include <linux/errno.h>
+#include <linux/math.h>
+#include <linux/minmax.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <kunit/visibility.h>
+
+#include "dirty.h"
+
+#define UNIT_LONGS	BITS_TO_LONGS(PRECOPY_UNIT_PAGES)
+
+/* No word of the map is shared by two units. */
+static_assert(PRECOPY_UNIT_PAGES % BITS_PER_LONG == 0);
+
+/**
+ * precopy_dirty_init - allocate a clean bitmap
+ * @d: bitmap to set up; its former contents are ignored
+ * @nr_pages: pages to track, 1 to PRECOPY_DIRTY_MAX_PAGES
+ *
+ * The memory is charged to the current (or active) memory cgroup.
+ *
+ * Context: may sleep.
+ * Return: 0, -EINVAL if @nr_pages is out of range, or -ENOMEM. After an error
+ * @d may be passed to precopy_dirty_destroy().
+ */
+int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages)
+{
+	memset(d, 0, sizeof(*d));
+	if (!nr_pages || nr_pages > PRECOPY_DIRTY_MAX_PAGES)
+		return -EINVAL;
+
+	d->nr_units = DIV_ROUND_UP(nr_pages, PRECOPY_UNIT_PAGES);
+	d->map = kvcalloc(d->nr_units * UNIT_LONGS, sizeof(long),
+			  GFP_KERNEL_ACCOUNT);
+	d->summary = kvcalloc(BITS_TO_LONGS(d->nr_units), sizeof(long),
+			      GFP_KERNEL_ACCOUNT);
+	if (!d->map || !d->summary) {
+		precopy_dirty_destroy(d);
+		return -ENOMEM;
+	}
+	d->nr_pages = nr_pages;
+	return 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_init);
+
+/**
+ * precopy_dirty_destroy - free a bitmap
+ * @d: bitmap, or a zeroed struct
+ *
+ * Leaves @d zeroed: a second call does nothing. The caller has made sure that
+ * nobody uses the bitmap any more.
+ *
+ * Context: may sleep.
+ */
+void precopy_dirty_destroy(struct precopy_dirty *d)
+{
+	kvfree(d->summary);
+	kvfree(d->map);
+	memset(d, 0, sizeof(*d));
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_destroy);
+
+/**
+ * precopy_dirty_mark - note that a page changes
+ * @d: bitmap
+ * @page: page number, below nr_pages
+ *
+ * Marks may run in parallel with each other. Callers hold the tracker's rwsem
+ * for read, from before the mark until the page can be written.
+ *
+ * The page's bit comes before the summary's, and precopy_dirty_take() clears
+ * them in the opposite order: so even a reader that is not excluded finds, at
+ * worst, a unit without pages, never a page without its unit.
+ *
+ * Context: any.
+ * Return: true if the page was clean before.
+ */
+bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
+{
+	if (WARN_ON_ONCE(page >= d->nr_pages))
+		return false;
+	if (test_and_set_bit(page, d->map))
+		return false;
+
+	set_bit(page / PRECOPY_UNIT_PAGES, d->summary);
+	atomic_long_inc(&d->count);
+	return true;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_mark);
+
+/**
+ * precopy_dirty_test - is this page dirty?
+ * @d: bitmap
+ * @page: page number
+ *
+ * Context: any; a snapshot unless the caller excludes marks and takes.
+ * Return: true if @page is marked; false too if there is no such page.
+ */
+bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page)
+{
+	return page < d->nr_pages && test_bit(page, d->map);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_test);
+
+/**
+ * precopy_dirty_next_unit - find a unit with dirty pages
+ * @d: bitmap
+ * @from: unit to start from
+ *
+ * Context: any; a snapshot unless the caller excludes marks and takes.
+ * Return: the first such unit at or after @from, nr_units if there is none.
+ */
+unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
+				      unsigned long from)
+{
+	return find_next_bit(d->summary, d->nr_units, from);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
+
+static unsigned long take_word(unsigned long *word, unsigned long mask)
+{
+	return atomic_long_fetch_andnot(mask, (atomic_long_t *)word) & mask;
+}
+
+static unsigned long take_unit(struct precopy_dirty *d, unsigned long unit,
+			       const unsigned long *mask, unsigned long *out)
+{
+	unsigned long *map, taken = 0, left = 0;
+	unsigned int i;
+
+	if (WARN_ON_ONCE(unit >= d->nr_units)) {
+		bitmap_zero(out, PRECOPY_UNIT_PAGES);
+		return 0;
+	}
+
+	map = d->map + unit * UNIT_LONGS;
+	clear_bit(unit, d->summary);
+	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
+	smp_mb__after_atomic();
+	for (i = 0; i < UNIT_LONGS; i++) {
+		out[i] = take_word(&map[i], mask ? mask[i] : ~0UL);
+		taken += hweight_long(out[i]);
+		left |= READ_ONCE(map[i]);
+	}
+	if (left)
+		set_bit(unit, d->summary);
+	atomic_long_sub(taken, &d->count);
+	return taken;
+}
+
+/**
+ * precopy_dirty_take - move the dirty pages of a unit out of the bitmap
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ * @out: bitmap of PRECOPY_UNIT_PAGES bits that receives them; every bit of it
+ *	is written, also past the end of a partial last unit
+ *
+ * The caller holds the tracker's rwsem for write, and protects the pages before
+ * it looks at their contents.
+ *
+ * Context: any.
+ * Return: the number of pages taken.
+ */
+unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
+				 unsigned long *out)
+{
+	return take_unit(d, unit, NULL, out);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_take);
+
+/**
+ * precopy_dirty_take_masked - move some dirty pages of a unit out of the bitmap
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ * @mask: bitmap of PRECOPY_UNIT_PAGES bits: the pages that may be taken; the
+ *	others stay dirty
+ * @out: as for precopy_dirty_take(); may be the same memory as @mask
+ *
+ * Context: as for precopy_dirty_take().
+ * Return: the number of pages taken.
+ */
+unsigned long precopy_dirty_take_masked(struct precopy_dirty *d,
+					unsigned long unit,
+					const unsigned long *mask,
+					unsigned long *out)
+{
+	return take_unit(d, unit, mask, out);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_take_masked);
+
+/**
+ * precopy_dirty_count - how many pages are dirty?
+ * @d: bitmap
+ *
+ * Context: any, lock free; exact while the caller excludes marks and takes.
+ * Return: number of pages.
+ */
+unsigned long precopy_dirty_count(const struct precopy_dirty *d)
+{
+	/* A mark raises the count last, so a racing take can get ahead of it. */
+	return max(atomic_long_read(&d->count), 0L);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_count);

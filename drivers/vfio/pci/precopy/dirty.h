@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which pages of device memory changed since they were last sent.
+ *
+ * Two levels, so that a pass costs in proportion to what is dirty and not to
+ * the size of the device: a bit per page, and above it a bit per unit of
+ * PRECOPY_UNIT_PAGES pages that says where to look. A counter answers "how
+ * much" without a scan.
+ *
+ * The bitmap is only half of dirty tracking. That no store is ever lost also
+ * needs an order of things at the caller:
+ *
+ *  - a fault handler marks the page and makes it writable inside one read
+ *    section of the tracker's rwsem;
+ *  - a pass takes the bits inside a write section, then protects the pages,
+ *    and only then copies them.
+ *
+ * tests/dirty_kunit.c enumerates what goes wrong in any other order.
+ */
+#ifndef PRECOPY_DIRTY_H
+#define PRECOPY_DIRTY_H
+
+#include <linux/atomic.h>
+#include <linux/types.h>
+
+#include "stream.h"
+
+/* Bounds the bitmap to 2 MiB. */
+#define PRECOPY_DIRTY_MAX_PAGES	(PRECOPY_MAX_MEMORY / PRECOPY_STREAM_PAGE_SIZE)
+
+/**
+ * struct precopy_dirty - two-level bitmap of dirty pages
+ * @nr_pages: pages of device memory
+ * @nr_units: units of PRECOPY_UNIT_PAGES pages, the last one possibly partial
+ * @map: a bit per page, allocated in whole units
+ * @summary: a bit per unit, set while the unit has a bit in @map
+ * @count: number of bits set in @map
+ */
+struct precopy_dirty {
+	unsigned long nr_pages;
+	unsigned long nr_units;
+	unsigned long *map;
+	unsigned long *summary;
+	atomic_long_t count;
+};
+
+int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages);
+void precopy_dirty_destroy(struct precopy_dirty *d);
+bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page);
+bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page);
+unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
+				      unsigned long from);
+unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
+				 unsigned long *out);
+unsigned long precopy_dirty_take_masked(struct precopy_dirty *d,
+					unsigned long unit,
+					const unsigned long *mask,
+					unsigned long *out);
+unsigned long precopy_dirty_count(const struct precopy_dirty *d);
+
+#endif /* PRECOPY_DIRTY_H */
