@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The guest of the demo: process 1 of a virtual machine that has the device
+ * passed through.
+ *
+ * It maps the device's BAR, fills part of it with records and then rewrites
+ * random records without pause, until it is told to stop and check.  What it
+ * wrote last is kept in the guest's RAM, which migrates by another way than the
+ * device does: so the two tell on each other when one of them lost something.
+ *
+ * The second serial port is the line to the outside:
+ *   to us:   "mark"   restart the statistics
+ *            "check"  stop writing, compare every byte of the BAR, report, go on
+ *   from us: "READY ..." once, "BEAT ..." many times a second, "BAD ..." for the
+ *            first few differences, "RESULT ..." after a check, "FAIL why"
+ */
+#include <dirent.h>
+#include <emmintrin.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE		4096UL
+#define UNIT		(2UL << 20)
+#define UNIT_PAGES	(UNIT / PAGE)
+#define SLOT		512UL
+#define SLOTS		(PAGE / SLOT)		/* records in a page */
+#define SLOT_WORDS	(SLOT / 8)
+#define MAGIC		0x9e50c0bde7a11edcULL
+#define BEAT_NS		10000000ULL
+#define BAD_SHOWN	8
+
+/* A record fills its slot, so that a check can compare every byte. */
+struct record {
+	uint64_t magic;
+	uint32_t page;
+	uint32_t slot;
+	uint64_t iteration;
+	uint64_t body[SLOT_WORDS - 4];
+	uint64_t sum;
+};
+
+_Static_assert(sizeof(struct record) == SLOT, "a record is one slot");
+
+static volatile uint64_t *bar;
+static uint64_t bar_bytes;
+static uint32_t *stamp;			/* last iteration written to each slot */
+static uint32_t *unit;			/* the 2 MiB units that are in use */
+static uint64_t nr_pages;		/* pages in use */
+static uint64_t hot_pages = 1024;	/* size of the moving working set */
+static uint64_t in_use = 40UL << 20;
+static uint64_t write_every_ns;		/* 0: as fast as it goes */
+static int line = -1;
+
+static uint64_t iteration;		/* page writes since the start */
+static uint64_t marked;			/* page writes before the last mark */
+static uint64_t live_bad;		/* stores that did not find the old value */
+static uint64_t longest_gap;
+static uint64_t last_write;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+static uint64_t rnd(void)
+{
+	static uint64_t state = 88172645463325252ULL;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static void say_text(const char *text, size_t len, int must)
+{
+	while (len) {
+		ssize_t n = write(line, text, len);
+
+		if (n > 0) {
+			text += n;
+			len -= n;
+			/* Half a line would spoil the next one as well. */
+			must = 1;
+		} else if (!must) {
+			return;
+		} else {
+			usleep(1000);
+		}
+	}
+}
+
+__attribute__((format(printf, 2, 3)))
+static void say(int must, const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	say_text(text, n, must);
+}
+
+__attribute__((noreturn))
+static void fail(const char *why)
+{
+	say(1, "FAIL %s (%s)\n", why, strerror(errno));
+	printf("guest: FAIL %s (%s)\n", why, strerror(errno));
+	for (;;)
+		pause();
+}
+
+/* The device */
+
+static uint64_t read_number(const char *dev, const char *name)
+{
+	char path[512], text[64] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", dev, name);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	if (!fgets(text, sizeof(text), f))
+		text[0] = 0;
+	fclose(f);
+	return strtoull(text, NULL, 0);
+}
+
+static int is_ours(const char *dev, uint32_t vendor, uint32_t device)
+{
+	return dev[0] != '.' && read_number(dev, "vendor") == vendor &&
+	       read_number(dev, "device") == device;
+}
+
+static void map_bar(const char *dev)
+{
+	char path[512];
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/enable", dev);
+	fd = open(path, O_WRONLY);
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		fail("cannot enable the device");
+	close(fd);
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource2", dev);
+	fd = open(path, O_RDWR);
+	if (fd < 0 || fstat(fd, &st) || !st.st_size)
+		fail("the device has no BAR 2");
+	bar_bytes = st.st_size;
+	bar = mmap(NULL, bar_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (bar == MAP_FAILED)
+		fail("cannot map BAR 2");
+	close(fd);
+}
+
+static void find_device(uint32_t vendor, uint32_t device)
+{
+	DIR *dir = opendir("/sys/bus/pci/devices");
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir))) {
+		if (!is_ours(d->d_name, vendor, device))
+			continue;
+		map_bar(d->d_name);
+		closedir(dir);
+		return;
+	}
+	fail("the device is not there");
+}
+
+/* Spread the pages in use over the BAR, with holes between them. */
+static void choose_units(void)
+{
+	uint64_t total = bar_bytes / UNIT, want = in_use / UNIT, n = 0, i;
+
+	if (!want || want > total)
+		fail("in_use does not fit the BAR");
+	unit = calloc(want, sizeof(*unit));
+	stamp = calloc(want * UNIT_PAGES * SLOTS, sizeof(*stamp));
+	if (!unit || !stamp)
+		fail("no memory");
+	for (i = 0; i < total; i++)
+		if ((i + 1) * want / total != i * want / total)
+			unit[n++] = i;
+	nr_pages = n * UNIT_PAGES;
+	if (hot_pages > nr_pages)
+		hot_pages = nr_pages;
+}
+
+static uint64_t bar_page(uint64_t index)
+{
+	return unit[index / UNIT_PAGES] * UNIT_PAGES + index % UNIT_PAGES;
+}
+
+/* Records */
+
+static void make_record(struct record *r, uint32_t page, uint32_t slot, uint64_t iter)
+{
+	uint64_t seed = mix((uint64_t)page << 35 ^ (uint64_t)slot << 32 ^ iter);
+	uint64_t sum = MAGIC ^ page ^ (uint64_t)slot << 32 ^ iter;
+	size_t i;
+
+	r->magic = MAGIC;
+	r->page = page;
+	r->slot = slot;
+	r->iteration = iter;
+	for (i = 0; i < SLOT_WORDS - 4; i++) {
+		seed += 0x9e3779b97f4a7c15ULL;
+		r->body[i] = seed ^ seed >> 29;
+		sum = (sum << 1 | sum >> 63) ^ r->body[i];
+	}
+	r->sum = sum;
+}
+
+static void store_plain(volatile uint64_t *to, const uint64_t *from)
+{
+	size_t i;
+
+	for (i = 0; i < SLOT_WORDS; i++)
+		to[i] = from[i];
+}
+
+static void store_wide(volatile uint64_t *to, const uint64_t *from)
+{
+	__m128i *dst = (__m128i *)to;
+	size_t i;
+
+	for (i = 0; i < SLOT_WORDS / 2; i++)
+		_mm_store_si128(dst + i, _mm_load_si128((const __m128i *)from + i));
+}
+
+/*
+ * Locked exchanges hand back what was there, so this finds a lost store at once,
+ * while everything runs.
+ */
+static void store_locked(volatile uint64_t *to, const uint64_t *from, const uint64_t *old)
+{
+	size_t i;
+
+	for (i = 0; i < SLOT_WORDS; i++)
+		if (__atomic_exchange_n(&to[i], from[i], __ATOMIC_SEQ_CST) != old[i])
+			live_bad++;
+}
+
+static void write_slot(uint64_t index, uint32_t slot)
+{
+	uint64_t page = bar_page(index);
+	volatile uint64_t *to = bar + (page * PAGE + slot * SLOT) / 8;
+	uint32_t *last = &stamp[index * SLOTS + slot];
+	static struct record r __attribute__((aligned(64)));
+	static struct record old __attribute__((aligned(64)));
+
+	make_record(&r, page, slot, iteration);
+	if (iteration % 16 == 1 && *last) {
+		make_record(&old, page, slot, *last);
+		store_locked(to, (uint64_t *)&r, (uint64_t *)&old);
+	} else if (iteration % 16 == 2) {
+		store_wide(to, (uint64_t *)&r);
+	} else {
+		store_plain(to, (uint64_t *)&r);
+	}
+	*last = iteration;
+}
+
+static void write_page(uint64_t index, uint32_t first, uint32_t count)
+{
+	uint64_t now;
+
+	iteration++;
+	while (count--)
+		write_slot(index, first++ % SLOTS);
+
+	now = now_ns();
+	if (last_write && now - last_write > longest_gap)
+		longest_gap = now - last_write;
+	last_write = now;
+}
+
+static void fill(void)
+{
+	uint64_t i;
+
+	for (i = 0; i < nr_pages; i++)
+		write_page(i, 0, SLOTS);
+}
+
+/*
+ * Programs do not write evenly: most writes go to a working set, which moves,
+ * and some go anywhere.  Half of them rewrite a page, half a part of it.
+ */
+static void write_random(void)
+{
+	static uint64_t hot_base, until;
+	uint64_t r = rnd(), index;
+
+	if (iteration >= until) {
+		hot_base = rnd() % (nr_pages - hot_pages + 1);
+		until = iteration + 8 * hot_pages;
+	}
+	if (r % 16)
+		index = hot_base + (r >> 8) % hot_pages;
+	else
+		index = (r >> 8) % nr_pages;
+	if (r >> 60 & 1)
+		write_page(index, 0, SLOTS);
+	else
+		write_page(index, r >> 40 & 7, 1 + (r >> 44 & 7));
+}
+
+/* The check */
+
+struct counts {
+	uint64_t good, lost, corrupt, stray;
+};
+
+static void bad(struct counts *c, const char *what, uint64_t page, uint32_t slot,
+		uint64_t want, uint64_t got)
+{
+	if (c->lost + c->corrupt + c->stray < BAD_SHOWN)
+		say(1, "BAD %s page=%llu slot=%u wanted=%llu found=%llu\n", what,
+		    (unsigned long long)page, slot, (unsigned long long)want,
+		    (unsigned long long)got);
+}
+
+static void load_slot(struct record *r, uint64_t page, uint32_t slot)
+{
+	volatile uint64_t *from = bar + (page * PAGE + slot * SLOT) / 8;
+	uint64_t *to = (uint64_t *)r;
+	size_t i;
+
+	for (i = 0; i < SLOT_WORDS; i++)
+		to[i] = from[i];
+}
+
+/* Is this a record that once was right, only older than it should be? */
+static int is_older(const struct record *r, uint64_t page, uint32_t slot)
+{
+	struct record then;
+
+	make_record(&then, page, slot, r->iteration);
+	return !memcmp(&then, r, sizeof(then));
+}
+
+static int check_slot(struct counts *c, uint64_t page, uint32_t slot, uint64_t iter)
+{
+	struct record want, found;
+
+	make_record(&want, page, slot, iter);
+	load_slot(&found, page, slot);
+	if (!memcmp(&want, &found, sizeof(want)))
+		return 1;
+	if (is_older(&found, page, slot)) {
+		bad(c, "lost", page, slot, iter, found.iteration);
+		c->lost++;
+	} else {
+		bad(c, "corrupt", page, slot, iter, found.iteration);
+		c->corrupt++;
+	}
+	return 0;
+}
+
+static void check_used(struct counts *c)
+{
+	uint64_t i;
+	uint32_t s;
+
+	for (i = 0; i < nr_pages; i++) {
+		int good = 1;
+
+		for (s = 0; s < SLOTS; s++)
+			good &= check_slot(c, bar_page(i), s, stamp[i * SLOTS + s]);
+		c->good += good;
+	}
+}
+
+static int is_used(uint64_t page)
+{
+	uint64_t i;
+
+	for (i = 0; i < nr_pages / UNIT_PAGES; i++)
+		if (unit[i] == page / UNIT_PAGES)
+			return 1;
+	return 0;
+}
+
+/* What was never written must still read as zero. */
+static void check_unused(struct counts *c)
+{
+	uint64_t page, word;
+
+	for (page = 0; page < bar_bytes / PAGE; page++) {
+		volatile uint64_t *from = bar + page * PAGE / 8;
+		uint64_t any = 0;
+
+		if (is_used(page))
+			continue;
+		for (word = 0; word < PAGE / 8; word++)
+			any |= from[word];
+		if (any) {
+			bad(c, "stray", page, 0, 0, any);
+			c->stray++;
+		} else {
+			c->good++;
+		}
+	}
+}
+
+static void check(void)
+{
+	struct counts c = { 0 };
+	uint64_t gap = longest_gap, start = now_ns();
+
+	check_used(&c);
+	check_unused(&c);
+	say(1, "RESULT pages=%llu good=%llu lost=%llu corrupt=%llu stray=%llu live_bad=%llu iterations=%llu since_mark=%llu longest_gap_us=%llu check_ms=%llu\n",
+	    (unsigned long long)(bar_bytes / PAGE), (unsigned long long)c.good,
+	    (unsigned long long)c.lost, (unsigned long long)c.corrupt,
+	    (unsigned long long)c.stray, (unsigned long long)live_bad,
+	    (unsigned long long)iteration, (unsigned long long)(iteration - marked),
+	    (unsigned long long)(gap / 1000),
+	    (unsigned long long)((now_ns() - start) / 1000000));
+	last_write = 0;
+}
+
+/* The line to the outside */
+
+static void mark(void)
+{
+	marked = iteration;
+	longest_gap = 0;
+	last_write = 0;
+	say(1, "MARKED iterations=%llu\n", (unsigned long long)iteration);
+}
+
+static void listen_line(void)
+{
+	static char text[64];
+	static size_t len;
+	char c;
+
+	while (read(line, &c, 1) == 1) {
+		if (c != '\n' && c != '\r') {
+			if (len < sizeof(text) - 1)
+				text[len++] = c;
+			continue;
+		}
+		text[len] = 0;
+		len = 0;
+		if (!strcmp(text, "mark"))
+			mark();
+		else if (!strcmp(text, "check"))
+			check();
+	}
+}
+
+static void open_line(void)
+{
+	struct termios t;
+
+	line = open("/dev/ttyS1", O_RDWR | O_NONBLOCK | O_NOCTTY);
+	if (line < 0 || tcgetattr(line, &t))
+		fail("no second serial port");
+	cfmakeraw(&t);
+	t.c_cflag |= CLOCAL;
+	cfsetspeed(&t, B115200);
+	if (tcsetattr(line, TCSANOW, &t))
+		fail("cannot set up the second serial port");
+}
+
+static void beat(uint64_t now)
+{
+	static uint64_t next;
+
+	if (now < next)
+		return;
+	next = now + BEAT_NS;
+	say(0, "BEAT %llu\n", (unsigned long long)iteration);
+	listen_line();
+}
+
+static void pace(void)
+{
+	uint64_t until = last_write + write_every_ns;
+
+	if (!write_every_ns)
+		return;
+	while (now_ns() < until)
+		beat(now_ns());
+}
+
+/* name=value words after "--" on the kernel's command line */
+static uint64_t argument(int argc, char **argv, const char *name, uint64_t otherwise)
+{
+	size_t len = strlen(name);
+	int i;
+
+	for (i = 1; i < argc; i++)
+		if (!strncmp(argv[i], name, len) && argv[i][len] == '=')
+			return strtoull(argv[i] + len + 1, NULL, 0);
+	return otherwise;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t start;
+
+	mkdir("/dev", 0755);
+	mkdir("/sys", 0755);
+	mount("sys", "/sys", "sysfs", 0, NULL);
+	mount("dev", "/dev", "devtmpfs", 0, NULL);
+	open_line();
+
+	in_use = argument(argc, argv, "in_use_mib", in_use >> 20) << 20;
+	hot_pages = argument(argc, argv, "hot_pages", hot_pages);
+	write_every_ns = argument(argc, argv, "write_every_us", 0) * 1000;
+	find_device(argument(argc, argv, "vendor", 0x1b36),
+		    argument(argc, argv, "device", 0x0005));
+	choose_units();
+
+	start = now_ns();
+	fill();
+	say(1, "READY bar_pages=%llu used_pages=%llu fill_ms=%llu\n",
+	    (unsigned long long)(bar_bytes / PAGE), (unsigned long long)nr_pages,
+	    (unsigned long long)((now_ns() - start) / 1000000));
+	mark();
+
+	for (;;) {
+		write_random();
+		beat(last_write);
+		pace();
+	}
+}
