@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * User-space shim over the installed <linux/vfio.h>.
+ *
+ * Distributions ship headers that are years older than the kernel a test or a
+ * tool runs on. This file takes the installed header and adds the parts of the
+ * migration interface that it may lack, so that user space builds the same way
+ * everywhere. Every addition steps aside when the installed header has it.
+ *
+ * It is for user space only and must never be on the include path of kernel
+ * objects.
+ */
+#ifndef _PRECOPY_SHIM_LINUX_VFIO_H
+#define _PRECOPY_SHIM_LINUX_VFIO_H
+
+#ifdef __KERNEL__
+#error "this header is for user space"
+#endif
+
+#include_next <linux/vfio.h>
+
+#ifndef VFIO_MIGRATION_P2P
+#define VFIO_MIGRATION_P2P			(1 << 1)
+#endif
+
+/* Linux 6.2: pre-copy states and how much is left of the pre-copy data */
+#ifndef VFIO_MIGRATION_PRE_COPY
+#define VFIO_MIGRATION_PRE_COPY			(1 << 2)
+#endif
+
+/*
+ * Enumerators cannot be tested by the preprocessor, but they and this ioctl
+ * came with the same change. They are macros here because the installed enum
+ * is already closed.
+ */
+#ifndef VFIO_MIG_GET_PRECOPY_INFO
+#define VFIO_DEVICE_STATE_PRE_COPY		6
+#define VFIO_DEVICE_STATE_PRE_COPY_P2P		7
+#define VFIO_DEVICE_STATE_NR			8
+
+struct vfio_precopy_info {
+	__u32 argsz;
+	__u32 flags;
+	__aligned_u64 initial_bytes;
+	__aligned_u64 dirty_bytes;
+};
+
+#define VFIO_MIG_GET_PRECOPY_INFO		_IO(VFIO_TYPE, VFIO_BASE + 21)
+#endif
+
+/* Output flag, valid once VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 is set */
+#ifndef VFIO_PRECOPY_INFO_REINIT
+#define VFIO_PRECOPY_INFO_REINIT		(1 << 0)
+#endif
+
+/* Linux 6.1: the log of the pages that the device wrote by DMA */
+#ifndef VFIO_DEVICE_FEATURE_DMA_LOGGING_START
+struct vfio_device_feature_dma_logging_control {
+	__aligned_u64 page_size;
+	__u32 num_ranges;
+	__u32 __reserved;
+	__aligned_u64 ranges;
+};
+
+struct vfio_device_feature_dma_logging_range {
+	__aligned_u64 iova;
+	__aligned_u64 length;
+};
+
+#define VFIO_DEVICE_FEATURE_DMA_LOGGING_START	6
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP
+#define VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP	7
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT
+struct vfio_device_feature_dma_logging_report {
+	__aligned_u64 iova;
+	__aligned_u64 length;
+	__aligned_u64 page_size;
+	__aligned_u64 bitmap;
+};
+
+#define VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT	8
+#endif
+
+/* Linux 6.2: how many bytes STOP_COPY would transfer */
+#ifndef VFIO_DEVICE_FEATURE_MIG_DATA_SIZE
+struct vfio_device_feature_mig_data_size {
+	__aligned_u64 stop_copy_length;
+};
+
+#define VFIO_DEVICE_FEATURE_MIG_DATA_SIZE	9
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_DMA_BUF
+#define VFIO_DEVICE_FEATURE_DMA_BUF		11
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2
+#define VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2	12
+#endif
+
+#endif /* _PRECOPY_SHIM_LINUX_VFIO_H */

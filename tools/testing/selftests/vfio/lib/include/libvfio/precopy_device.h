@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A precopy-vfio-pci device under test: opened with a chosen amount of memory,
+ * with its BAR mapped and its sysfs and debugfs files at hand, and with a
+ * shadow of what its memory must hold. The shadow is the oracle of every
+ * comparison; it never looks at the device to find out.
+ */
+#ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H
+#define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <libvfio.h>
+#include <libvfio/vfio_pci_migration.h>
+
+#define PRECOPY_DRIVER		"precopy-vfio-pci"
+#define PRECOPY_BAR		2
+#define PRECOPY_PAGE		4096UL
+
+/* The two ways in to a device that differ in code: group/container and cdev. */
+#define FIXTURE_VARIANT_ADD_PRECOPY_MODES()		\
+FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v2_iommu);	\
+FIXTURE_VARIANT_ADD_IOMMU_MODE(iommufd)
+
+struct precopy_dev {
+	const char *bdf;
+	struct iommu *iommu;
+	struct vfio_pci_device *dev;
+	int fd;			/* dev->fd */
+	u8 *bar;		/* the mapped BAR */
+	u64 bar_offset;		/* of the BAR in the device fd */
+	size_t size;		/* of the BAR */
+	u8 *shadow;		/* what the BAR must hold */
+};
+
+/*
+ * Called once by main(). Ends the program with KSFT_SKIP, saying why, unless
+ * each device is bound to the driver under test. Restores the memory sizes at
+ * exit.
+ */
+void precopy_require(char **bdfs, int nr_bdfs);
+
+/* memory_size is set first, the memory is decoded, the shadow is all zero. */
+void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
+		  size_t memory_size);
+void precopy_close(struct precopy_dev *pd);
+void precopy_reset(struct precopy_dev *pd);
+
+/* Files below the PCI device's precopy/ folder: 0 or a negative errno. */
+int precopy_sysfs_write(const char *bdf, const char *file, const char *value);
+int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len);
+u64 precopy_sysfs_u64(const char *bdf, const char *file);
+
+/* Test knobs below the vfio device's debugfs folder. */
+bool precopy_has_knob(const char *bdf, const char *knob);
+int precopy_knob(const char *bdf, const char *knob, unsigned int value);
+
+/*
+ * Contents. A page's pattern depends on its number and a seed, and no page of
+ * a pattern is all zero nor equal to another.
+ */
+enum precopy_how {
+	BY_MMAP,
+	BY_PWRITE,
+};
+
+void precopy_pattern(void *buf, u64 page, u64 seed);
+void precopy_fill(struct precopy_dev *pd, u64 first, u64 nr, u64 seed,
+		  enum precopy_how how);
+/* @len bytes at @offset become what @data holds. */
+void precopy_store(struct precopy_dev *pd, u64 offset, const void *data,
+		   size_t len, enum precopy_how how);
+void precopy_load(struct precopy_dev *pd, u64 offset, void *data, size_t len,
+		  enum precopy_how how);
+
+/*
+ * Number of pages that differ from @shadow; the first few are named on stderr.
+ * Reads by read() and through the mapping, and the two must agree.
+ */
+u64 precopy_differ(struct precopy_dev *pd, const u8 *shadow);
+
+static inline u64 precopy_nr_pages(const struct precopy_dev *pd)
+{
+	return pd->size / PRECOPY_PAGE;
+}
+
+/* Milliseconds of CLOCK_MONOTONIC. */
+u64 precopy_now_ms(void);
+
+#endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H */

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/limits.h>
+#include <linux/pci_regs.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include <kselftest.h>
+#include <libvfio.h>
+#include <libvfio/precopy_device.h>
+
+#define MAX_DEVICES	4
+#define REPORT_PAGES	4
+
+static struct {
+	pid_t pid;
+	int nr;
+	char **bdfs;
+	char memory_size[MAX_DEVICES][32];
+} saved;
+
+static void restore_memory_sizes(void)
+{
+	int i;
+
+	/* Children of the test harness inherit this handler. */
+	if (getpid() != saved.pid)
+		return;
+
+	for (i = 0; i < saved.nr; i++)
+		precopy_sysfs_write(saved.bdfs[i], "memory_size",
+				    saved.memory_size[i]);
+}
+
+void precopy_require(char **bdfs, int nr_bdfs)
+{
+	char *driver;
+	int i;
+
+	saved.pid = getpid();
+	saved.bdfs = bdfs;
+	saved.nr = nr_bdfs < MAX_DEVICES ? nr_bdfs : MAX_DEVICES;
+
+	for (i = 0; i < saved.nr; i++) {
+		driver = sysfs_driver_get(bdfs[i]);
+		if (!driver || strcmp(driver, PRECOPY_DRIVER))
+			ksft_exit_skip("%s is bound to %s, not to %s\n",
+				       bdfs[i], driver ?: "no driver",
+				       PRECOPY_DRIVER);
+		free(driver);
+		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "memory_size",
+						  saved.memory_size[i], 32), 0);
+	}
+	VFIO_ASSERT_EQ(atexit(restore_memory_sizes), 0);
+}
+
+static int file_write(const char *path, const char *value)
+{
+	int fd, ret = 0;
+
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		ret = -errno;
+	close(fd);
+
+	return ret;
+}
+
+static int file_read(const char *path, char *buf, size_t len)
+{
+	ssize_t got;
+	int fd, ret = 0;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return -errno;
+	got = read(fd, buf, len - 1);
+	if (got < 0)
+		ret = -errno;
+	close(fd);
+	buf[got > 0 ? got : 0] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+
+	return ret;
+}
+
+static void sysfs_path(char *path, const char *bdf, const char *file)
+{
+	snprintf_assert(path, PATH_MAX, "/sys/bus/pci/devices/%s/precopy/%s",
+			bdf, file);
+}
+
+static void knob_path(char *path, const char *bdf, const char *knob)
+{
+	snprintf_assert(path, PATH_MAX, "/sys/kernel/debug/vfio/%s/precopy/%s",
+			bdf, knob);
+}
+
+int precopy_sysfs_write(const char *bdf, const char *file, const char *value)
+{
+	char path[PATH_MAX];
+
+	sysfs_path(path, bdf, file);
+	return file_write(path, value);
+}
+
+int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len)
+{
+	char path[PATH_MAX];
+
+	sysfs_path(path, bdf, file);
+	return file_read(path, buf, len);
+}
+
+u64 precopy_sysfs_u64(const char *bdf, const char *file)
+{
+	char buf[64], *end;
+	u64 value;
+
+	VFIO_ASSERT_EQ(precopy_sysfs_read(bdf, file, buf, sizeof(buf)), 0,
+		       "no precopy/%s\n", file);
+	value = strtoull(buf, &end, 0);
+	VFIO_ASSERT_TRUE(end != buf && !*end, "precopy/%s is \"%s\"\n", file, buf);
+
+	return value;
+}
+
+bool precopy_has_knob(const char *bdf, const char *knob)
+{
+	char path[PATH_MAX];
+
+	knob_path(path, bdf, knob);
+	return !access(path, W_OK);
+}
+
+int precopy_knob(const char *bdf, const char *knob, unsigned int value)
+{
+	char path[PATH_MAX], buf[16];
+
+	knob_path(path, bdf, knob);
+	snprintf_assert(buf, sizeof(buf), "%u", value);
+	return file_write(path, buf);
+}
+
+void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
+		  size_t memory_size)
+{
+	struct vfio_pci_bar *bar;
+	char buf[32];
+
+	snprintf_assert(buf, sizeof(buf), "%zu", memory_size);
+	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "memory_size", buf), 0,
+		       "cannot set the memory size of %s to %s\n", bdf, buf);
+
+	memset(pd, 0, sizeof(*pd));
+	pd->bdf = bdf;
+	pd->iommu = iommu_init(mode);
+	pd->dev = vfio_pci_device_init(bdf, pd->iommu);
+	pd->fd = pd->dev->fd;
+
+	bar = &pd->dev->bars[PRECOPY_BAR];
+	VFIO_ASSERT_EQ(bar->info.size, memory_size);
+	VFIO_ASSERT_NOT_NULL(bar->vaddr, "the BAR cannot be mapped\n");
+	pd->bar = bar->vaddr;
+	pd->bar_offset = bar->info.offset;
+	pd->size = memory_size;
+	pd->shadow = calloc_assert(1, memory_size);
+
+	vfio_pci_cmd_set(pd->dev, PCI_COMMAND_MEMORY);
+}
+
+void precopy_close(struct precopy_dev *pd)
+{
+	vfio_pci_device_cleanup(pd->dev);
+	iommu_cleanup(pd->iommu);
+	free(pd->shadow);
+	memset(pd, 0, sizeof(*pd));
+}
+
+void precopy_reset(struct precopy_dev *pd)
+{
+	vfio_pci_device_reset(pd->dev);
+	memset(pd->shadow, 0, pd->size);
+}
+
+/* splitmix64: every input gives another output, so no two pages are equal. */
+static u64 mix(u64 x)
+{
+	x += 0x9e3779b97f4a7c15ULL;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+	return x ^ (x >> 31);
+}
+
+void precopy_pattern(void *buf, u64 page, u64 seed)
+{
+	u64 *word = buf;
+	size_t i;
+
+	word[0] = page;
+	word[1] = seed;
+	word[2] = ~page;
+	for (i = 3; i < PRECOPY_PAGE / sizeof(*word); i++)
+		word[i] = mix((seed << 40) ^ (page << 10) ^ i);
+}
+
+static void bar_pwrite(struct precopy_dev *pd, u64 offset, const void *data,
+		       size_t len)
+{
+	ssize_t ret = pwrite(pd->fd, data, len, pd->bar_offset + offset);
+
+	VFIO_ASSERT_EQ(ret, (ssize_t)len, "write of the BAR at %#lx\n", offset);
+}
+
+static void bar_pread(struct precopy_dev *pd, u64 offset, void *data, size_t len)
+{
+	ssize_t ret = pread(pd->fd, data, len, pd->bar_offset + offset);
+
+	VFIO_ASSERT_EQ(ret, (ssize_t)len, "read of the BAR at %#lx\n", offset);
+}
+
+void precopy_store(struct precopy_dev *pd, u64 offset, const void *data,
+		   size_t len, enum precopy_how how)
+{
+	VFIO_ASSERT_LE(offset + len, pd->size);
+
+	if (how == BY_MMAP)
+		memcpy(pd->bar + offset, data, len);
+	else
+		bar_pwrite(pd, offset, data, len);
+	memcpy(pd->shadow + offset, data, len);
+}
+
+void precopy_load(struct precopy_dev *pd, u64 offset, void *data, size_t len,
+		  enum precopy_how how)
+{
+	VFIO_ASSERT_LE(offset + len, pd->size);
+
+	if (how == BY_MMAP)
+		memcpy(data, pd->bar + offset, len);
+	else
+		bar_pread(pd, offset, data, len);
+}
+
+void precopy_fill(struct precopy_dev *pd, u64 first, u64 nr, u64 seed,
+		  enum precopy_how how)
+{
+	u64 buf[PRECOPY_PAGE / sizeof(u64)];
+	u64 page;
+
+	for (page = first; page < first + nr; page++) {
+		precopy_pattern(buf, page, seed);
+		precopy_store(pd, page * PRECOPY_PAGE, buf, PRECOPY_PAGE, how);
+	}
+}
+
+static void report_page(struct precopy_dev *pd, u64 page, const u8 *want,
+			const u8 *by_read, const u8 *by_mmap)
+{
+	size_t i;
+
+	for (i = 0; i < PRECOPY_PAGE - 1; i++)
+		if (want[i] != by_read[i] || want[i] != by_mmap[i])
+			break;
+	fprintf(stderr,
+		"# %s: page %lu byte %zu: want %02x, read() %02x, mapping %02x\n",
+		pd->bdf, page, i, want[i], by_read[i], by_mmap[i]);
+}
+
+u64 precopy_differ(struct precopy_dev *pd, const u8 *shadow)
+{
+	u8 by_read[PRECOPY_PAGE], by_mmap[PRECOPY_PAGE];
+	u64 page, differ = 0;
+	const u8 *want;
+
+	for (page = 0; page < precopy_nr_pages(pd); page++) {
+		want = shadow + page * PRECOPY_PAGE;
+		precopy_load(pd, page * PRECOPY_PAGE, by_read, PRECOPY_PAGE,
+			     BY_PWRITE);
+		precopy_load(pd, page * PRECOPY_PAGE, by_mmap, PRECOPY_PAGE,
+			     BY_MMAP);
+		if (!memcmp(want, by_read, PRECOPY_PAGE) &&
+		    !memcmp(want, by_mmap, PRECOPY_PAGE))
+			continue;
+		if (differ++ < REPORT_PAGES)
+			report_page(pd, page, want, by_read, by_mmap);
+	}
+
+	return differ;
+}
+
+u64 precopy_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
+}
