@@ -720,3 +720,22 @@ bool precopy_decoder_complete(const struct precopy_decoder *dec)
 	return !dec->err && dec->phase == PHASE_DONE;
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_complete);
+
+/**
+ * precopy_decoder_at_barrier - is this the end of the initial data?
+ * @dec: decoder
+ * @n: number of bytes stored where precopy_decoder_want() said, of which
+ *	precopy_decoder_advance() has not been told yet
+ *
+ * Lets a reader hold back the last byte of INITIAL_END until it is ready for
+ * what follows. The header is not verified yet.
+ *
+ * Return: true if the bytes complete the header of an INITIAL_END record.
+ */
+bool precopy_decoder_at_barrier(const struct precopy_decoder *dec, size_t n)
+{
+	return !dec->err && dec->piece == PIECE_REC_HDR &&
+	       dec->have + n == dec->need &&
+	       le16_to_cpu(dec->head.rec.type) == PRECOPY_REC_INITIAL_END;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_at_barrier);

@@ -236,5 +236,6 @@ size_t precopy_decoder_want(struct precopy_decoder *dec, void **dst);
 int precopy_decoder_advance(struct precopy_decoder *dec, size_t n);
 bool precopy_decoder_unit_in_use(const struct precopy_decoder *dec, u32 unit);
 bool precopy_decoder_complete(const struct precopy_decoder *dec);
+bool precopy_decoder_at_barrier(const struct precopy_decoder *dec, size_t n);
 
 #endif /* PRECOPY_STREAM_H */

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where the device's state lives.
+ *
+ * The RAM backend keeps the contents of the BAR in ordinary pages, allocated
+ * when first touched, in units of 2 MiB where such can be had. One struct
+ * precopy_ram is one life of the device: reset drops it as a whole and the
+ * device goes on with a new one, so nothing of the past survives, whoever
+ * still holds a page of it.
+ */
+#ifndef PRECOPY_BACKEND_H
+#define PRECOPY_BACKEND_H
+
+#include <linux/types.h>
+
+struct mem_cgroup;
+struct page;
+struct precopy_ram;
+
+struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg);
+struct precopy_ram *precopy_ram_get(struct precopy_ram *ram);
+void precopy_ram_put(struct precopy_ram *ram);
+
+struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index);
+int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
+			 gfp_t gfp);
+int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit);
+bool precopy_ram_page_busy(struct precopy_ram *ram, unsigned long index);
+
+unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
+				     unsigned long unit, unsigned long *pages);
+void precopy_ram_units(struct precopy_ram *ram, unsigned long *units);
+u64 precopy_ram_bytes(struct precopy_ram *ram);
+
+#endif /* PRECOPY_BACKEND_H */

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Statistics and, for tests, knobs; beside the core's own files in debugfs. */
+
+#include <linux/debugfs.h>
+#include <linux/seq_file.h>
+
+#include "backend.h"
+#include "precopy.h"
+#include "save.h"
+
+static void precopy_stat(struct seq_file *seq, const char *name, u64 value)
+{
+	seq_printf(seq, "%-24s %llu\n", name, value);
+}
+
+static void precopy_stat64(struct seq_file *seq, const char *name,
+			   const atomic64_t *value)
+{
+	precopy_stat(seq, name, atomic64_read(value));
+}
+
+static int precopy_stats_show(struct seq_file *seq, void *unused)
+{
+	struct precopy_device *pcd = seq->private;
+	struct precopy_memory *mem = &pcd->memory;
+	u64 initial, dirty, in_use;
+
+	scoped_guard(rwsem_read, &mem->sem)
+		in_use = precopy_ram_bytes(mem->ram);
+	precopy_save_counters(pcd, &initial, &dirty);
+	precopy_stat(seq, "bytes_in_use", in_use);
+	precopy_stat(seq, "initial_bytes", initial);
+	precopy_stat(seq, "dirty_bytes", dirty);
+	precopy_stat(seq, "stop_copy_bytes", precopy_save_estimate(pcd));
+	precopy_stat64(seq, "read_faults", &mem->faults.read);
+	precopy_stat64(seq, "write_faults", &mem->faults.write);
+	precopy_stat64(seq, "mkwrite_faults", &mem->faults.mkwrite);
+	precopy_stat64(seq, "waited_faults", &mem->faults.waited);
+	precopy_stat64(seq, "resets", &pcd->stats.resets);
+	precopy_stat64(seq, "saved_bytes", &pcd->stats.saved_bytes);
+	precopy_stat64(seq, "loaded_bytes", &pcd->stats.loaded_bytes);
+	precopy_stat64(seq, "refused_streams", &pcd->stats.refused_streams);
+	precopy_stat64(seq, "startups", &pcd->stats.startups);
+	precopy_stat64(seq, "last_startup_ns", &pcd->stats.last_startup_ns);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(precopy_stats);
+
+static void precopy_debugfs_knobs(struct precopy_device *pcd,
+				  struct dentry *dir)
+{
+	if (!IS_ENABLED(CONFIG_PRECOPY_VFIO_PCI_TEST))
+		return;
+	debugfs_create_u32("startup_delay_ms", 0600, dir,
+			   &pcd->knobs.startup_delay_ms);
+	debugfs_create_bool("no_precopy", 0600, dir, &pcd->knobs.no_precopy);
+}
+
+/**
+ * precopy_debugfs_init - create the driver's files
+ * @pcd: the device, registered; the core removes its directory, and ours in
+ *	 it, when the device is unregistered
+ */
+void precopy_debugfs_init(struct precopy_device *pcd)
+{
+	struct dentry *dir;
+
+	/* Without CONFIG_VFIO_DEBUGFS there is none */
+	if (!pcd->core.vdev.debug_root)
+		return;
+	dir = debugfs_create_dir("precopy", pcd->core.vdev.debug_root);
+	debugfs_create_file("stats", 0400, dir, pcd, &precopy_stats_fops);
+	precopy_debugfs_knobs(pcd, dir);
+}

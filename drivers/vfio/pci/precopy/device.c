@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The vfio device: open and close, reset, regions, ioctls. */
+
+#include <linux/iommufd.h>
+#include <linux/uaccess.h>
+
+#include "backend.h"
+#include "load.h"
+#include "migration.h"
+#include "precopy.h"
+#include "save.h"
+
+/* The virtual device has no interrupts but those of the VFIO core */
+static bool precopy_irq_hidden(u32 index)
+{
+	return index <= VFIO_PCI_MSIX_IRQ_INDEX;
+}
+
+/**
+ * precopy_device_reset - reset the virtual device
+ * @pcd: the device
+ *
+ * After it: RUNNING, memory zero, no session, no DMA log. Config space stays,
+ * as it does for a physical device that Linux resets.
+ *
+ * Comes by ioctl, from open and close, and from every reset of the carrier,
+ * with or without the core's memory_lock held. So it takes no lock that is
+ * ever held across a user copy, a wait, or mmap_lock; memory.sem is not.
+ * Memory is freed by a worker.
+ *
+ * Context: process context, may sleep.
+ */
+void precopy_device_reset(struct precopy_device *pcd)
+{
+	struct precopy_loading *loading;
+	struct precopy_saving *saving;
+	struct precopy_ram *ram;
+
+	scoped_guard(rwsem_write, &pcd->memory.sem) {
+		scoped_guard(spinlock, &pcd->state_lock) {
+			pcd->generation++;
+			pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
+			pcd->logging = false;
+			saving = pcd->saving;
+			pcd->saving = NULL;
+			if (saving)
+				precopy_save_kill(saving);
+			loading = pcd->loading;
+			pcd->loading = NULL;
+			if (loading)
+				precopy_load_kill(loading);
+		}
+		ram = precopy_memory_detach(pcd);
+	}
+	wake_up_all(&pcd->wait);
+	atomic64_inc(&pcd->stats.resets);
+	precopy_ram_put(ram);
+	if (saving)
+		precopy_save_release(saving);
+	if (loading)
+		precopy_load_release(loading);
+	dev_dbg(precopy_dev(pcd), "reset\n");
+}
+
+/**
+ * precopy_stream_params - what a migration stream of this device must say
+ * @pcd: the device, open
+ * @params: result
+ */
+void precopy_stream_params(struct precopy_device *pcd,
+			   struct precopy_stream_params *params)
+{
+	params->vendor = pcd->core.pdev->vendor;
+	params->device = pcd->core.pdev->device;
+	params->backend = PRECOPY_BACKEND_RAM;
+	params->memory_size = pcd->memory.size;
+}
+
+/* --- Open and close -------------------------------------------------------- */
+
+static int precopy_init_device(struct vfio_device *vdev)
+{
+	struct precopy_device *pcd = to_precopy(vdev);
+	int ret;
+
+	mutex_init(&pcd->arc_mutex);
+	spin_lock_init(&pcd->state_lock);
+	init_waitqueue_head(&pcd->wait);
+	pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
+	precopy_memory_init(&pcd->memory);
+
+	vdev->migration_flags = PRECOPY_MIG_FLAGS;
+	vdev->mig_ops = &precopy_migration_ops;
+	vdev->log_ops = &precopy_log_ops;
+	ret = vfio_pci_core_init_dev(vdev);
+	if (!ret)
+		/* A data fd may outlive the binding, and prints its name */
+		pci_dev_get(pcd->core.pdev);
+	return ret;
+}
+
+static void precopy_release_device(struct vfio_device *vdev)
+{
+	struct precopy_device *pcd = to_precopy(vdev);
+	struct pci_dev *pdev = pcd->core.pdev;
+
+	mutex_destroy(&pcd->arc_mutex);
+	vfio_pci_core_release_dev(vdev);
+	pci_dev_put(pdev);
+}
+
+/* From here on memory_size cannot be changed */
+static u64 precopy_freeze_size(struct precopy_device *pcd)
+{
+	guard(spinlock)(&pcd->state_lock);
+	pcd->opened = true;
+	return pcd->next_size;
+}
+
+static void precopy_unfreeze_size(struct precopy_device *pcd)
+{
+	guard(spinlock)(&pcd->state_lock);
+	pcd->opened = false;
+}
+
+static int precopy_open_device(struct vfio_device *vdev)
+{
+	struct precopy_device *pcd = to_precopy(vdev);
+	u64 size = precopy_freeze_size(pcd);
+	int ret;
+
+	ret = vfio_pci_core_enable(&pcd->core);
+	if (ret) {
+		precopy_unfreeze_size(pcd);
+		return ret;
+	}
+	vdev->migration_flags = PRECOPY_MIG_FLAGS;
+	if (READ_ONCE(pcd->knobs.no_precopy))
+		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
+	precopy_memory_open(pcd, size);
+	precopy_config_init(pcd);
+	precopy_device_reset(pcd);
+	vfio_pci_core_finish_enable(&pcd->core);
+	return 0;
+}
+
+static void precopy_close_device(struct vfio_device *vdev)
+{
+	struct precopy_device *pcd = to_precopy(vdev);
+
+	precopy_device_reset(pcd);
+	precopy_memory_close(pcd);
+	vfio_pci_core_close_device(vdev);
+	precopy_unfreeze_size(pcd);
+}
+
+/* --- Regions ----------------------------------------------------------------- */
+
+static int precopy_region_info(struct vfio_device *vdev,
+			       struct vfio_region_info *info,
+			       struct vfio_info_cap *caps)
+{
+	struct precopy_device *pcd = to_precopy(vdev);
+
+	if (info->index >= VFIO_PCI_NUM_REGIONS ||
+	    info->index == VFIO_PCI_VGA_REGION_INDEX)
+		return -EINVAL;
+	info->offset = VFIO_PCI_INDEX_TO_OFFSET(info->index);
+	info->flags = 0;
+	info->size = 0;
+	if (info->index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		info->size = PRECOPY_CONFIG_SIZE;
+		info->flags = VFIO_REGION_INFO_FLAG_READ |
+			      VFIO_REGION_INFO_FLAG_WRITE;
+	} else if (info->index == PRECOPY_BAR) {
+		info->size = pcd->memory.size;
+		info->flags = VFIO_REGION_INFO_FLAG_READ |
+			      VFIO_REGION_INFO_FLAG_WRITE |
+			      VFIO_REGION_INFO_FLAG_MMAP;
+	}
+	return 0;
+}
+
+static ssize_t precopy_read(struct vfio_device *vdev, char __user *buf,
+			    size_t count, loff_t *ppos)
+{
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	ssize_t ret;
+
+	if (!count)
+		return 0;
+	switch (VFIO_PCI_OFFSET_TO_INDEX(*ppos)) {
+	case VFIO_PCI_CONFIG_REGION_INDEX:
+		ret = precopy_config_read(to_precopy(vdev), buf, count, offset);
+		break;
+	case PRECOPY_BAR:
+		ret = precopy_memory_read(to_precopy(vdev), buf, count, offset);
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (ret > 0)
+		*ppos += ret;
+	return ret;
+}
+
+static ssize_t precopy_write(struct vfio_device *vdev, const char __user *buf,
+			     size_t count, loff_t *ppos)
+{
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	ssize_t ret;
+
+	if (!count)
+		return 0;
+	switch (VFIO_PCI_OFFSET_TO_INDEX(*ppos)) {
+	case VFIO_PCI_CONFIG_REGION_INDEX:
+		ret = precopy_config_write(to_precopy(vdev), buf, count,
+					   offset);
+		break;
+	case PRECOPY_BAR:
+		ret = precopy_memory_write(to_precopy(vdev), buf, count,
+					   offset);
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (ret > 0)
+		*ppos += ret;
+	return ret;
+}
+
+static int precopy_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
+{
+	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+
+	if (VFIO_PCI_OFFSET_TO_INDEX(offset) != PRECOPY_BAR)
+		return -EINVAL;
+	return precopy_memory_mmap(to_precopy(vdev), vma);
+}
+
+/* --- ioctls -------------------------------------------------------------------- */
+
+static long precopy_get_info(unsigned long arg)
+{
+	unsigned long minsz = offsetofend(struct vfio_device_info, num_irqs);
+	struct vfio_device_info info = {};
+	unsigned long len;
+
+	if (copy_from_user(&info, (void __user *)arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+	len = min_t(unsigned long, info.argsz, sizeof(info));
+	info.flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET;
+	info.num_regions = VFIO_PCI_NUM_REGIONS;
+	info.num_irqs = VFIO_PCI_NUM_IRQS;
+	return copy_to_user((void __user *)arg, &info, len) ? -EFAULT : 0;
+}
+
+/* INTx, MSI and MSI-X: none. The others are the core's. */
+static long precopy_get_irq_info(struct vfio_device *vdev, unsigned long arg)
+{
+	unsigned long minsz = offsetofend(struct vfio_irq_info, count);
+	struct vfio_irq_info info;
+
+	if (copy_from_user(&info, (void __user *)arg, minsz))
+		return -EFAULT;
+	if (!precopy_irq_hidden(info.index))
+		return vfio_pci_core_ioctl(vdev, VFIO_DEVICE_GET_IRQ_INFO, arg);
+	if (info.argsz < minsz)
+		return -EINVAL;
+	info.flags = 0;
+	info.count = 0;
+	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
+}
+
+/* Disabling what is not there is fine: VMMs do it when they clean up */
+static bool precopy_irqs_disable(const struct vfio_irq_set *hdr)
+{
+	return !hdr->start && !hdr->count &&
+	       hdr->flags == (VFIO_IRQ_SET_DATA_NONE |
+			      VFIO_IRQ_SET_ACTION_TRIGGER);
+}
+
+static long precopy_set_irqs(struct vfio_device *vdev, unsigned long arg)
+{
+	unsigned long minsz = offsetofend(struct vfio_irq_set, count);
+	struct vfio_irq_set hdr;
+
+	if (copy_from_user(&hdr, (void __user *)arg, minsz))
+		return -EFAULT;
+	if (!precopy_irq_hidden(hdr.index))
+		return vfio_pci_core_ioctl(vdev, VFIO_DEVICE_SET_IRQS, arg);
+	if (hdr.argsz < minsz || !precopy_irqs_disable(&hdr))
+		return -EINVAL;
+	return 0;
+}
+
+static long precopy_ioctl(struct vfio_device *vdev, unsigned int cmd,
+			  unsigned long arg)
+{
+	switch (cmd) {
+	case VFIO_DEVICE_GET_INFO:
+		return precopy_get_info(arg);
+	case VFIO_DEVICE_GET_IRQ_INFO:
+		return precopy_get_irq_info(vdev, arg);
+	case VFIO_DEVICE_SET_IRQS:
+		return precopy_set_irqs(vdev, arg);
+	case VFIO_DEVICE_RESET:
+		precopy_device_reset(to_precopy(vdev));
+		return 0;
+	case VFIO_DEVICE_IOEVENTFD:
+		/* Would store to the memory behind the tracker's back */
+		return -ENOTTY;
+	default:
+		return vfio_pci_core_ioctl(vdev, cmd, arg);
+	}
+}
+
+static int precopy_device_feature(struct vfio_device *vdev, u32 flags,
+				  void __user *arg, size_t argsz)
+{
+	/* A dma-buf could be written by devices, unseen by the tracker */
+	if ((flags & VFIO_DEVICE_FEATURE_MASK) == VFIO_DEVICE_FEATURE_DMA_BUF)
+		return -ENOTTY;
+	return vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);
+}
+
+const struct vfio_device_ops precopy_device_ops = {
+	.name			= "precopy-vfio-pci",
+	.init			= precopy_init_device,
+	.release		= precopy_release_device,
+	.open_device		= precopy_open_device,
+	.close_device		= precopy_close_device,
+	.ioctl			= precopy_ioctl,
+	.get_region_info_caps	= precopy_region_info,
+	.device_feature		= precopy_device_feature,
+	.read			= precopy_read,
+	.write			= precopy_write,
+	.mmap			= precopy_mmap,
+	.request		= vfio_pci_core_request,
+	.match			= vfio_pci_core_match,
+	.match_token_uuid	= vfio_pci_core_match_token_uuid,
+	.bind_iommufd		= vfio_iommufd_physical_bind,
+	.unbind_iommufd		= vfio_iommufd_physical_unbind,
+	.attach_ioas		= vfio_iommufd_physical_attach_ioas,
+	.detach_ioas		= vfio_iommufd_physical_detach_ioas,
+};

@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The resuming data fd. write() takes the stream apart and applies it as it
+ * comes. PREFACE starts the startup in the background; the last byte of
+ * INITIAL_END is accepted only when that has finished, so that "the write
+ * returned" means "the target has started".
+ */
+
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+
+#include "backend.h"
+#include "load.h"
+#include "precopy.h"
+#include "session.h"
+#include "startup.h"
+#include "stream.h"
+#include "trace.h"
+
+/**
+ * struct precopy_loading - a resuming session
+ * @session: what all sessions have
+ * @startup: what PREFACE starts
+ * @dec: the decoder; owned by who has the session busy
+ * @buf: the decoder's, PRECOPY_DECODE_BUF bytes
+ * @error: why the load failed, 0 while it has not; sticky. From here on
+ *	   protected by state_lock.
+ * @at_barrier: a write stopped at the last byte of INITIAL_END
+ */
+struct precopy_loading {
+	struct precopy_session	session;
+	struct precopy_startup	startup;
+	struct precopy_decoder	dec;
+	void			*buf;
+	int			error;
+	bool			at_barrier;
+};
+
+static int precopy_load_error(struct precopy_loading *loading)
+{
+	guard(spinlock)(&loading->session.pcd->state_lock);
+	if (loading->session.dead)
+		return -ENODEV;
+	return loading->error;
+}
+
+/* Give up: every later write fails alike, accesses fail until the reset */
+static int precopy_load_fail(struct precopy_loading *loading, int error,
+			     const char *why)
+{
+	struct precopy_device *pcd = loading->session.pcd;
+
+	if (error == -ECANCELED)
+		return -ENODEV;
+	if (why) {
+		dev_err_ratelimited(precopy_dev(pcd),
+				    "migration stream refused: %s (%d)\n", why,
+				    error);
+		atomic64_inc(&pcd->stats.refused_streams);
+	}
+	scoped_guard(rwsem_write, &pcd->memory.sem) {
+		if (pcd->generation != loading->session.generation)
+			return -ENODEV;
+		scoped_guard(spinlock, &pcd->state_lock)
+			loading->error = error;
+		precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
+	}
+	wake_up_all(&pcd->wait);
+	return error;
+}
+
+/* --- Records ---------------------------------------------------------------- */
+
+static int precopy_load_preface(struct precopy_loading *loading)
+{
+	u32 unit;
+
+	for (unit = 0; unit < loading->dec.nr_units; unit++)
+		__assign_bit(unit, loading->startup.units,
+			     precopy_decoder_unit_in_use(&loading->dec, unit));
+	return precopy_startup_begin(&loading->startup);
+}
+
+static void precopy_load_trace(struct precopy_loading *loading, u16 type,
+			       u64 offset, u64 length)
+{
+	trace_precopy_load_record(precopy_dev(loading->session.pcd), type,
+				  offset, length);
+}
+
+static int precopy_load_event(struct precopy_loading *loading,
+			      enum precopy_stream_event event)
+{
+	struct precopy_device *pcd = loading->session.pcd;
+	struct precopy_decoder *dec = &loading->dec;
+	u64 generation = loading->session.generation;
+
+	switch (event) {
+	case PRECOPY_EV_PREFACE:
+		precopy_load_trace(loading, PRECOPY_REC_PREFACE, 0,
+				   dec->bytes_in_use);
+		return precopy_load_preface(loading);
+	case PRECOPY_EV_DATA:
+		precopy_load_trace(loading, PRECOPY_REC_DATA, dec->offset,
+				   dec->nr_bytes);
+		return precopy_memory_load(pcd, generation, dec->offset,
+					   dec->payload, dec->nr_bytes);
+	case PRECOPY_EV_ZERO:
+		precopy_load_trace(loading, PRECOPY_REC_ZERO, dec->offset,
+				   dec->nr_bytes);
+		return precopy_memory_load_zero(pcd, generation, dec->offset,
+						dec->nr_bytes);
+	case PRECOPY_EV_INITIAL_END:
+		precopy_load_trace(loading, PRECOPY_REC_INITIAL_END, 0, 0);
+		return 0;
+	case PRECOPY_EV_END:
+		precopy_load_trace(loading, PRECOPY_REC_END, 0, 0);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/* Tell the decoder of @n bytes, and do what they ask for */
+static int precopy_load_advance(struct precopy_loading *loading, size_t n)
+{
+	int ret = precopy_decoder_advance(&loading->dec, n);
+
+	if (ret < 0)
+		return precopy_load_fail(loading, ret, loading->dec.error);
+	ret = precopy_load_event(loading, ret);
+	if (ret)
+		return precopy_load_fail(loading, ret, NULL);
+	return 0;
+}
+
+/* --- write() ----------------------------------------------------------------- */
+
+static bool precopy_load_set_barrier(struct precopy_loading *loading, bool at)
+{
+	guard(spinlock)(&loading->session.pcd->state_lock);
+	loading->at_barrier = at;
+	return at;
+}
+
+/*
+ * Wait for the startup, with the last byte of INITIAL_END not accepted yet.
+ *
+ * Return: 0, -EAGAIN, -EINTR, -ENODEV after a reset, or why the startup
+ * failed.
+ */
+static int precopy_load_barrier(struct precopy_loading *loading, bool nonblock)
+{
+	int ret = precopy_startup_result(&loading->startup);
+
+	if (ret == -EINPROGRESS) {
+		precopy_load_set_barrier(loading, true);
+		if (nonblock)
+			return -EAGAIN;
+		ret = precopy_startup_wait(&loading->startup);
+	}
+	if (ret == -EINTR)
+		return ret;
+	precopy_load_set_barrier(loading, false);
+	if (ret)
+		return precopy_load_fail(loading, ret, NULL);
+	return 0;
+}
+
+/*
+ * Take in one piece of what was written.
+ *
+ * Return: bytes accepted, at least 1, or an error.
+ */
+static ssize_t precopy_load_write_some(struct precopy_loading *loading,
+				       const char __user *buf, size_t count,
+				       bool nonblock)
+{
+	size_t want, n;
+	void *dst;
+	int ret;
+
+	ret = precopy_load_error(loading);
+	if (ret)
+		return ret;
+	want = precopy_decoder_want(&loading->dec, &dst);
+	if (!want)
+		return precopy_load_fail(loading, -EINVAL,
+					 "bytes after the end");
+	n = min(count, want);
+	n -= copy_from_user(dst, buf, n);
+	if (!n)
+		return -EFAULT;
+	if (precopy_decoder_at_barrier(&loading->dec, n)) {
+		if (n > 1) {
+			n--;
+		} else {
+			ret = precopy_load_barrier(loading, nonblock);
+			if (ret)
+				return ret;
+		}
+	}
+	ret = precopy_load_advance(loading, n);
+	return ret ?: n;
+}
+
+static ssize_t precopy_load_write(struct file *filp, const char __user *buf,
+				  size_t count, loff_t *pos)
+{
+	struct precopy_loading *loading = filp->private_data;
+	bool nonblock = filp->f_flags & O_NONBLOCK;
+	ssize_t done = 0, ret;
+
+	ret = precopy_session_begin(&loading->session, nonblock);
+	if (ret)
+		return ret;
+	while (count) {
+		ret = precopy_load_write_some(loading, buf + done, count,
+					      nonblock);
+		if (ret < 0)
+			break;
+		done += ret;
+		count -= ret;
+		if (fatal_signal_pending(current))
+			break;
+		cond_resched();
+	}
+	precopy_session_end(&loading->session);
+	atomic64_add(done, &loading->session.pcd->stats.loaded_bytes);
+	return done ?: ret;
+}
+
+static __poll_t precopy_load_poll(struct file *filp,
+				  struct poll_table_struct *table)
+{
+	struct precopy_loading *loading = filp->private_data;
+	struct precopy_device *pcd = loading->session.pcd;
+	bool started;
+
+	poll_wait(filp, &pcd->wait, table);
+	started = precopy_startup_result(&loading->startup) != -EINPROGRESS;
+	guard(spinlock)(&pcd->state_lock);
+	if (loading->session.dead || loading->error)
+		return EPOLLOUT | EPOLLWRNORM | EPOLLERR;
+	if (loading->at_barrier && !started)
+		return 0;
+	return EPOLLOUT | EPOLLWRNORM;
+}
+
+static int precopy_load_file_release(struct inode *inode, struct file *filp)
+{
+	struct precopy_loading *loading = filp->private_data;
+
+	precopy_session_put(&loading->session);
+	return 0;
+}
+
+static const struct file_operations precopy_load_fops = {
+	.owner		= THIS_MODULE,
+	.write		= precopy_load_write,
+	.poll		= precopy_load_poll,
+	.release	= precopy_load_file_release,
+};
+
+/* --- Arcs ----------------------------------------------------------------------- */
+
+static void precopy_load_free(struct precopy_session *session)
+{
+	struct precopy_loading *loading =
+		container_of(session, struct precopy_loading, session);
+
+	precopy_startup_destroy(&loading->startup);
+	kvfree(loading->buf);
+	kfree(loading);
+}
+
+static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
+						  u64 generation)
+{
+	struct precopy_loading *loading =
+		kzalloc_obj(*loading, GFP_KERNEL_ACCOUNT);
+	struct precopy_stream_params params;
+
+	if (!loading)
+		return ERR_PTR(-ENOMEM);
+	precopy_session_init(&loading->session, pcd, generation,
+			     precopy_load_free);
+	precopy_stream_params(pcd, &params);
+	loading->buf = kvmalloc(PRECOPY_DECODE_BUF, GFP_KERNEL_ACCOUNT);
+	if (precopy_startup_init(&loading->startup, &loading->session) ||
+	    !loading->buf) {
+		precopy_session_put(&loading->session);
+		return ERR_PTR(-ENOMEM);
+	}
+	precopy_decoder_init(&loading->dec, &params, loading->buf);
+	return loading;
+}
+
+/* Nothing of the target's past survives, even if no byte is ever loaded */
+static int precopy_load_publish(struct precopy_device *pcd,
+				struct precopy_loading *loading)
+{
+	struct precopy_ram *ram;
+
+	scoped_guard(rwsem_write, &pcd->memory.sem) {
+		if (pcd->generation != loading->session.generation)
+			return -ECANCELED;
+		ram = precopy_memory_detach(pcd);
+		precopy_session_get(&loading->session);
+		guard(spinlock)(&pcd->state_lock);
+		pcd->loading = loading;
+	}
+	precopy_ram_put(ram);
+	return 0;
+}
+
+/**
+ * precopy_load_start - STOP to RESUMING: begin a resuming session
+ * @pcd: the device
+ * @generation: at the start of the state change
+ *
+ * Context: an arc, arc_mutex held.
+ * Return: the data fd's file, ERR_PTR(-ENOMEM), ERR_PTR(-ECANCELED) after a
+ * reset.
+ */
+struct file *precopy_load_start(struct precopy_device *pcd, u64 generation)
+{
+	struct precopy_loading *loading = precopy_load_alloc(pcd, generation);
+	struct file *filp;
+	int ret;
+
+	if (IS_ERR(loading))
+		return ERR_CAST(loading);
+	filp = precopy_session_file(&loading->session, &precopy_load_fops,
+				    O_WRONLY);
+	if (!IS_ERR(filp)) {
+		ret = precopy_load_publish(pcd, loading);
+		if (ret) {
+			fput(filp);
+			filp = ERR_PTR(ret);
+		}
+	}
+	precopy_session_put(&loading->session);
+	return filp;
+}
+
+/* Is everything there? With the session busy, so that nobody writes. */
+static int precopy_load_verify(struct precopy_loading *loading)
+{
+	struct precopy_device *pcd = loading->session.pcd;
+	int ret = precopy_load_error(loading);
+
+	if (ret)
+		return ret;
+	if (precopy_decoder_complete(&loading->dec))
+		return 0;
+	dev_err_ratelimited(precopy_dev(pcd),
+			    "migration stream ended early\n");
+	atomic64_inc(&pcd->stats.refused_streams);
+	return -EINVAL;
+}
+
+/* The load is complete and becomes the device's contents: no fd any more */
+static int precopy_load_retire(struct precopy_device *pcd,
+			       struct precopy_loading *loading)
+{
+	guard(spinlock)(&pcd->state_lock);
+	if (loading->session.dead)
+		return -ENODEV;
+	pcd->loading = NULL;
+	precopy_load_kill(loading);
+	return 0;
+}
+
+/**
+ * precopy_load_commit - RESUMING to STOP: wait for the startup, verify the end
+ * @pcd: the device
+ * @generation: at the start of the state change
+ *
+ * A failure leaves the session as it is, in RESUMING (rules R23 and R56).
+ *
+ * Context: an arc, arc_mutex held; waits (killable) for the startup and for
+ * a write in progress. A reset ends both waits.
+ * Return: 0, -EINVAL for an incomplete stream, the error that the load failed
+ * with, -EINTR, -ECANCELED after a reset.
+ */
+int precopy_load_commit(struct precopy_device *pcd, u64 generation)
+{
+	struct precopy_loading *loading;
+	int ret;
+
+	scoped_guard(spinlock, &pcd->state_lock) {
+		if (pcd->generation != generation)
+			return -ECANCELED;
+		loading = pcd->loading;
+		precopy_session_get(&loading->session);
+	}
+	ret = precopy_startup_wait(&loading->startup);
+	if (ret)
+		goto out;
+	ret = precopy_session_begin(&loading->session, false);
+	if (ret)
+		goto out;
+	ret = precopy_load_verify(loading) ?:
+	      precopy_load_retire(pcd, loading);
+	precopy_session_end(&loading->session);
+	if (!ret)
+		precopy_load_release(loading);
+out:
+	precopy_session_put(&loading->session);
+	return ret == -ENODEV ? -ECANCELED : ret;
+}
+
+/**
+ * precopy_load_kill - the session is over; its fd gives ENODEV from now on
+ * @loading: the session
+ *
+ * Context: state_lock held. precopy_load_release() must follow, without it.
+ */
+void precopy_load_kill(struct precopy_loading *loading)
+{
+	lockdep_assert_held(&loading->session.pcd->state_lock);
+	loading->session.dead = true;
+	wake_up_all(&loading->session.pcd->wait);
+}
+
+/**
+ * precopy_load_release - drop the device's reference on a killed session
+ * @loading: the session
+ *
+ * Context: may sleep; no lock of this driver held.
+ */
+void precopy_load_release(struct precopy_loading *loading)
+{
+	precopy_session_put(&loading->session);
+}
+
+/**
+ * precopy_load_phase_name - how far the device's startup as a target is
+ * @pcd: the device
+ *
+ * Return: none, waiting, starting, ready or failed.
+ */
+const char *precopy_load_phase_name(struct precopy_device *pcd)
+{
+	guard(spinlock)(&pcd->state_lock);
+	if (!pcd->loading)
+		return "none";
+	if (pcd->loading->error)
+		return "failed";
+	return precopy_startup_phase_name(&pcd->loading->startup);
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * precopy-vfio-pci: a vfio-pci variant driver with pre-copy live migration of
+ * device memory. PCI glue: ids, probe and remove, resets of the carrier.
+ */
+
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/workqueue.h>
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+#include "precopy.h"
+
+struct workqueue_struct *precopy_wq;
+
+static ulong memory_size = SZ_64M;
+module_param(memory_size, ulong, 0444);
+MODULE_PARM_DESC(memory_size,
+		 "Size of the memory of newly bound devices in bytes, a power of two from 1 MiB to 64 GiB (default 64 MiB)");
+
+static struct precopy_device *precopy_drvdata(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = pci_get_drvdata(pdev);
+
+	return container_of(core, struct precopy_device, core);
+}
+
+static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct precopy_device *pcd;
+	int ret;
+
+	pcd = vfio_alloc_device(precopy_device, core.vdev, &pdev->dev,
+				&precopy_device_ops);
+	if (IS_ERR(pcd))
+		return PTR_ERR(pcd);
+	pcd->next_size = memory_size;
+	dev_set_drvdata(&pdev->dev, &pcd->core);
+	ret = vfio_pci_core_register_device(&pcd->core);
+	if (ret) {
+		vfio_put_device(&pcd->core.vdev);
+		return ret;
+	}
+	precopy_debugfs_init(pcd);
+	return 0;
+}
+
+static void precopy_remove(struct pci_dev *pdev)
+{
+	struct precopy_device *pcd = precopy_drvdata(pdev);
+
+	vfio_pci_core_unregister_device(&pcd->core);
+	vfio_put_device(&pcd->core.vdev);
+}
+
+/* After every reset of the carrier, whoever asked for it (rule R53) */
+static void precopy_reset_done(struct pci_dev *pdev)
+{
+	precopy_device_reset(precopy_drvdata(pdev));
+}
+
+static const struct pci_error_handlers precopy_err_handlers = {
+	.reset_done	= precopy_reset_done,
+	.error_detected	= vfio_pci_core_aer_err_detected,
+};
+
+/*
+ * Any function can be bound by name with driver_override. The table is for
+ * tools that look for a vfio_pci: alias, and exact, so that no hardware is
+ * ever taken by surprise: this is QEMU's pci-testdev.
+ */
+static const struct pci_device_id precopy_ids[] = {
+	{
+		.vendor		= PCI_VENDOR_ID_REDHAT,
+		.device		= 0x0005,
+		.subvendor	= PCI_SUBVENDOR_ID_REDHAT_QUMRANET,
+		.subdevice	= PCI_SUBDEVICE_ID_QEMU,
+		.override_only	= PCI_ID_F_VFIO_DRIVER_OVERRIDE,
+	},
+	{}
+};
+MODULE_DEVICE_TABLE(pci, precopy_ids);
+
+static struct pci_driver precopy_driver = {
+	.name			= "precopy-vfio-pci",
+	.id_table		= precopy_ids,
+	.probe			= precopy_probe,
+	.remove			= precopy_remove,
+	.err_handler		= &precopy_err_handlers,
+	.dev_groups		= precopy_sysfs_groups,
+	.driver_managed_dma	= true,
+};
+
+static int __init precopy_init(void)
+{
+	int ret;
+
+	if (!precopy_memory_size_valid(memory_size)) {
+		pr_err("precopy-vfio-pci: memory_size must be a power of two from 1 MiB to 64 GiB\n");
+		return -EINVAL;
+	}
+	precopy_wq = alloc_workqueue("precopy-vfio-pci", WQ_UNBOUND, 0);
+	if (!precopy_wq)
+		return -ENOMEM;
+	ret = pci_register_driver(&precopy_driver);
+	if (ret)
+		destroy_workqueue(precopy_wq);
+	return ret;
+}
+module_init(precopy_init);
+
+static void __exit precopy_exit(void)
+{
+	pci_unregister_driver(&precopy_driver);
+	/* Frees what is still on its way out */
+	destroy_workqueue(precopy_wq);
+}
+module_exit(precopy_exit);
+
+MODULE_IMPORT_NS("IOMMUFD");
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("The precopy-vfio-pci maintainers");
+MODULE_DESCRIPTION("VFIO PCI driver with pre-copy live migration of device memory");

@@ -1,0 +1,578 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The memory behind the BAR, as the user sees it: mmap and its faults, read
+ * and write of the region. A store, on whichever way it comes, is one read
+ * section of memory.sem that checks that it may happen, tells the tracker,
+ * and does it. That is what makes collecting, arming and reset exact: they
+ * hold the lock for write.
+ */
+
+#include <linux/file.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "backend.h"
+#include "precopy.h"
+#include "track.h"
+
+/* For all but page faults: fail rather than have somebody killed */
+#define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+/**
+ * precopy_memory_init - set up what lives as long as the device object
+ * @mem: the memory, zeroed
+ */
+void precopy_memory_init(struct precopy_memory *mem)
+{
+	init_rwsem(&mem->sem);
+}
+
+/**
+ * precopy_memory_open - ready the memory for a new user
+ * @pcd: the device, not reachable by a user yet
+ * @size: of the BAR, bytes
+ *
+ * Context: in the opener's context; its memory cgroup will be charged.
+ */
+void precopy_memory_open(struct precopy_device *pcd, u64 size)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_write)(&mem->sem);
+	mem->size = size;
+	mem->decode = false;
+	mem->gate = PRECOPY_GATE_OPEN;
+	mem->memcg = get_mem_cgroup_from_mm(current->mm);
+}
+
+/**
+ * precopy_memory_close - forget the user
+ * @pcd: the device, after its last reset, with no user left
+ */
+void precopy_memory_close(struct precopy_device *pcd)
+{
+	guard(rwsem_write)(&pcd->memory.sem);
+	mem_cgroup_put(pcd->memory.memcg);
+	pcd->memory.memcg = NULL;
+}
+
+/**
+ * precopy_memory_zap - remove all page table entries of the BAR
+ * @pcd: the device
+ *
+ * Context: may sleep; memory.sem may be held, mmap_lock not.
+ */
+void precopy_memory_zap(struct precopy_device *pcd)
+{
+	unmap_mapping_range(pcd->core.vdev.inode->i_mapping,
+			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR),
+			    pcd->memory.size, true);
+}
+
+/**
+ * precopy_memory_detach - empty the memory
+ * @pcd: the device
+ *
+ * Stops tracking, opens the gate and takes away the contents. The entries
+ * must be gone before the lock is: a fault that found one of the old
+ * contents' pages mapped could not insert a new page.
+ *
+ * Context: memory.sem held for write.
+ * Return: the old contents, for the caller to put; may be NULL.
+ */
+struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct precopy_ram *ram = mem->ram;
+
+	lockdep_assert_held_write(&mem->sem);
+	mem->ram = NULL;
+	mem->tracker = NULL;
+	mem->gate = PRECOPY_GATE_OPEN;
+	if (mem->size)
+		precopy_memory_zap(pcd);
+	return ram;
+}
+
+/**
+ * precopy_memory_set_gate - let accesses pass, wait, or fail from now on
+ * @pcd: the device
+ * @gate: which
+ *
+ * Context: memory.sem held for write; the caller wakes pcd->wait after.
+ */
+void precopy_memory_set_gate(struct precopy_device *pcd,
+			     enum precopy_gate gate)
+{
+	lockdep_assert_held_write(&pcd->memory.sem);
+	pcd->memory.gate = gate;
+	/* Who comes must come by a fault, to see the gate */
+	if (gate != PRECOPY_GATE_OPEN)
+		precopy_memory_zap(pcd);
+}
+
+static struct precopy_ram *precopy_memory_install(struct precopy_device *pcd,
+						  u64 generation,
+						  struct precopy_ram *new)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_write)(&mem->sem);
+	if (pcd->generation != generation) {
+		precopy_ram_put(new);
+		return ERR_PTR(-ECANCELED);
+	}
+	if (mem->ram)
+		precopy_ram_put(new);
+	else
+		mem->ram = new;
+	return precopy_ram_get(mem->ram);
+}
+
+/**
+ * precopy_memory_ram - get hold of the contents, an empty one if need be
+ * @pcd: the device
+ * @generation: of the caller's view of the device
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: the contents with a reference, ERR_PTR(-ENOMEM), or
+ * ERR_PTR(-ECANCELED) after a reset.
+ */
+struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
+				       u64 generation)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct mem_cgroup *old, *memcg;
+	struct precopy_ram *new;
+
+	scoped_guard(rwsem_read, &mem->sem) {
+		if (pcd->generation != generation)
+			return ERR_PTR(-ECANCELED);
+		if (mem->ram)
+			return precopy_ram_get(mem->ram);
+		/* The device may be closed while we allocate */
+		memcg = mem_cgroup_tryget(mem->memcg) ? mem->memcg : NULL;
+	}
+	old = set_active_memcg(memcg);
+	new = precopy_ram_create(mem->size, memcg);
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
+	if (IS_ERR(new))
+		return new;
+	return precopy_memory_install(pcd, generation, new);
+}
+
+static int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
+				   unsigned long index, gfp_t gfp)
+{
+	struct precopy_ram *ram = precopy_memory_ram(pcd, generation);
+	int ret;
+
+	if (IS_ERR(ram))
+		return PTR_ERR(ram);
+	ret = precopy_ram_populate(ram, index, gfp);
+	precopy_ram_put(ram);
+	return ret;
+}
+
+/* Under memory.sem: may the user touch the memory? -EAGAIN: not yet */
+static int precopy_memory_access(const struct precopy_memory *mem)
+{
+	if (!mem->decode || mem->gate == PRECOPY_GATE_FAILED)
+		return -EIO;
+	return mem->gate == PRECOPY_GATE_WAIT ? -EAGAIN : 0;
+}
+
+static struct page *precopy_memory_page(const struct precopy_memory *mem,
+					unsigned long index)
+{
+	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
+}
+
+static bool precopy_gate_shut(struct precopy_device *pcd)
+{
+	return READ_ONCE(pcd->memory.gate) == PRECOPY_GATE_WAIT;
+}
+
+/* --- Page faults ------------------------------------------------------- */
+
+static unsigned long precopy_fault_index(const struct vm_fault *vmf)
+{
+	return vmf->pgoff - PRECOPY_BAR_PGOFF;
+}
+
+static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
+{
+	if (flags & FAULT_FLAG_INTERRUPTIBLE)
+		wait_event_interruptible(pcd->wait, !precopy_gate_shut(pcd));
+	else if (flags & FAULT_FLAG_KILLABLE)
+		wait_event_killable(pcd->wait, !precopy_gate_shut(pcd));
+	else
+		wait_event(pcd->wait, !precopy_gate_shut(pcd));
+}
+
+/*
+ * Wait for the startup with the mm's locks dropped, as fault handlers may
+ * when they then ask for a retry. The file keeps the device open meanwhile:
+ * the VMA may be gone by the time we wake.
+ */
+static vm_fault_t precopy_fault_wait(struct precopy_device *pcd,
+				     struct vm_fault *vmf)
+{
+	unsigned int flags = vmf->flags;
+	struct file *file;
+
+	if (!(flags & FAULT_FLAG_ALLOW_RETRY))
+		return VM_FAULT_SIGBUS;
+	if (flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+
+	atomic64_inc(&pcd->memory.faults.waited);
+	file = get_file(vmf->vma->vm_file);
+	release_fault_lock(vmf);
+	precopy_fault_sleep(pcd, flags);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
+/*
+ * The one section of a fault: check, mark, insert. While nobody tracks, a
+ * read fault inserts a writable entry too, so that the store that may follow
+ * costs nothing.
+ *
+ * Return: what the mm gets, or 0 if the page must be allocated first, or
+ * VM_FAULT_RETRY if the caller must wait for the startup.
+ */
+static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
+				       struct vm_fault *vmf, bool write)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long index = precopy_fault_index(vmf);
+	struct page *page;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	ret = precopy_memory_access(mem);
+	if (ret)
+		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;
+	page = precopy_memory_page(mem, index);
+	if (!page)
+		return 0;
+	if (mem->tracker && write)
+		precopy_tracker_mark(mem->tracker, index);
+	return vmf_insert_page_mkwrite(vmf, page, write || !mem->tracker);
+}
+
+static vm_fault_t precopy_fault(struct vm_fault *vmf)
+{
+	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
+	vm_fault_t fault;
+	int ret;
+
+	atomic64_inc(write ? &pcd->memory.faults.write :
+			     &pcd->memory.faults.read);
+	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
+		/* -ECANCELED, a reset in between, is no reason to give up */
+		ret = precopy_memory_populate(pcd,
+					      READ_ONCE(pcd->generation),
+					      precopy_fault_index(vmf),
+					      GFP_KERNEL_ACCOUNT);
+		if (ret == -ENOMEM)
+			return VM_FAULT_OOM;
+	}
+	if (fault == VM_FAULT_RETRY)
+		return precopy_fault_wait(pcd, vmf);
+	return fault;
+}
+
+/*
+ * A store to a page mapped read-only. If the page is not ours any more, or
+ * access is shut, its entry was zapped since: touch nothing and let the store
+ * fault again. Returning the page locked and letting the mm make the entry
+ * writable would leave a window in which collecting loses the store.
+ */
+static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
+{
+	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long index = precopy_fault_index(vmf);
+
+	atomic64_inc(&mem->faults.mkwrite);
+	guard(rwsem_read)(&mem->sem);
+	if (precopy_memory_access(mem) ||
+	    precopy_memory_page(mem, index) != vmf->page)
+		return VM_FAULT_NOPAGE;
+	if (mem->tracker)
+		precopy_tracker_mark(mem->tracker, index);
+	return vmf_insert_page_mkwrite(vmf, vmf->page, true);
+}
+
+static const struct vm_operations_struct precopy_vm_ops = {
+	.fault		= precopy_fault,
+	.page_mkwrite	= precopy_page_mkwrite,
+};
+
+/**
+ * precopy_memory_mmap - map part of the BAR
+ * @pcd: the device
+ * @vma: to be filled in
+ *
+ * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
+ * makes it writable by a fault; without one it would emulate the store, or
+ * fail it. Having page_mkwrite makes long-term pins fail, which is wanted:
+ * they could store without being seen.
+ *
+ * Return: 0 or -EINVAL.
+ */
+int precopy_memory_mmap(struct precopy_device *pcd, struct vm_area_struct *vma)
+{
+	u64 start = (u64)vma->vm_pgoff - PRECOPY_BAR_PGOFF;
+	u64 end;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	if (check_add_overflow(start, (u64)vma_pages(vma), &end) ||
+	    end > pcd->memory.size >> PAGE_SHIFT)
+		return -EINVAL;
+
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_private_data = pcd;
+	vma->vm_ops = &precopy_vm_ops;
+	return 0;
+}
+
+/* --- read() and write() of the region ---------------------------------- */
+
+/* Copy out of one page; a hole reads as zeroes and stays one */
+static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
+			       void *to, size_t len)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct page *page;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	ret = precopy_memory_access(mem);
+	if (ret)
+		return ret;
+	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
+	if (page)
+		memcpy_from_page(to, page, offset_in_page(offset), len);
+	else
+		memset(to, 0, len);
+	return 0;
+}
+
+/*
+ * Store to one page. -ENOENT: it must be allocated first.
+ * @user: the store comes from the user, so the gate counts
+ */
+static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
+			       u64 offset, const void *from, size_t len,
+			       bool user)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct page *page;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	if (pcd->generation != generation)
+		return -ECANCELED;
+	ret = user ? precopy_memory_access(mem) : 0;
+	if (ret)
+		return ret;
+	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
+	if (!page)
+		return -ENOENT;
+	if (mem->tracker)
+		precopy_tracker_mark(mem->tracker, offset >> PAGE_SHIFT);
+	memcpy_to_page(page, offset_in_page(offset), from, len);
+	return 0;
+}
+
+static int precopy_memory_store(struct precopy_device *pcd, u64 generation,
+				u64 offset, const void *from, size_t len,
+				bool user)
+{
+	int ret;
+
+	for (;;) {
+		ret = precopy_memory_poke(pcd, generation, offset, from, len,
+					  user);
+		if (ret != -ENOENT)
+			return ret;
+		ret = precopy_memory_populate(pcd, generation,
+					      offset >> PAGE_SHIFT,
+					      PRECOPY_GFP);
+		if (ret)
+			return ret;
+	}
+}
+
+/* One page's worth of a region access, waiting for the startup if need be */
+static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
+				    void *bounce, size_t len, bool write)
+{
+	int ret;
+
+	for (;;) {
+		if (write)
+			ret = precopy_memory_store(pcd,
+						   READ_ONCE(pcd->generation),
+						   offset, bounce, len, true);
+		else
+			ret = precopy_memory_peek(pcd, offset, bounce, len);
+		if (ret == -ECANCELED)
+			continue;
+		if (ret != -EAGAIN)
+			return ret;
+		if (wait_event_killable(pcd->wait, !precopy_gate_shut(pcd)))
+			return -EINTR;
+	}
+}
+
+static size_t precopy_memory_chunk(struct precopy_device *pcd, size_t count,
+				   u64 offset)
+{
+	if (offset >= pcd->memory.size)
+		return 0;
+	return min3((u64)count, pcd->memory.size - offset,
+		    (u64)PAGE_SIZE - offset_in_page(offset));
+}
+
+/**
+ * precopy_memory_read - read() of the region
+ * @pcd: the device
+ * @buf: to copy to
+ * @count: bytes wanted
+ * @offset: in the BAR, bytes
+ *
+ * Goes through a bounce page: no lock is held across the user copy, whose
+ * page may be one of ours.
+ *
+ * Context: process context; waits (killable) while the device starts up.
+ * Return: bytes read, possibly fewer than wanted; -EINVAL past the end, -EIO
+ * with memory decode off or after a failed load, -EFAULT, -ENOMEM, -EINTR.
+ */
+ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
+			    size_t count, u64 offset)
+{
+	void *bounce __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	ssize_t done = 0;
+	size_t len;
+	int ret = -EINVAL;
+
+	if (!bounce)
+		return -ENOMEM;
+	while (count && (len = precopy_memory_chunk(pcd, count, offset))) {
+		ret = precopy_memory_user_page(pcd, offset, bounce, len, false);
+		if (!ret && copy_to_user(buf + done, bounce, len))
+			ret = -EFAULT;
+		if (ret)
+			break;
+		done += len;
+		offset += len;
+		count -= len;
+		cond_resched();
+	}
+	return done ?: ret;
+}
+
+/**
+ * precopy_memory_write - write() of the region
+ * @pcd: the device
+ * @buf: to copy from
+ * @count: bytes
+ * @offset: in the BAR, bytes
+ *
+ * Context: process context; waits (killable) while the device starts up.
+ * Return: bytes written, possibly fewer than asked for; errors as for
+ * precopy_memory_read().
+ */
+ssize_t precopy_memory_write(struct precopy_device *pcd,
+			     const char __user *buf, size_t count, u64 offset)
+{
+	void *bounce __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	ssize_t done = 0;
+	size_t len;
+	int ret = -EINVAL;
+
+	if (!bounce)
+		return -ENOMEM;
+	while (count && (len = precopy_memory_chunk(pcd, count, offset))) {
+		ret = -EFAULT;
+		if (!copy_from_user(bounce, buf + done, len))
+			ret = precopy_memory_user_page(pcd, offset, bounce,
+						       len, true);
+		if (ret)
+			break;
+		done += len;
+		offset += len;
+		count -= len;
+		cond_resched();
+	}
+	return done ?: ret;
+}
+
+/* --- Stores by a load --------------------------------------------------- */
+
+/**
+ * precopy_memory_load - store data of a migration stream
+ * @pcd: the device
+ * @generation: that the load belongs to
+ * @offset: in the BAR, bytes, within its size
+ * @data: to store
+ * @len: bytes, within the BAR
+ *
+ * Does not wait for the gate: the load is what opens it.
+ *
+ * Return: 0, -ENOMEM, or -ECANCELED after a reset.
+ */
+int precopy_memory_load(struct precopy_device *pcd, u64 generation,
+			u64 offset, const void *data, size_t len)
+{
+	size_t n;
+	int ret;
+
+	for (; len; len -= n, offset += n, data += n) {
+		n = min_t(size_t, len, PAGE_SIZE - offset_in_page(offset));
+		ret = precopy_memory_store(pcd, generation, offset, data, n,
+					   false);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/**
+ * precopy_memory_load_zero - zero what a migration stream says is zero
+ * @pcd: the device
+ * @generation: that the load belongs to
+ * @offset: in the BAR, bytes, page aligned, within its size
+ * @len: bytes, page aligned, within the BAR
+ *
+ * A hole is zero already and stays a hole.
+ *
+ * Return: 0, or -ECANCELED after a reset or a fatal signal.
+ */
+int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
+			     u64 offset, u64 len)
+{
+	const void *zeroes = page_address(ZERO_PAGE(0));
+	int ret;
+
+	for (; len; len -= PAGE_SIZE, offset += PAGE_SIZE) {
+		if (fatal_signal_pending(current))
+			return -ECANCELED;
+		ret = precopy_memory_poke(pcd, generation, offset, zeroes,
+					  PAGE_SIZE, false);
+		if (ret && ret != -ENOENT)
+			return ret;
+		cond_resched();
+	}
+	return 0;
+}

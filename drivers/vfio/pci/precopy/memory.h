@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The memory behind the BAR: who may touch it, and how. */
+#ifndef PRECOPY_MEMORY_H
+#define PRECOPY_MEMORY_H
+
+#include <linux/mm_types.h>
+#include <linux/rwsem.h>
+#include <linux/types.h>
+
+struct mem_cgroup;
+struct precopy_device;
+struct precopy_ram;
+struct precopy_tracker;
+
+/**
+ * enum precopy_gate - may the user touch the memory?
+ * @PRECOPY_GATE_OPEN: yes
+ * @PRECOPY_GATE_WAIT: not until the startup completes; accesses wait
+ * @PRECOPY_GATE_FAILED: no, the load failed; EIO and SIGBUS until reset
+ */
+enum precopy_gate {
+	PRECOPY_GATE_OPEN,
+	PRECOPY_GATE_WAIT,
+	PRECOPY_GATE_FAILED,
+};
+
+/**
+ * struct precopy_memory - the memory behind the BAR
+ * @sem: everything below. Whoever inserts a page table entry or stores to the
+ *	 memory holds it for read, from looking at @ram, @gate, @decode and
+ *	 @tracker to the end of the store; whoever changes one of them holds
+ *	 it for write. Taken inside mmap_lock (faults) and memory_lock (reset);
+ *	 never held across a user copy, a wait or an allocation of pages.
+ * @size: bytes, fixed while the device is open
+ * @ram: where the contents are; NULL while nothing was touched
+ * @memcg: the opener's, charged for all of it
+ * @gate: may the user touch the memory?
+ * @decode: the memory bit of COMMAND
+ * @tracker: told of every page written; NULL while not tracking
+ * @faults: page faults served, by kind, for debugfs
+ */
+struct precopy_memory {
+	struct rw_semaphore	sem;
+	u64			size;
+	struct precopy_ram	*ram;
+	struct mem_cgroup	*memcg;
+	enum precopy_gate	gate;
+	bool			decode;
+	struct precopy_tracker	*tracker;
+	struct {
+		atomic64_t	read;
+		atomic64_t	write;
+		atomic64_t	mkwrite;
+		atomic64_t	waited;
+	} faults;
+};
+
+void precopy_memory_init(struct precopy_memory *mem);
+void precopy_memory_open(struct precopy_device *pcd, u64 size);
+void precopy_memory_close(struct precopy_device *pcd);
+
+struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd);
+void precopy_memory_zap(struct precopy_device *pcd);
+void precopy_memory_set_gate(struct precopy_device *pcd,
+			     enum precopy_gate gate);
+struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
+				       u64 generation);
+
+int precopy_memory_mmap(struct precopy_device *pcd,
+			struct vm_area_struct *vma);
+ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
+			    size_t count, u64 offset);
+ssize_t precopy_memory_write(struct precopy_device *pcd,
+			     const char __user *buf, size_t count, u64 offset);
+
+int precopy_memory_load(struct precopy_device *pcd, u64 generation,
+			u64 offset, const void *data, size_t len);
+int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
+			     u64 offset, u64 len);
+
+/* First page of the BAR in the address space of the vfio device's inode */
+#define PRECOPY_BAR_PGOFF \
+	(VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) >> PAGE_SHIFT)
+
+#endif /* PRECOPY_MEMORY_H */

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The device: what every room of the driver shares. */
+#ifndef PRECOPY_H
+#define PRECOPY_H
+
+#include <linux/sizes.h>
+#include <linux/spinlock.h>
+#include <linux/vfio_pci_core.h>
+#include <linux/wait.h>
+
+#include "memory.h"
+#include "stream.h"
+
+struct dentry;
+struct precopy_loading;
+struct precopy_saving;
+
+#define PRECOPY_BAR		VFIO_PCI_BAR2_REGION_INDEX
+#define PRECOPY_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
+#define PRECOPY_MIN_MEMORY	SZ_1M
+
+/**
+ * struct precopy_config - the synthetic config space
+ * @bytes: what a read returns, BAR2/3 excepted. Protected by memory.sem,
+ *	   because COMMAND's memory bit decides whether the BAR decodes.
+ * @bar: last value written to BAR2 and BAR3 as one 64-bit register
+ */
+struct precopy_config {
+	u8	bytes[PRECOPY_CONFIG_SIZE];
+	u64	bar;
+};
+
+/**
+ * struct precopy_stats - counters shown in debugfs, never reset
+ * @resets: resets of the virtual device, those at open and close included
+ * @saved_bytes: bytes read from saving data fds
+ * @loaded_bytes: bytes written to resuming data fds
+ * @startups: startups completed on this device as a target
+ * @last_startup_ns: how long the last of them took
+ * @refused_streams: streams given up because of their contents
+ */
+struct precopy_stats {
+	atomic64_t	resets;
+	atomic64_t	saved_bytes;
+	atomic64_t	loaded_bytes;
+	atomic64_t	startups;
+	atomic64_t	last_startup_ns;
+	atomic64_t	refused_streams;
+};
+
+/**
+ * struct precopy_knobs - test knobs, set through debugfs
+ * @startup_delay_ms: added to every startup of this device as a target
+ * @no_precopy: offer STOP_COPY and P2P only, from the next open on
+ */
+struct precopy_knobs {
+	u32	startup_delay_ms;
+	bool	no_precopy;
+};
+
+/**
+ * struct precopy_device - one bound PCI function
+ * @core: the vfio-pci device; must stay first
+ * @arc_mutex: serialises SET_STATE; may be held while an arc waits, so
+ *	       neither reset nor GET_STATE takes it
+ * @state_lock: protects @mig_state, @generation, @saving, @loading,
+ *		@logging, @opened, @next_size and the fields of sessions that
+ *		say so. Innermost but for wait queue locks; taken inside
+ *		memory.sem where both are needed.
+ * @mig_state: the state that GET_STATE reports
+ * @generation: counts resets; whoever waited compares it. Written with
+ *		memory.sem (write) and @state_lock held, so either is enough
+ *		to read it.
+ * @saving: the saving session, NULL outside PRE_COPY* and STOP_COPY
+ * @loading: the resuming session, NULL outside RESUMING
+ * @logging: DMA logging was started
+ * @opened: a user has the device open
+ * @next_size: size of the memory from the next open on, bytes
+ * @wait: what waits for a reset, a startup, or a session to be idle
+ * @config: the synthetic config space
+ * @memory: the memory behind the BAR
+ * @stats: counters for debugfs
+ * @knobs: test knobs
+ */
+struct precopy_device {
+	struct vfio_pci_core_device	core;
+	struct mutex			arc_mutex;	/* serialises SET_STATE */
+	spinlock_t			state_lock;	/* see above */
+	enum vfio_device_mig_state	mig_state;
+	u64				generation;
+	struct precopy_saving		*saving;
+	struct precopy_loading		*loading;
+	bool				logging;
+	bool				opened;
+	u64				next_size;
+	wait_queue_head_t		wait;
+	struct precopy_config		config;
+	struct precopy_memory		memory;
+	struct precopy_stats		stats;
+	struct precopy_knobs		knobs;
+};
+
+static inline struct precopy_device *to_precopy(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct precopy_device, core.vdev);
+}
+
+static inline struct device *precopy_dev(struct precopy_device *pcd)
+{
+	return &pcd->core.pdev->dev;
+}
+
+/* main.c; frees memory and runs startups */
+extern struct workqueue_struct *precopy_wq;
+
+/* device.c */
+extern const struct vfio_device_ops precopy_device_ops;
+void precopy_device_reset(struct precopy_device *pcd);
+
+void precopy_stream_params(struct precopy_device *pcd,
+			   struct precopy_stream_params *params);
+
+/* config.c */
+void precopy_config_init(struct precopy_device *pcd);
+ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
+			    size_t count, u64 offset);
+ssize_t precopy_config_write(struct precopy_device *pcd,
+			     const char __user *buf, size_t count, u64 offset);
+
+/* dma_log.c */
+extern const struct vfio_log_ops precopy_log_ops;
+
+/* debugfs.c */
+void precopy_debugfs_init(struct precopy_device *pcd);
+
+/* sysfs.c */
+extern const struct attribute_group *precopy_sysfs_groups[];
+bool precopy_memory_size_valid(u64 size);
+
+#endif /* PRECOPY_H */

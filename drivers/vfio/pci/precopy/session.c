@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Lifetime and mutual exclusion of data transfer sessions. */
+
+#include <linux/anon_inodes.h>
+#include <linux/fs.h>
+#include <linux/wait.h>
+
+#include "precopy.h"
+#include "session.h"
+
+/**
+ * precopy_session_init - a new session, with one reference
+ * @session: to set up
+ * @pcd: the device
+ * @generation: of the device that the session is for
+ * @release: called on the last put; frees what contains @session
+ */
+void precopy_session_init(struct precopy_session *session,
+			  struct precopy_device *pcd, u64 generation,
+			  void (*release)(struct precopy_session *session))
+{
+	kref_init(&session->kref);
+	session->pcd = pcd;
+	session->generation = generation;
+	session->release = release;
+	get_device(&pcd->core.vdev.device);
+}
+
+/**
+ * precopy_session_get - take a reference
+ * @session: the session
+ */
+void precopy_session_get(struct precopy_session *session)
+{
+	kref_get(&session->kref);
+}
+
+static void precopy_session_release(struct kref *kref)
+{
+	struct precopy_session *session =
+		container_of(kref, struct precopy_session, kref);
+	struct precopy_device *pcd = session->pcd;
+
+	session->release(session);
+	/* May free the device */
+	vfio_put_device(&pcd->core.vdev);
+}
+
+/**
+ * precopy_session_put - drop a reference
+ * @session: the session
+ *
+ * Context: may sleep; no lock of this driver held.
+ */
+void precopy_session_put(struct precopy_session *session)
+{
+	kref_put(&session->kref, precopy_session_release);
+}
+
+/**
+ * precopy_session_file - the data fd's file
+ * @session: the session; the file takes a reference
+ * @fops: whose release drops it
+ * @flags: O_RDONLY or O_WRONLY
+ *
+ * The driver stays loaded while the file is open (@fops' owner).
+ *
+ * Return: the file, or an ERR_PTR().
+ */
+struct file *precopy_session_file(struct precopy_session *session,
+				  const struct file_operations *fops,
+				  int flags)
+{
+	struct file *filp;
+
+	filp = anon_inode_getfile("precopy_vfio_mig", fops, session, flags);
+	if (IS_ERR(filp))
+		return filp;
+	stream_open(filp->f_inode, filp);
+	precopy_session_get(session);
+	return filp;
+}
+
+/* 0: it is ours now; -EAGAIN: somebody else's */
+static int precopy_session_try_begin(struct precopy_session *session)
+{
+	guard(spinlock)(&session->pcd->state_lock);
+	if (session->dead)
+		return -ENODEV;
+	if (session->busy)
+		return -EAGAIN;
+	session->busy = true;
+	return 0;
+}
+
+/**
+ * precopy_session_begin - become the only one in the session
+ * @session: the session
+ * @nonblock: do not wait for whoever is
+ *
+ * Context: waits (killable), for as long as the other's user copy takes; no
+ * lock held. A reset ends the wait.
+ * Return: 0, -ENODEV if the session is dead, -EAGAIN, or -EINTR.
+ */
+int precopy_session_begin(struct precopy_session *session, bool nonblock)
+{
+	int ret = precopy_session_try_begin(session);
+
+	if (ret != -EAGAIN || nonblock)
+		return ret;
+	if (wait_event_killable(session->pcd->wait,
+				(ret = precopy_session_try_begin(session)) !=
+				-EAGAIN))
+		return -EINTR;
+	return ret;
+}
+
+/**
+ * precopy_session_end - let the next one in
+ * @session: the session
+ */
+void precopy_session_end(struct precopy_session *session)
+{
+	struct precopy_device *pcd = session->pcd;
+
+	scoped_guard(spinlock, &pcd->state_lock)
+		session->busy = false;
+	wake_up_all(&pcd->wait);
+}
+
+/**
+ * precopy_session_dead - has the session ended?
+ * @session: the session
+ *
+ * Return: true if so; it will not change back.
+ */
+bool precopy_session_dead(struct precopy_session *session)
+{
+	guard(spinlock)(&session->pcd->state_lock);
+	return session->dead;
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The precopy/ directory of the PCI device in sysfs. */
+
+#include <linux/device.h>
+#include <linux/kstrtox.h>
+#include <linux/log2.h>
+#include <linux/sysfs.h>
+
+#include "load.h"
+#include "migration.h"
+#include "precopy.h"
+#include "save.h"
+
+static struct precopy_device *precopy_from_dev(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return container_of(core, struct precopy_device, core);
+}
+
+/**
+ * precopy_memory_size_valid - may the device's memory be this large?
+ * @size: bytes
+ *
+ * Return: true if so.
+ */
+bool precopy_memory_size_valid(u64 size)
+{
+	return is_power_of_2(size) && size >= PRECOPY_MIN_MEMORY &&
+	       size <= PRECOPY_MAX_MEMORY;
+}
+
+static ssize_t memory_size_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	struct precopy_device *pcd = precopy_from_dev(dev);
+
+	guard(spinlock)(&pcd->state_lock);
+	return sysfs_emit(buf, "%llu\n", pcd->next_size);
+}
+
+static ssize_t memory_size_store(struct device *dev,
+				 struct device_attribute *attr,
+				 const char *buf, size_t count)
+{
+	struct precopy_device *pcd = precopy_from_dev(dev);
+	u64 size;
+	int ret;
+
+	ret = kstrtou64(buf, 0, &size);
+	if (ret)
+		return ret;
+	if (!precopy_memory_size_valid(size))
+		return -EINVAL;
+	guard(spinlock)(&pcd->state_lock);
+	if (pcd->opened)
+		return -EBUSY;
+	pcd->next_size = size;
+	return count;
+}
+static DEVICE_ATTR_RW(memory_size);
+
+static ssize_t backend_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "ram\n");
+}
+static DEVICE_ATTR_RO(backend);
+
+static ssize_t migration_state_show(struct device *dev,
+				    struct device_attribute *attr, char *buf)
+{
+	struct precopy_device *pcd = precopy_from_dev(dev);
+
+	guard(spinlock)(&pcd->state_lock);
+	return sysfs_emit(buf, "%s\n", precopy_state_name(pcd->mig_state));
+}
+static DEVICE_ATTR_RO(migration_state);
+
+static ssize_t initial_bytes_show(struct device *dev,
+				  struct device_attribute *attr, char *buf)
+{
+	u64 initial, dirty;
+
+	precopy_save_counters(precopy_from_dev(dev), &initial, &dirty);
+	return sysfs_emit(buf, "%llu\n", initial);
+}
+static DEVICE_ATTR_RO(initial_bytes);
+
+static ssize_t dirty_bytes_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	u64 initial, dirty;
+
+	precopy_save_counters(precopy_from_dev(dev), &initial, &dirty);
+	return sysfs_emit(buf, "%llu\n", dirty);
+}
+static DEVICE_ATTR_RO(dirty_bytes);
+
+static ssize_t startup_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  precopy_load_phase_name(precopy_from_dev(dev)));
+}
+static DEVICE_ATTR_RO(startup);
+
+static struct attribute *precopy_attrs[] = {
+	&dev_attr_memory_size.attr,
+	&dev_attr_backend.attr,
+	&dev_attr_migration_state.attr,
+	&dev_attr_initial_bytes.attr,
+	&dev_attr_dirty_bytes.attr,
+	&dev_attr_startup.attr,
+	NULL
+};
+
+static const struct attribute_group precopy_group = {
+	.name	= "precopy",
+	.attrs	= precopy_attrs,
+};
+
+const struct attribute_group *precopy_sysfs_groups[] = {
+	&precopy_group,
+	NULL
+};

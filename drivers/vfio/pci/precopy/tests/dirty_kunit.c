@@ -1,0 +1,689 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Dirty bitmap: its own properties, and a model of how it is used that is
+ * searched for lost stores.
+ */
+#include <linux/bitmap.h>
+#include <linux/completion.h>
+#include <linux/errno.h>
+#include <linux/kthread.h>
+#include <linux/minmax.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <kunit/test.h>
+
+#include "../dirty.h"
+
+#define UNIT	PRECOPY_UNIT_PAGES
+
+/* Sizes in pages around the places where a word, a unit or the summary ends. */
+static const unsigned long sizes[] = {
+	1, 63, 64, 65, 256, UNIT - 1, UNIT, UNIT + 1, 2 * UNIT, 63 * UNIT + 1,
+	64 * UNIT, 64 * UNIT + 1, 65 * UNIT, 32768, PRECOPY_DIRTY_MAX_PAGES,
+};
+
+static void size_desc(const unsigned long *size, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%lu pages", *size);
+}
+KUNIT_ARRAY_PARAM(size, sizes, size_desc);
+
+static u32 test_random(u32 *seed)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return *seed >> 8;
+}
+
+static void destroy_action(void *d)
+{
+	precopy_dirty_destroy(d);
+}
+
+static struct precopy_dirty *new_dirty(struct kunit *test, unsigned long nr_pages)
+{
+	struct precopy_dirty *d = kunit_kzalloc(test, sizeof(*d), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, d);
+	KUNIT_ASSERT_EQ(test, precopy_dirty_init(d, nr_pages), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, d), 0);
+	return d;
+}
+
+/* Compares everything there is to ask with a plain bitmap of the same size. */
+static void expect_same(struct kunit *test, const struct precopy_dirty *d,
+			const unsigned long *model, unsigned long nr_pages)
+{
+	unsigned long page, unit, next, first;
+
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), bitmap_weight(model, nr_pages));
+	for (page = 0; page < nr_pages; page++)
+		KUNIT_ASSERT_EQ(test, precopy_dirty_test(d, page), test_bit(page, model));
+	for (unit = 0; unit <= d->nr_units; unit++) {
+		first = find_next_bit(model, nr_pages, unit * UNIT);
+		next = first < nr_pages ? first / UNIT : d->nr_units;
+		KUNIT_ASSERT_EQ(test, precopy_dirty_next_unit(d, unit), next);
+	}
+}
+
+static void dirty_size(struct kunit *test)
+{
+	unsigned long nr_pages = *(const unsigned long *)test->param_value;
+	struct precopy_dirty *d = new_dirty(test, nr_pages);
+	unsigned long last = (nr_pages - 1) / UNIT;
+	DECLARE_BITMAP(out, UNIT);
+
+	KUNIT_EXPECT_EQ(test, d->nr_pages, nr_pages);
+	KUNIT_EXPECT_EQ(test, d->nr_units, last + 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), last + 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 0);
+
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, nr_pages - 1));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, nr_pages - 1));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, nr_pages));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, ULONG_MAX));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), last);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, last), last);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, last + 1), last + 1);
+
+	bitmap_fill(out, UNIT);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, last, out), 1);
+	KUNIT_EXPECT_EQ(test, find_first_bit(out, UNIT), (nr_pages - 1) % UNIT);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(out, UNIT), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 0);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), last + 1);
+}
+
+static void dirty_bad_size(struct kunit *test)
+{
+	static const unsigned long bad[] = { 0, PRECOPY_DIRTY_MAX_PAGES + 1, ULONG_MAX };
+	struct precopy_dirty d;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		memset(&d, 0xa5, sizeof(d));
+		KUNIT_EXPECT_EQ(test, precopy_dirty_init(&d, bad[i]), -EINVAL);
+		precopy_dirty_destroy(&d);
+	}
+}
+
+static void dirty_destroy(struct kunit *test)
+{
+	struct precopy_dirty d = {};
+
+	precopy_dirty_destroy(&d);
+	KUNIT_ASSERT_EQ(test, precopy_dirty_init(&d, 1000), 0);
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(&d, 999));
+	precopy_dirty_destroy(&d);
+	precopy_dirty_destroy(&d);
+	KUNIT_EXPECT_NULL(test, d.map);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(&d), 0);
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(&d, 0));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(&d, 0), 0);
+}
+
+static void dirty_mark_twice(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, 3 * UNIT);
+	DECLARE_BITMAP(out, UNIT);
+
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, UNIT));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_mark(d, UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 0, out), 0);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(out, UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), 0);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(out, UNIT));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, UNIT));
+}
+
+/* A full unit, between two neighbours that must not notice. */
+static void dirty_full_unit(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, 3 * UNIT);
+	DECLARE_BITMAP(out, UNIT);
+	unsigned long page;
+
+	for (page = UNIT - 1; page <= 2 * UNIT; page++)
+		KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, page));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), UNIT + 2);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), UNIT);
+	KUNIT_EXPECT_TRUE(test, bitmap_full(out, UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 2);
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, UNIT - 1));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, UNIT));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, 2 * UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 0);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 1), 2);
+}
+
+static void dirty_take_masked(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, 2 * UNIT);
+	DECLARE_BITMAP(mask, UNIT) = {};
+	DECLARE_BITMAP(out, UNIT);
+
+	precopy_dirty_mark(d, UNIT + 3);
+	precopy_dirty_mark(d, UNIT + 300);
+	__set_bit(300, mask);
+	__set_bit(301, mask);
+
+	bitmap_fill(out, UNIT);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 1, mask, out), 1);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(out, UNIT), 1);
+	KUNIT_EXPECT_TRUE(test, test_bit(300, out));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, UNIT + 3));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, UNIT + 300));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, UNIT + 301));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 1);
+
+	/* The mask may be the output, too. */
+	bitmap_fill(mask, UNIT);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 1, mask, mask), 1);
+	KUNIT_EXPECT_EQ(test, find_first_bit(mask, UNIT), 3);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(mask, UNIT), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 2);
+}
+
+/* An empty mask takes nothing and forgets nothing. */
+static void dirty_take_none(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, UNIT);
+	DECLARE_BITMAP(mask, UNIT) = {};
+	DECLARE_BITMAP(out, UNIT);
+
+	precopy_dirty_mark(d, UNIT - 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 0, mask, out), 0);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(out, UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 0);
+}
+
+#define RANDOM_PAGES	(5 * UNIT + 77)
+
+struct random_test {
+	struct precopy_dirty *d;
+	u32 seed;
+	DECLARE_BITMAP(model, RANDOM_PAGES);
+	DECLARE_BITMAP(mask, UNIT);
+	DECLARE_BITMAP(out, UNIT);
+};
+
+static void random_mark(struct kunit *test, struct random_test *r)
+{
+	unsigned long page = test_random(&r->seed) % RANDOM_PAGES;
+	u32 nr = test_random(&r->seed) % 100;
+
+	for (; nr && page < RANDOM_PAGES; page++, nr--)
+		KUNIT_EXPECT_EQ(test, precopy_dirty_mark(r->d, page),
+				!test_and_set_bit(page, r->model));
+}
+
+static void random_take(struct kunit *test, struct random_test *r)
+{
+	unsigned long unit = test_random(&r->seed) % r->d->nr_units;
+	unsigned long i, nr, page, nr_taken = 0;
+	bool masked = test_random(&r->seed) & 1;
+
+	for (i = 0; i < UNIT; i++)
+		__assign_bit(i, r->mask, !masked || test_random(&r->seed) & 1);
+	nr = masked ? precopy_dirty_take_masked(r->d, unit, r->mask, r->out) :
+		      precopy_dirty_take(r->d, unit, r->out);
+	for (i = 0; i < UNIT; i++) {
+		page = unit * UNIT + i;
+		KUNIT_ASSERT_EQ(test, test_bit(i, r->out),
+				page < RANDOM_PAGES && test_bit(i, r->mask) &&
+				test_bit(page, r->model));
+		if (test_bit(i, r->out)) {
+			__clear_bit(page, r->model);
+			nr_taken++;
+		}
+	}
+	KUNIT_EXPECT_EQ(test, nr, nr_taken);
+}
+
+static void dirty_random(struct kunit *test)
+{
+	struct random_test *r = kunit_kzalloc(test, sizeof(*r), GFP_KERNEL);
+	u32 i;
+
+	KUNIT_ASSERT_NOT_NULL(test, r);
+	r->d = new_dirty(test, RANDOM_PAGES);
+	r->seed = 3;
+	for (i = 0; i < 300; i++) {
+		if (test_random(&r->seed) % 3)
+			random_mark(test, r);
+		else
+			random_take(test, r);
+		expect_same(test, r->d, r->model, RANDOM_PAGES);
+	}
+}
+
+#define PARALLEL_PAGES	(64 * UNIT)
+#define NR_MARKERS	4
+
+struct marker {
+	struct precopy_dirty *d;
+	struct completion *go;
+	struct completion done;
+	unsigned long start;
+	unsigned long nr_new;
+};
+
+/* Marks every page once, each marker from a start of its own. */
+static int marker_fn(void *arg)
+{
+	struct marker *m = arg;
+	unsigned long i;
+
+	wait_for_completion(m->go);
+	for (i = 0; i < PARALLEL_PAGES; i++)
+		m->nr_new += precopy_dirty_mark(m->d, (m->start + i) % PARALLEL_PAGES);
+	complete(&m->done);
+	return 0;
+}
+
+/* However marks race, each page is new to exactly one of them. */
+static void dirty_parallel_marks(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, PARALLEL_PAGES);
+	DECLARE_COMPLETION_ONSTACK(go);
+	struct marker *markers;
+	unsigned long nr_new = 0, nr_started = 0, i;
+
+	markers = kunit_kcalloc(test, NR_MARKERS, sizeof(*markers), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, markers);
+	for (i = 0; i < NR_MARKERS; i++) {
+		markers[i] = (struct marker) {
+			.d = d, .go = &go, .start = i % 2 * (PARALLEL_PAGES / 2),
+		};
+		init_completion(&markers[i].done);
+		if (IS_ERR(kthread_run(marker_fn, &markers[i], "precopy-mark/%lu", i)))
+			break;
+		nr_started++;
+	}
+	complete_all(&go);
+	for (i = 0; i < nr_started; i++) {
+		wait_for_completion(&markers[i].done);
+		nr_new += markers[i].nr_new;
+	}
+
+	KUNIT_EXPECT_EQ(test, nr_started, NR_MARKERS);
+	KUNIT_EXPECT_EQ(test, nr_new, PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(d->summary, d->nr_units), d->nr_units);
+}
+
+/*
+ * The model
+ *
+ * Two CPUs store to one page through one page table entry, while a collector
+ * makes passes over it. A CPU that finds the entry write protected runs the
+ * fault handler; then it tries again. Every step is atomic and a step of anyone
+ * may come next: the search visits every state that can be reached that way.
+ *
+ * A store is lost if a pass finds the page clean although its last copy is out
+ * of date: were it the last pass, the target would lack that store.
+ *
+ * Protocols are little programs, so that wrong ones can be written down next to
+ * the right one. The search has to find the loss in each of the wrong ones;
+ * that shows that it could find one in the right one.
+ */
+
+enum op {
+	OP_END,
+	OP_READ_LOCK,
+	OP_READ_UNLOCK,
+	OP_MARK,
+	OP_MAP,			/* make the entry writable */
+	OP_WRITE_LOCK,
+	OP_WRITE_UNLOCK,
+	OP_TAKE,
+	OP_LOOK,		/* like OP_TAKE, but leaves the bit alone */
+	OP_CLEAR,		/* the other half of it */
+	OP_PROTECT,
+	OP_CLEAN,		/* clear the entry's own dirty flag */
+	OP_COPY,
+};
+
+#define NR_CPUS_MODEL	2
+#define NR_STORES	2	/* by each of them */
+#define MAX_OPS		7
+#define MODEL_PAGES	(2 * UNIT)
+#define MODEL_PAGE	(UNIT + 5)
+#define MAX_STATES	(1 << 18)
+
+struct protocol {
+	const char *desc;
+	bool lossy;
+	enum op fault[MAX_OPS];
+	enum op collect[MAX_OPS];
+};
+
+#define GOOD_FAULT	{ OP_READ_LOCK, OP_MARK, OP_MAP, OP_READ_UNLOCK }
+#define GOOD_COLLECT	{ OP_WRITE_LOCK, OP_TAKE, OP_PROTECT, OP_CLEAN, \
+			  OP_WRITE_UNLOCK, OP_COPY }
+
+static const struct protocol protocols[] = {
+	{ "right", false, GOOD_FAULT, GOOD_COLLECT },
+	{ "map before mark, in one section", false,
+	  { OP_READ_LOCK, OP_MAP, OP_MARK, OP_READ_UNLOCK }, GOOD_COLLECT },
+	{ "mark after the section that maps", true,
+	  { OP_READ_LOCK, OP_MAP, OP_READ_UNLOCK, OP_MARK }, GOOD_COLLECT },
+	{ "map after the section that marks", true,
+	  { OP_READ_LOCK, OP_MARK, OP_READ_UNLOCK, OP_MAP }, GOOD_COLLECT },
+	{ "fault without a section", true,
+	  { OP_MARK, OP_MAP }, GOOD_COLLECT },
+	{ "fault does not mark", true,
+	  { OP_READ_LOCK, OP_MAP, OP_READ_UNLOCK }, GOOD_COLLECT },
+	{ "collect without a section", true, GOOD_FAULT,
+	  { OP_TAKE, OP_PROTECT, OP_CLEAN, OP_COPY } },
+	{ "copy before protect", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_COPY, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK } },
+	{ "clear after copy", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK, OP_COPY, OP_CLEAR } },
+	{ "clear after protect", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK, OP_CLEAR, OP_COPY } },
+	{ "no protect", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_CLEAN, OP_WRITE_UNLOCK, OP_COPY } },
+	{ "no clean", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_PROTECT, OP_WRITE_UNLOCK, OP_COPY } },
+};
+KUNIT_ARRAY_PARAM_DESC(protocol, protocols, desc);
+
+/* Contents of the page are told apart by the number of stores so far. */
+struct state {
+	u8 pc[NR_CPUS_MODEL];	/* 0: about to store, n: at fault[n - 1] */
+	u8 stores[NR_CPUS_MODEL];
+	u8 collect_pc;
+	u8 copy;
+	bool writable;
+	bool pte_dirty;
+	bool dirty;		/* as in the bitmap */
+	bool found;		/* the running pass found it dirty */
+	u8 readers;
+	bool writer;
+};
+
+#define STATE_BITS	23
+
+static u32 state_pack(const struct state *s)
+{
+	return s->pc[0] | s->pc[1] << 3 | s->stores[0] << 6 | s->stores[1] << 8 |
+	       s->collect_pc << 10 | s->copy << 13 | s->writable << 16 |
+	       s->pte_dirty << 17 | s->dirty << 18 | s->found << 19 |
+	       s->readers << 20 | s->writer << 22;
+}
+
+static struct state state_unpack(u32 bits)
+{
+	return (struct state) {
+		.pc = { bits & 7, bits >> 3 & 7 },
+		.stores = { bits >> 6 & 3, bits >> 8 & 3 },
+		.collect_pc = bits >> 10 & 7,
+		.copy = bits >> 13 & 7,
+		.writable = bits >> 16 & 1,
+		.pte_dirty = bits >> 17 & 1,
+		.dirty = bits >> 18 & 1,
+		.found = bits >> 19 & 1,
+		.readers = bits >> 20 & 3,
+		.writer = bits >> 22 & 1,
+	};
+}
+
+struct model {
+	const struct protocol *protocol;
+	struct precopy_dirty *d;
+	unsigned long *seen;
+	u32 *queue;
+	u32 nr_queued;
+	bool overflow;
+	bool lost;
+	bool finished;		/* both CPUs made all their stores somewhere */
+};
+
+static u32 state_stores(const struct state *s)
+{
+	return s->stores[0] + s->stores[1];
+}
+
+/* Makes the real bitmap say what the state says. */
+static void model_load(struct model *m, const struct state *s)
+{
+	DECLARE_BITMAP(out, UNIT);
+
+	if (s->dirty)
+		precopy_dirty_mark(m->d, MODEL_PAGE);
+	else
+		precopy_dirty_take(m->d, MODEL_PAGE / UNIT, out);
+}
+
+static bool model_take(struct model *m)
+{
+	unsigned long unit = precopy_dirty_next_unit(m->d, 0);
+	DECLARE_BITMAP(out, UNIT);
+
+	return unit < m->d->nr_units && precopy_dirty_take(m->d, unit, out) &&
+	       test_bit(MODEL_PAGE % UNIT, out);
+}
+
+/* A pass has looked for the page: it must not be clean yet out of date. */
+static void model_looked(struct model *m, struct state *s, bool found)
+{
+	s->found = found;
+	if (!found && s->copy != state_stores(s))
+		m->lost = true;
+}
+
+static bool lock_op(struct state *s, enum op op)
+{
+	switch (op) {
+	case OP_READ_LOCK:
+		if (s->writer)
+			return false;
+		s->readers++;
+		return true;
+	case OP_READ_UNLOCK:
+		s->readers--;
+		return true;
+	case OP_WRITE_LOCK:
+		if (s->writer || s->readers)
+			return false;
+		s->writer = true;
+		return true;
+	default:
+		s->writer = false;
+		return true;
+	}
+}
+
+static void page_op(struct state *s, enum op op)
+{
+	switch (op) {
+	case OP_MAP:
+		s->writable = true;
+		s->pte_dirty = true;
+		break;
+	case OP_PROTECT:
+		if (s->found)
+			s->writable = false;
+		break;
+	case OP_CLEAN:
+		if (s->found)
+			s->pte_dirty = false;
+		break;
+	case OP_COPY:
+		if (s->found)
+			s->copy = state_stores(s);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Returns false if the step has to wait. */
+static bool run_op(struct model *m, struct state *s, enum op op)
+{
+	switch (op) {
+	case OP_READ_LOCK:
+	case OP_READ_UNLOCK:
+	case OP_WRITE_LOCK:
+	case OP_WRITE_UNLOCK:
+		return lock_op(s, op);
+	case OP_MARK:
+		precopy_dirty_mark(m->d, MODEL_PAGE);
+		break;
+	case OP_TAKE:
+		model_looked(m, s, model_take(m));
+		break;
+	case OP_LOOK:
+		model_looked(m, s, precopy_dirty_test(m->d, MODEL_PAGE));
+		break;
+	case OP_CLEAR:
+		if (s->found)
+			model_take(m);
+		break;
+	default:
+		page_op(s, op);
+	}
+	s->dirty = precopy_dirty_test(m->d, MODEL_PAGE);
+	return true;
+}
+
+static u32 next_pc(const enum op *ops, u32 pc)
+{
+	return pc < MAX_OPS && ops[pc] != OP_END ? pc : 0;
+}
+
+static bool step_collector(struct model *m, struct state *s)
+{
+	const enum op *ops = m->protocol->collect;
+
+	if (!run_op(m, s, ops[s->collect_pc]))
+		return false;
+	s->collect_pc = next_pc(ops, s->collect_pc + 1);
+	return true;
+}
+
+static bool step_cpu(struct model *m, struct state *s, u32 cpu)
+{
+	const enum op *ops = m->protocol->fault;
+	u8 *pc = &s->pc[cpu];
+
+	if (*pc) {
+		if (!run_op(m, s, ops[*pc - 1]))
+			return false;
+		*pc = next_pc(ops, *pc) ? *pc + 1 : 0;
+	} else if (s->stores[cpu] == NR_STORES) {
+		return false;
+	} else if (s->writable) {
+		s->pte_dirty = true;
+		s->stores[cpu]++;
+	} else {
+		*pc = 1;
+	}
+	return true;
+}
+
+/* mprotect() and others make a dirty entry writable again without a fault. */
+static bool step_mm(struct state *s)
+{
+	if (s->writable || !s->pte_dirty)
+		return false;
+	s->writable = true;
+	return true;
+}
+
+static void model_push(struct model *m, const struct state *s)
+{
+	u32 bits = state_pack(s);
+
+	if (__test_and_set_bit(bits, m->seen))
+		return;
+	if (m->nr_queued == MAX_STATES)
+		m->overflow = true;
+	else
+		m->queue[m->nr_queued++] = bits;
+}
+
+/* Runs one step of one of the actors from a state. */
+static void model_try(struct model *m, u32 bits, u32 actor)
+{
+	struct state s = state_unpack(bits);
+	bool moved;
+
+	model_load(m, &s);
+	if (actor < NR_CPUS_MODEL)
+		moved = step_cpu(m, &s, actor);
+	else if (actor == NR_CPUS_MODEL)
+		moved = step_collector(m, &s);
+	else
+		moved = step_mm(&s);
+	if (moved)
+		model_push(m, &s);
+	if (state_stores(&s) == NR_CPUS_MODEL * NR_STORES)
+		m->finished = true;
+}
+
+static void model_search(struct model *m)
+{
+	struct state start = {};
+	u32 i, actor;
+
+	model_push(m, &start);
+	for (i = 0; i < m->nr_queued; i++)
+		for (actor = 0; actor < NR_CPUS_MODEL + 2; actor++)
+			model_try(m, m->queue[i], actor);
+}
+
+static void kvfree_action(void *p)
+{
+	kvfree(p);
+}
+
+static void *model_alloc(struct kunit *test, size_t size)
+{
+	void *p = kvzalloc(size, GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, kvfree_action, p), 0);
+	return p;
+}
+
+static void dirty_protocol(struct kunit *test)
+{
+	struct model *m = model_alloc(test, sizeof(*m));
+
+	m->protocol = test->param_value;
+	m->d = new_dirty(test, MODEL_PAGES);
+	m->seen = model_alloc(test, BIT(STATE_BITS) / 8);
+	m->queue = model_alloc(test, MAX_STATES * sizeof(*m->queue));
+	model_search(m);
+
+	kunit_info(test, "%u states\n", m->nr_queued);
+	KUNIT_EXPECT_FALSE(test, m->overflow);
+	KUNIT_EXPECT_TRUE(test, m->finished);
+	KUNIT_EXPECT_EQ(test, m->lost, m->protocol->lossy);
+}
+
+static struct kunit_case dirty_cases[] = {
+	KUNIT_CASE_PARAM(dirty_size, size_gen_params),
+	KUNIT_CASE(dirty_bad_size),
+	KUNIT_CASE(dirty_destroy),
+	KUNIT_CASE(dirty_mark_twice),
+	KUNIT_CASE(dirty_full_unit),
+	KUNIT_CASE(dirty_take_masked),
+	KUNIT_CASE(dirty_take_none),
+	KUNIT_CASE(dirty_random),
+	KUNIT_CASE(dirty_parallel_marks),
+	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
+	{}
+};
+
+static struct kunit_suite dirty_suite = {
+	.name = "precopy_dirty",
+	.test_cases = dirty_cases,
+};
+kunit_test_suite(dirty_suite);

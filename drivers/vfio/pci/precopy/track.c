@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Arming, collecting and disarming of the dirty tracker.
+ *
+ * Arm:     take a snapshot of what is in use, point the memory to the tracker,
+ *	    remove all page table entries.
+ * Collect: take pages out of a set (save.c, under memory.sem for write), then
+ *	    write-protect and clean their entries, flushed, then look for
+ *	    pins, and only then copy. A store that the copy misses comes after
+ *	    the protection, so it faults and marks the page again.
+ * Disarm:  the faults stop marking and give out writable entries.
+ */
+
+#include <linux/mm.h>
+#include <linux/wait.h>
+
+#include "backend.h"
+#include "precopy.h"
+#include "stream.h"
+#include "trace.h"
+#include "track.h"
+
+/**
+ * precopy_tracker_init - allocate the sets
+ * @tracker: zeroed
+ * @size: of the memory, bytes
+ * @wait: woken when there is a first dirty page
+ *
+ * Return: 0 or -ENOMEM; either way precopy_tracker_destroy() may be called.
+ */
+int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
+			 struct wait_queue_head *wait)
+{
+	unsigned long nr_pages = size >> PAGE_SHIFT;
+
+	tracker->wait = wait;
+	return precopy_dirty_init(&tracker->initial, nr_pages) ?:
+	       precopy_dirty_init(&tracker->dirty, nr_pages) ?:
+	       precopy_dirty_init(&tracker->pinned, nr_pages);
+}
+
+/**
+ * precopy_tracker_destroy - free the sets
+ * @tracker: initialised, or zeroed; no memory points to it any more
+ */
+void precopy_tracker_destroy(struct precopy_tracker *tracker)
+{
+	precopy_dirty_destroy(&tracker->initial);
+	precopy_dirty_destroy(&tracker->dirty);
+	precopy_dirty_destroy(&tracker->pinned);
+}
+
+/**
+ * precopy_tracker_mark - a page is about to be, or was, written
+ * @tracker: of the memory
+ * @page: page number in the BAR
+ *
+ * A page that waits to be sent anyway, for the first time or once it is
+ * released, needs no mark: it is protected before it is copied.
+ *
+ * Context: read section of memory.sem that also contains the store, or the
+ * insertion of the page table entry that allows it.
+ */
+void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page)
+{
+	if (precopy_dirty_test(&tracker->initial, page) ||
+	    precopy_dirty_test(&tracker->pinned, page))
+		return;
+	if (precopy_dirty_mark(&tracker->dirty, page) &&
+	    wq_has_sleeper(tracker->wait))
+		wake_up_poll(tracker->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/**
+ * precopy_tracker_arm - begin tracking
+ * @pcd: the device
+ * @tracker: empty sets; the initial one is filled with what is in use
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_tracker_arm(struct precopy_device *pcd,
+			 struct precopy_tracker *tracker)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	unsigned long unit, i;
+
+	lockdep_assert_held_write(&mem->sem);
+	for (unit = 0; mem->ram && unit < tracker->initial.nr_units; unit++) {
+		if (!precopy_ram_unit_pages(mem->ram, unit, pages))
+			continue;
+		for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES)
+			precopy_dirty_mark(&tracker->initial,
+					   unit * PRECOPY_UNIT_PAGES + i);
+	}
+	mem->tracker = tracker;
+	precopy_memory_zap(pcd);
+	trace_precopy_arm(precopy_dev(pcd),
+			  precopy_dirty_count(&tracker->initial));
+}
+
+/**
+ * precopy_tracker_disarm - stop tracking
+ * @pcd: the device
+ *
+ * Entries that are read-only stay so until they are written or removed; the
+ * fault that then comes makes them writable without marking anything.
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_tracker_disarm(struct precopy_device *pcd)
+{
+	lockdep_assert_held_write(&pcd->memory.sem);
+	if (pcd->memory.tracker)
+		trace_precopy_disarm(precopy_dev(pcd));
+	pcd->memory.tracker = NULL;
+}
+
+/**
+ * precopy_tracker_protect - let the next store to each of some pages fault
+ * @pcd: the device
+ * @unit: that the pages are in
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
+ *	   before
+ *
+ * Cleaning after protecting matters: an entry left dirty and read-only can
+ * become writable again without a fault (mprotect, NUMA hinting).
+ *
+ * Context: may sleep; no lock of this driver held. All TLBs are flushed on
+ * return.
+ */
+void precopy_tracker_protect(struct precopy_device *pcd,
+			     unsigned long unit, const unsigned long *pages)
+{
+	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
+	unsigned long first = find_first_bit(pages, PRECOPY_UNIT_PAGES);
+	unsigned long last = find_last_bit(pages, PRECOPY_UNIT_PAGES);
+	pgoff_t start = PRECOPY_BAR_PGOFF + unit * PRECOPY_UNIT_PAGES + first;
+	DECLARE_BITMAP(cleaned, PRECOPY_UNIT_PAGES) = {};
+	pgoff_t cleaned_start = 0, cleaned_end = 0;
+	unsigned long nr = last - first + 1;
+
+	wp_shared_mapping_range(mapping, start, nr);
+	clean_record_shared_mapping_range(mapping, start, nr, start, cleaned,
+					  &cleaned_start, &cleaned_end);
+	trace_precopy_collect(precopy_dev(pcd), unit,
+			      bitmap_weight(pages, PRECOPY_UNIT_PAGES));
+}
+
+/**
+ * precopy_tracker_set_aside - do not send now what may be written unseen
+ * @pcd: the device
+ * @tracker: of the memory
+ * @unit: that the pages are in
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, protected; pages with references
+ *	   that page tables do not explain are removed from it
+ *
+ * Context: memory.sem held for read, the tracker being that of the memory.
+ * Return: pages set aside.
+ */
+unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
+					struct precopy_tracker *tracker,
+					unsigned long unit,
+					unsigned long *pages)
+{
+	unsigned long i, page, nr = 0;
+
+	lockdep_assert_held(&pcd->memory.sem);
+	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
+		page = unit * PRECOPY_UNIT_PAGES + i;
+		if (!precopy_ram_page_busy(pcd->memory.ram, page))
+			continue;
+		precopy_dirty_mark(&tracker->pinned, page);
+		__clear_bit(i, pages);
+		nr++;
+	}
+	return nr;
+}
+
+/**
+ * precopy_tracker_recheck - look again at the pages set aside
+ * @pcd: the device
+ * @tracker: of the memory
+ * @all: whether or not they still have the references
+ *
+ * What was released, or all, becomes dirty.
+ *
+ * Context: memory.sem held for write, the tracker being that of the memory.
+ */
+void precopy_tracker_recheck(struct precopy_device *pcd,
+			     struct precopy_tracker *tracker, bool all)
+{
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	unsigned long unit, page, i;
+
+	lockdep_assert_held_write(&pcd->memory.sem);
+	for (unit = precopy_dirty_next_unit(&tracker->pinned, 0);
+	     unit < tracker->pinned.nr_units;
+	     unit = precopy_dirty_next_unit(&tracker->pinned, unit + 1)) {
+		precopy_dirty_take(&tracker->pinned, unit, pages);
+		for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
+			page = unit * PRECOPY_UNIT_PAGES + i;
+			if (!all &&
+			    precopy_ram_page_busy(pcd->memory.ram, page))
+				precopy_dirty_mark(&tracker->pinned, page);
+			else
+				precopy_dirty_mark(&tracker->dirty, page);
+		}
+	}
+}

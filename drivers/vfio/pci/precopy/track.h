@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Which pages a saving session has still to send. */
+#ifndef PRECOPY_TRACK_H
+#define PRECOPY_TRACK_H
+
+#include <linux/types.h>
+
+#include "dirty.h"
+
+struct precopy_device;
+struct wait_queue_head;
+
+/**
+ * struct precopy_tracker - pages that are still to be sent
+ * @initial: in use when the session began and not sent yet
+ * @dirty: written after they were sent, or first used since the session began
+ * @pinned: sent, but with references that can write unseen. Sent again when
+ *	    released, at the latest when the device has stopped.
+ * @wait: woken when there is a first dirty page
+ *
+ * A page is in one of them at most. Marking happens in read sections of
+ * memory.sem, moving pages out of a set in write sections. The tracker is
+ * part of a saving session; memory.tracker points to it while tracking.
+ */
+struct precopy_tracker {
+	struct precopy_dirty	initial;
+	struct precopy_dirty	dirty;
+	struct precopy_dirty	pinned;
+	struct wait_queue_head	*wait;
+};
+
+int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
+			 struct wait_queue_head *wait);
+void precopy_tracker_destroy(struct precopy_tracker *tracker);
+
+void precopy_tracker_arm(struct precopy_device *pcd,
+			 struct precopy_tracker *tracker);
+void precopy_tracker_disarm(struct precopy_device *pcd);
+void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page);
+
+void precopy_tracker_protect(struct precopy_device *pcd,
+			     unsigned long unit, const unsigned long *pages);
+unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
+					struct precopy_tracker *tracker,
+					unsigned long unit,
+					unsigned long *pages);
+void precopy_tracker_recheck(struct precopy_device *pcd,
+			     struct precopy_tracker *tracker, bool all);
+
+#endif /* PRECOPY_TRACK_H */
