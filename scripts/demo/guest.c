@@ -39,6 +39,8 @@
 #define MAGIC		0x9e50c0bde7a11edcULL
 #define BEAT_NS		10000000ULL
 #define BAD_SHOWN	8
+#define ANYWHERE	128	/* one write in so many leaves the working set */
+#define HOT_STEP	1024	/* writes until the working set moves by a page */
 
 /* A record fills its slot, so that a check can compare every byte. */
 struct record {
@@ -313,20 +315,15 @@ static void fill(void)
 }
 
 /*
- * Programs do not write evenly: most writes go to a working set, which moves,
- * and some go anywhere.  Half of them rewrite a page, half a part of it.
+ * Programs do not write evenly: most writes go to a working set, which moves
+ * slowly, and some go anywhere.  Half of them rewrite a page, half a part of it.
  */
 static void write_random(void)
 {
-	static uint64_t hot_base, until;
 	uint64_t r = rnd(), index;
 
-	if (iteration >= until) {
-		hot_base = rnd() % (nr_pages - hot_pages + 1);
-		until = iteration + 8 * hot_pages;
-	}
-	if (r % 16)
-		index = hot_base + (r >> 8) % hot_pages;
+	if (r % ANYWHERE)
+		index = (iteration / HOT_STEP + (r >> 8) % hot_pages) % nr_pages;
 	else
 		index = (r >> 8) % nr_pages;
 	if (r >> 60 & 1)

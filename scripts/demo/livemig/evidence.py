@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run's evidence says: when things happened, and how many bytes moved when."""
+import re
+from dataclasses import dataclass
+
+from . import trace
+
+FILE_HEADER = 64
+RECORD_HEADER = 24
+PREFACE_FIXED = 24
+UNIT_PAGES = 512
+PAYLOAD = {"ZERO": 8, "INITIAL_END": 0, "STATE": 8, "END": 16}
+
+
+@dataclass
+class Moment:
+    """Something that happened; at is monotonic ns, seen_by says how we know."""
+    at: int
+    where: str
+    what: str
+    seen_by: str
+
+
+class Evidence:
+    """Questions to a Run.  Those that find nothing answer None."""
+
+    def __init__(self, run):
+        self.run = run
+        self.side = {bdf: name for name, bdf in run.setup.carrier.items()}
+
+    # The driver's trace points
+
+    def of(self, where, name, **fields):
+        """All records of a trace point on one side."""
+        return [r for r in self.run.records
+                if r.name == name and self.side.get(r.fields.get("dev")) == where
+                and all(r.fields.get(k) == v for k, v in fields.items())]
+
+    def first(self, where, name, **fields):
+        found = self.of(where, name, **fields)
+        return found[0].at if found else None
+
+    def last(self, where, name, **fields):
+        found = self.of(where, name, **fields)
+        return found[-1].at if found else None
+
+    def arc(self, where, to):
+        return self.first(where, "precopy_arc", to=to, ret=0)
+
+    def arcs(self, where):
+        return [r.fields["to"] for r in self.of(where, "precopy_arc", ret=0)]
+
+    def saved(self, kind):
+        return self.first("source", "precopy_save_record", type=kind)
+
+    def loaded(self, kind):
+        return self.first("target", "precopy_load_record", type=kind)
+
+    def startup(self, phase):
+        return self.first("target", "precopy_startup", phase=phase)
+
+    # QEMU
+
+    def event(self, where, name, **data):
+        for event in self.run.events.get(where, ()):
+            have = event.get("data", {})
+            if event["event"] == name and all(have.get(k.replace("_", "-")) == v
+                                              for k, v in data.items()):
+                at = trace.qmp_time(event, self.run.offset)
+                if at >= self.run.started:
+                    return at
+        return None
+
+    def device_states(self, where):
+        """The states of the device as QEMU announced them."""
+        return [e["data"]["device-state"] for e in self.run.events.get(where, ())
+                if e["event"] == "VFIO_MIGRATION"]
+
+    def logged(self, where, name):
+        for record in self.run.log.get(where, ()):
+            if record.name == name:
+                return record.at
+        return None
+
+    def acked(self):
+        """The target's word that it is ready, as the source received it."""
+        return self.logged("source", "source_return_path_thread_switchover_acked")
+
+    def announced_initial(self):
+        """The initial bytes of the first PRECOPY_INFO that QEMU asked for."""
+        for record in self.run.log.get("source", ()):
+            if record.name == "vfio_query_precopy_size":
+                return int(re.search(r"\binit (\d+)", record.text)[1])
+        return None
+
+    def stopped(self):
+        """
+        The device is told to stop right after the processors were; QEMU's event
+        comes only when all is stopped.
+        """
+        arcs = [r.at for r in self.of("source", "precopy_arc", ret=0)
+                if r.to in ("PRE_COPY_P2P", "RUNNING_P2P", "STOP", "STOP_COPY")]
+        return min(arcs + [self.event("source", "STOP")]) if arcs else None
+
+    def resumed(self):
+        """QEMU announces it, starts the device and then the processors."""
+        said, running = self.event("target", "RESUME"), self.arc("target", "RUNNING")
+        return max(said, running) if said and running else None
+
+    def pause_ms(self):
+        """How long the VM ran nowhere."""
+        return (self.resumed() - self.stopped()) / 1e6
+
+    def first_beat(self):
+        """When the guest was heard again after its longest silence."""
+        length, began = self.run.silence
+        return began + length if length else None
+
+    # Bytes
+
+    def wire_length(self, record):
+        """Bytes of a record in the stream; the trace tells the bytes it is about."""
+        if record.type == "DATA":
+            return RECORD_HEADER + record.length
+        return RECORD_HEADER + PAYLOAD.get(record.type, self.preface_payload())
+
+    def preface_payload(self):
+        units = -(-int(self.run.ready["bar_pages"]) // UNIT_PAGES)
+        return PREFACE_FIXED + 8 * -(-units // 64)
+
+    def sizes(self):
+        """Bytes on the wire in each phase: initial, pre-copy, stop-copy."""
+        stop_copy = self.arc("source", "STOP_COPY") or 0
+        barrier = self.saved("INITIAL_END") or 0
+        size = {"initial": 0, "precopy": 0, "stopcopy": 0}
+        for record in self.of("source", "precopy_save_record"):
+            if record.at >= stop_copy:
+                phase = "stopcopy"
+            else:
+                phase = "initial" if record.at <= barrier else "precopy"
+            size[phase] += self.wire_length(record)
+        size["initial" if size["initial"] else "stopcopy"] += FILE_HEADER
+        return size
+
+    def sent(self):
+        return sum(self.sizes().values())
+
+    # The order of things
+
+    def moments(self):
+        qmp, driver, log = "QMP event", "driver's trace", "QEMU's trace"
+        found = [
+            (self.run.started, "source", "migrate command given", "QMP command"),
+            (self.arc("source", "PRE_COPY"), "source", "PRE_COPY entered", driver),
+            (self.arc("target", "RESUMING"), "target", "RESUMING entered", driver),
+            (self.saved("PREFACE"), "source", "preface sent", driver),
+            (self.loaded("PREFACE"), "target", "preface received", driver),
+            (self.startup("starting"), "target", "startup begins", driver),
+            (self.saved("INITIAL_END"), "source", "initial data sent", driver),
+            (self.startup("ready"), "target", "startup ends: ready", driver),
+            (self.loaded("INITIAL_END"), "target", "barrier passed", driver),
+            (self.logged("target", "loadvm_approve_switchover"), "target",
+             "switchover acknowledged", log),
+            (self.acked(), "source", "acknowledgement arrives", log),
+            (self.arc("source", "PRE_COPY_P2P"), "source", "PRE_COPY_P2P entered", driver),
+            (self.arc("source", "STOP_COPY"), "source", "STOP_COPY entered", driver),
+            (self.event("source", "STOP"), "source", "VM has stopped", qmp),
+            (self.saved("END"), "source", "last byte sent", driver),
+            (self.loaded("END"), "target", "last byte loaded", driver),
+            (self.arc("target", "RUNNING"), "target", "RUNNING entered", driver),
+            (self.first_beat(), "target", "guest heard again", "its heartbeat"),
+            (self.event("target", "RESUME"), "target", "VM is about to run", qmp),
+            (self.event("source", "MIGRATION", status="completed"), "source",
+             "migration completed", qmp),
+        ]
+        return sorted((Moment(*f) for f in found if f[0] is not None), key=lambda m: m.at)

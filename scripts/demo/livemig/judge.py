@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+What must be true of a run.
+
+A property is a function with one line of documentation, which names it; it takes
+the Evidence and returns None, or a sentence that says what is wrong.
+"""
+
+
+def kvm(ev):
+    """the VM ran under KVM"""
+    if ev.run.setup.accel == "kvm" and not ev.run.kvm:
+        return "QEMU was told to use KVM and does not"
+    return None
+
+
+def trace_complete(ev):
+    """no trace record was lost"""
+    if ev.run.records_lost:
+        return f"the trace buffer was too small, {ev.run.records_lost} records are missing"
+    if not ev.run.records:
+        return "the driver's trace is empty"
+    return None
+
+
+def completed(ev):
+    """the migration completed on both sides"""
+    if ev.run.info.get("status") != "completed":
+        return f"the source's status is {ev.run.info.get('status')!r}"
+    if ev.event("target", "MIGRATION", status="completed") is None:
+        return "the target never said that it had completed"
+    return None
+
+
+def in_order(steps):
+    """A sentence if a step is missing or two are in the wrong order."""
+    for name, at in steps:
+        if at is None:
+            return f"never seen: {name}"
+    for (earlier, a), (later, b) in zip(steps, steps[1:]):
+        if a > b:
+            return f"{later} came {(a - b) / 1e6:.1f} ms before {earlier}"
+    return None
+
+
+def source_states(ev):
+    """the source went through the right states in the right order"""
+    arcs = [s for s in ev.arcs("source") if s != "RUNNING"]
+    if not ev.run.setup.precopy:
+        if any(s.startswith("PRE_COPY") for s in arcs):
+            return "the device entered PRE_COPY although it was told not to offer it"
+        return in_order([("STOP", ev.arc("source", "STOP")),
+                         ("STOP_COPY", ev.arc("source", "STOP_COPY"))])
+    return in_order([("PRE_COPY", ev.arc("source", "PRE_COPY")),
+                     ("PRE_COPY_P2P", ev.arc("source", "PRE_COPY_P2P")),
+                     ("STOP_COPY", ev.arc("source", "STOP_COPY"))])
+
+
+def target_states(ev):
+    """the target went from RESUMING to RUNNING, after the last byte"""
+    return in_order([("RESUMING on the target", ev.arc("target", "RESUMING")),
+                     ("the end of the stream", ev.loaded("END")),
+                     ("RUNNING on the target", ev.arc("target", "RUNNING"))])
+
+
+def startup(ev):
+    """the preface came first and started the target; the startup ended before the barrier"""
+    records = ev.of("target", "precopy_load_record")
+    if not records or records[0].fields["type"] != "PREFACE":
+        return "the first record that the target saw is not the preface"
+    return in_order([("the preface", ev.loaded("PREFACE")),
+                     ("the startup's begin", ev.startup("starting")),
+                     ("the startup's end", ev.startup("ready")),
+                     ("the barrier", ev.loaded("INITIAL_END"))])
+
+
+def delay_taken(ev):
+    """the startup took at least as long as it was told to"""
+    took = (ev.startup("ready") - ev.startup("starting")) / 1e6
+    if took < ev.run.setup.delay_ms:
+        return f"it took {took:.0f} ms instead of {ev.run.setup.delay_ms} ms"
+    return None
+
+
+def acknowledged(ev):
+    """the target acknowledged after its startup, and only then the VM stopped"""
+    return in_order([("the startup's end", ev.startup("ready")),
+                     ("the acknowledgement", ev.acked()),
+                     ("the VM stopping", ev.stopped())])
+
+
+def initial_bytes(ev):
+    """the announced initial bytes cover what was sent as such"""
+    announced, sent = ev.announced_initial(), ev.sizes()["initial"]
+    if announced is None:
+        return "QEMU never asked for them"
+    if announced < sent:
+        return f"announced {announced}, sent {sent}"
+    return None
+
+
+def bytes_agree(ev):
+    """QEMU, both drivers' counters and the trace agree on the bytes that moved"""
+    counts = {"QEMU": ev.run.info.get("vfio", {}).get("transferred"),
+              "the source": ev.run.counted["saved"],
+              "the target": ev.run.counted["loaded"], "the trace": ev.sent()}
+    if len(set(counts.values())) > 1:
+        return ", ".join(f"{who} counts {n}" for who, n in counts.items())
+    return None
+
+
+def in_use(ev):
+    """at least what the guest uses of the device was moved"""
+    used = int(ev.run.ready["used_pages"]) * 4096
+    if used < 32 << 20:
+        return f"the guest uses only {used} bytes"
+    if ev.sent() < used:
+        return f"the guest uses {used} bytes, {ev.sent()} moved"
+    return None
+
+
+def guest_wrote(ev):
+    """the guest wrote before, during and after the migration"""
+    for when in ("before", "during", "after"):
+        if not getattr(ev.run, when):
+            return f"there was not one page write {when} it"
+    return None
+
+
+def all_pages(ev):
+    """every byte of the device is right after the migration"""
+    result = ev.run.result
+    for what in ("lost", "corrupt", "stray", "live_bad"):
+        if result[what] != "0":
+            return f"{result[what]} {what}; " + "; ".join(ev.run.bad)
+    if result["good"] != result["pages"]:
+        return f"{result['good']} of {result['pages']} pages are right"
+    return None
+
+
+def device_idle(ev):
+    """both devices are back in RUNNING when QEMU is gone"""
+    for name, state in ev.run.end_state.items():
+        if state != "RUNNING":
+            return f"the {name}'s device is in {state}"
+    return None
+
+
+def kernel_quiet(ev):
+    """the kernel had nothing to complain about"""
+    return "; ".join(ev.run.complaints[:3]) or None
+
+
+ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup, delay_taken,
+          bytes_agree, in_use, guest_wrote, all_pages, device_idle, kernel_quiet)
+PRECOPY_ONLY = (acknowledged, initial_bytes)
+
+
+def properties(setup):
+    return ALWAYS + (PRECOPY_ONLY if setup.precopy else ())
+
+
+def verdicts(evidence):
+    """(name, what is wrong or None) for each property."""
+    found = []
+    for prop in properties(evidence.run.setup):
+        try:
+            wrong = prop(evidence)
+        except (TypeError, KeyError) as error:
+            wrong = f"the evidence for it is missing ({error})"
+        found.append((prop.__doc__, wrong))
+    return found

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Evidence: the driver's trace points, QEMU's trace log and QMP events, in one time.
+
+Both QEMU run on the same kernel, so its trace has one clock for source and target.
+It is set to "mono", which is what time.monotonic_ns() reads; QEMU stamps with the
+time of day, which differs from that by a constant.
+"""
+import datetime
+import glob
+import os
+import re
+import time
+
+EPOCH = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
+TRACEFS = "/sys/kernel/tracing"
+
+
+def day_minus_mono():
+    return time.time_ns() - time.monotonic_ns()
+
+
+class Record:
+    """One trace point that was hit."""
+
+    def __init__(self, at, name, fields):
+        self.at = at
+        self.name = name
+        self.fields = fields
+
+    def __repr__(self):
+        return f"{self.at / 1e9:.6f} {self.name} {self.fields}"
+
+    def __getattr__(self, field):
+        try:
+            return self.fields[field]
+        except KeyError:
+            raise AttributeError(field) from None
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+class DriverTrace:
+    """The driver's trace points, between start() and stop()."""
+
+    LINE = re.compile(r"\s(\d+)\.(\d{6}): (precopy_\w+): (.*)$")
+
+    def __init__(self):
+        self.events = os.path.join(TRACEFS, "events", "precopy")
+
+    def there(self):
+        return os.path.isdir(self.events)
+
+    def start(self):
+        write(f"{TRACEFS}/tracing_on", "0")
+        write(f"{TRACEFS}/trace_clock", "mono")
+        write(f"{TRACEFS}/buffer_size_kb", "4096")
+        write(f"{TRACEFS}/trace", "")
+        write(f"{self.events}/enable", "1")
+        write(f"{TRACEFS}/tracing_on", "1")
+
+    def stop(self):
+        write(f"{TRACEFS}/tracing_on", "0")
+        write(f"{self.events}/enable", "0")
+
+    def lost(self):
+        """Records that the ring buffer had no room for."""
+        count = 0
+        for path in glob.glob(f"{TRACEFS}/per_cpu/cpu*/stats"):
+            with open(path) as file:
+                count += sum(int(line.split(":")[1]) for line in file
+                             if line.startswith(("overrun", "dropped events")))
+        return count
+
+    def records(self):
+        with open(f"{TRACEFS}/trace", errors="replace") as file:
+            found = [self.parse(m) for m in map(self.LINE.search, file) if m]
+        return sorted(found, key=lambda r: r.at)
+
+    @staticmethod
+    def parse(match):
+        seconds, micros, name, rest = match.groups()
+        fields = {"dev": rest.split(" ")[0]}
+        for key, value in re.findall(r"(\w+)=(\S+)", rest):
+            fields[key] = int(value, 0) if re.fullmatch(r"-?(0x[0-9a-f]+|\d+)", value) else value
+        return Record(int(seconds) * 10**9 + int(micros) * 1000, name, fields)
+
+
+def qemu_log(path, offset):
+    """QEMU's trace log as records; offset is what day_minus_mono() said."""
+    found = []
+    with open(path, errors="replace") as file:
+        for line in file:
+            match = re.match(r"(\S+T\S+Z) (\w+) +(.*)$", line)
+            if match:
+                day = datetime.datetime.fromisoformat(match[1])
+                at = (day - EPOCH) // datetime.timedelta(microseconds=1) * 1000 - offset
+                found.append(Record(at, match[2], {"text": match[3]}))
+    return found
+
+
+def qmp_time(event, offset):
+    stamp = event["timestamp"]
+    return stamp["seconds"] * 10**9 + stamp["microseconds"] * 1000 - offset

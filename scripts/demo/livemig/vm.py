@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Virtual machines, and the guest's line to us."""
+import asyncio
+import os
+import selectors
+import socket
+import subprocess
+import threading
+import time
+
+from qemu.qmp import ConnectError, QMPError
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+QEMU = "qemu-system-x86_64"
+MACHINE = "q35"
+RAM_MIB = 128
+
+# QEMU's own trace points that tell about the switchover; everything else comes
+# from QMP and from the driver.
+TRACE = ("loadvm_approve_switchover", "source_return_path_thread_switchover_acked",
+         "vfio_query_precopy_size")
+
+# A slower kernel (KASAN and friends) gets more time for everything.
+patience = 1.0
+
+
+class Failure(Exception):
+    """Something is not as it should be; the text is a sentence for the reader."""
+    run = None              # what was seen until then, if anything
+
+
+class Deadline:
+    """A point in time that waiting must not pass."""
+
+    def __init__(self, seconds, what):
+        self.what = what
+        self.seconds = seconds * patience
+        self.end = time.monotonic() + self.seconds
+
+    def left(self):
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise Failure(f"{self.what} took longer than {self.seconds:.0f} s")
+        return left
+
+    def nap(self, seconds=0.02):
+        time.sleep(min(seconds, self.left()))
+
+
+class Guest:
+    """
+    What the program in the VM says on the second serial port.
+
+    The VM has one such port, but two QEMU have an end of it: first the source,
+    then the target.  A line may start on one and end on the other, so what comes
+    is put together as if it were one port.
+    """
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.lines = []                 # (monotonic ns, text), all but the beats
+        self.beats = []                 # (monotonic ns, iteration)
+        self.rest = b""
+        self.sockets = {}
+        self.selector = selectors.DefaultSelector()
+        self.closing = False
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def attach(self, name, path):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        self.sockets[name] = sock
+        self.selector.register(sock, selectors.EVENT_READ)
+
+    def close(self):
+        self.closing = True
+        self.thread.join()
+        for sock in self.sockets.values():
+            sock.close()
+
+    def send(self, name, text):
+        self.sockets[name].sendall(text.encode() + b"\n")
+
+    def _listen(self):
+        while not self.closing:
+            for key, _ in self.selector.select(0.1):
+                data = key.fileobj.recv(4096)
+                if not data:
+                    self.selector.unregister(key.fileobj)
+                self._take(data)
+
+    def _take(self, data):
+        now = time.monotonic_ns()
+        with self.lock:
+            *whole, self.rest = (self.rest + data).split(b"\n")
+            for line in whole:
+                self._take_line(now, line.decode(errors="replace").strip())
+
+    def _take_line(self, now, text):
+        if not text.startswith("BEAT "):
+            self.lines.append((now, text))
+        elif text[5:].isdigit():
+            self.beats.append((now, int(text[5:])))
+
+    def find(self, word, start=0):
+        """The first line from number start on that begins with word."""
+        with self.lock:
+            for _, text in self.lines[start:]:
+                if text.startswith("FAIL "):
+                    raise Failure(f"the guest's program gave up: {text[5:]}")
+                if text.split(" ")[0] == word:
+                    return dict(p.split("=", 1) for p in text.split(" ")[1:] if "=" in p)
+        return None
+
+    def bad_lines(self):
+        with self.lock:
+            return [text for _, text in self.lines if text.startswith("BAD ")]
+
+    def iterations(self, since=0, until=None):
+        """Page writes between two times, as far as the beats tell."""
+        with self.lock:
+            seen = [i for t, i in self.beats if t >= since and (not until or t <= until)]
+        return seen[-1] - seen[0] if len(seen) > 1 else 0
+
+    def longest_silence(self, since):
+        """The longest time between two beats (ns), and when it began."""
+        with self.lock:
+            times = [t for t, _ in self.beats]
+        gaps = [(b - a, a) for a, b in zip(times, times[1:]) if b >= since]
+        return max(gaps, default=(0, 0))
+
+
+class VM:
+    """One QEMU process."""
+
+    def __init__(self, name, folder, setup, incoming=False):
+        self.name = name
+        self.folder = folder
+        self.setup = setup
+        self.incoming = incoming
+        self.process = None
+        self.qmp = None
+        self.events = []
+
+    def path(self, what):
+        return os.path.join(self.folder, f"{self.name}.{what}")
+
+    def device_arguments(self):
+        device = (f"vfio-pci,id=dev0,host={self.setup.carrier[self.name]},"
+                  "enable-migration=on,migration-events=on")
+        if self.setup.iommufd:
+            return ["-object", "iommufd,id=iommufd0", "-device", device + ",iommufd=iommufd0"]
+        return ["-device", device]
+
+    def arguments(self):
+        setup = self.setup
+        args = [QEMU, "-name", self.name, "-no-user-config", "-nodefaults",
+                "-M", MACHINE, "-accel", setup.accel,
+                "-cpu", "host" if setup.accel == "kvm" else "max",
+                "-m", str(RAM_MIB), "-smp", "1", "-display", "none",
+                "-kernel", setup.kernel, "-initrd", setup.initrd,
+                "-append", "console=ttyS0 panic=-1 quiet -- " + setup.guest_arguments,
+                "-serial", "file:" + self.path("console"),
+                "-chardev", f"socket,id=line,path={self.path('line')},server=on,wait=off",
+                "-serial", "chardev:line",
+                "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
+                "-msg", "timestamp=on", "-D", self.path("trace")]
+        for event in TRACE:
+            args += ["-trace", event]
+        if self.incoming:
+            args += ["-incoming", "defer"]
+        return args + self.device_arguments()
+
+    def start(self):
+        with open(self.path("stderr"), "wb") as err:
+            self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL,
+                                            stdout=err, stderr=err)
+        deadline = Deadline(60, f"starting QEMU ({self.name})")
+        while not self._connect():
+            self.must_live()
+            deadline.nap()
+        self.qmp.settimeout(60 * patience)
+
+    def _connect(self):
+        if not os.path.exists(self.path("qmp")):
+            return False
+        self.qmp = QEMUMonitorProtocol(self.path("qmp"), nickname=self.name)
+        try:
+            self.qmp.connect()
+        except (ConnectError, OSError):
+            return False
+        return True
+
+    def must_live(self):
+        if self.process.poll() is not None:
+            raise Failure(f"QEMU ({self.name}) ended with status {self.process.returncode}: "
+                          + self.last_words())
+
+    def last_words(self):
+        with open(self.path("stderr"), errors="replace") as err:
+            return " / ".join(err.read().split("\n")[-4:]).strip() or "it said nothing"
+
+    def cmd(self, name, **arguments):
+        try:
+            return self.qmp.cmd(name, **arguments)
+        except asyncio.TimeoutError as error:
+            raise Failure(f"QEMU ({self.name}) did not answer {name}") from error
+        except QMPError as error:
+            self.must_live()
+            raise Failure(f"QEMU ({self.name}) refused {name}: {error}") from error
+
+    def collect_events(self):
+        """Take what events there are; their times are QEMU's own."""
+        self.must_live()
+        self.events += self.qmp.get_events(wait=False)
+        return self.events
+
+    def seen(self, name, **data):
+        """The first event of that name whose data has these values."""
+        for event in self.events:
+            have = event.get("data", {})
+            if event["event"] == name and all(have.get(k.replace("_", "-")) == v
+                                              for k, v in data.items()):
+                return event
+        return None
+
+    def wait_event(self, deadline, name, **data):
+        while not self.seen(name, **data):
+            self.collect_events()
+            deadline.nap()
+
+    def quit(self):
+        """End QEMU: politely, then by its process id."""
+        if not self.process:
+            return
+        try:
+            self.qmp.settimeout(5)
+            self.qmp.cmd("quit")
+            self.process.wait(20 * patience)
+        except (OSError, QMPError, AttributeError, asyncio.TimeoutError,
+                subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+        try:
+            self.qmp.close()
+        except (OSError, EOFError, QMPError, AttributeError):
+            pass
