@@ -27,6 +27,7 @@ static void size_desc(const unsigned long *size, char *desc)
 {
 	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%lu pages", *size);
 }
+
 KUNIT_ARRAY_PARAM(size, sizes, size_desc);
 
 static u32 test_random(u32 *seed)
@@ -321,15 +322,17 @@ static void dirty_parallel_marks(struct kunit *test)
  *
  * Two CPUs store to one page through one page table entry, while a collector
  * makes passes over it. A CPU that finds the entry write protected runs the
- * fault handler; then it tries again. Every step is atomic and a step of anyone
- * may come next: the search visits every state that can be reached that way.
+ * fault handler; then it tries again. mprotect() may take the right to write
+ * away at any time and give it back: without a fault, if the entry is dirty.
+ * Every step is atomic and a step of anyone may come next: the search visits
+ * every state that can be reached that way.
  *
  * A store is lost if a pass finds the page clean although its last copy is out
  * of date: were it the last pass, the target would lack that store.
  *
  * Protocols are little programs, so that wrong ones can be written down next to
- * the right one. The search has to find the loss in each of the wrong ones;
- * that shows that it could find one in the right one.
+ * the right ones. The search has to find the loss in each of the wrong ones;
+ * that shows that it could find one in the right ones.
  */
 
 enum op {
@@ -337,7 +340,7 @@ enum op {
 	OP_READ_LOCK,
 	OP_READ_UNLOCK,
 	OP_MARK,
-	OP_MAP,			/* make the entry writable */
+	OP_MAP,			/* make the entry writable and dirty */
 	OP_WRITE_LOCK,
 	OP_WRITE_UNLOCK,
 	OP_TAKE,
@@ -345,6 +348,8 @@ enum op {
 	OP_CLEAR,		/* the other half of it */
 	OP_PROTECT,
 	OP_CLEAN,		/* clear the entry's own dirty flag */
+	OP_REPEAT,		/* from OP_PROTECT, if either changed the entry */
+	OP_PROTECT_CLEAN,	/* both at once */
 	OP_COPY,
 };
 
@@ -353,7 +358,7 @@ enum op {
 #define MAX_OPS		7
 #define MODEL_PAGES	(2 * UNIT)
 #define MODEL_PAGE	(UNIT + 5)
-#define MAX_STATES	(1 << 18)
+#define MAX_STATES	BIT(18)
 
 struct protocol {
 	const char *desc;
@@ -363,13 +368,18 @@ struct protocol {
 };
 
 #define GOOD_FAULT	{ OP_READ_LOCK, OP_MARK, OP_MAP, OP_READ_UNLOCK }
-#define GOOD_COLLECT	{ OP_WRITE_LOCK, OP_TAKE, OP_PROTECT, OP_CLEAN, \
-			  OP_WRITE_UNLOCK, OP_COPY }
+#define GOOD_COLLECT	{ OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, \
+			  OP_PROTECT_CLEAN, OP_COPY }
 
 static const struct protocol protocols[] = {
 	{ "right", false, GOOD_FAULT, GOOD_COLLECT },
-	{ "map before mark, in one section", false,
+	{ "right, protect and clean until quiet", false, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, OP_PROTECT, OP_CLEAN, OP_REPEAT, OP_COPY } },
+	{ "right, protect in the section", false, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_PROTECT_CLEAN, OP_WRITE_UNLOCK, OP_COPY } },
+	{ "right, map before mark in one section", false,
 	  { OP_READ_LOCK, OP_MAP, OP_MARK, OP_READ_UNLOCK }, GOOD_COLLECT },
+
 	{ "mark after the section that maps", true,
 	  { OP_READ_LOCK, OP_MAP, OP_READ_UNLOCK, OP_MARK }, GOOD_COLLECT },
 	{ "map after the section that marks", true,
@@ -379,18 +389,25 @@ static const struct protocol protocols[] = {
 	{ "fault does not mark", true,
 	  { OP_READ_LOCK, OP_MAP, OP_READ_UNLOCK }, GOOD_COLLECT },
 	{ "collect without a section", true, GOOD_FAULT,
-	  { OP_TAKE, OP_PROTECT, OP_CLEAN, OP_COPY } },
+	  { OP_TAKE, OP_PROTECT_CLEAN, OP_COPY } },
 	{ "copy before protect", true, GOOD_FAULT,
-	  { OP_WRITE_LOCK, OP_TAKE, OP_COPY, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK } },
+	  { OP_WRITE_LOCK, OP_TAKE, OP_COPY, OP_PROTECT_CLEAN, OP_WRITE_UNLOCK } },
 	{ "clear after copy", true, GOOD_FAULT,
-	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK, OP_COPY, OP_CLEAR } },
+	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT_CLEAN, OP_WRITE_UNLOCK, OP_COPY, OP_CLEAR } },
 	{ "clear after protect", true, GOOD_FAULT,
-	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK, OP_CLEAR, OP_COPY } },
+	  { OP_WRITE_LOCK, OP_LOOK, OP_PROTECT_CLEAN, OP_WRITE_UNLOCK, OP_CLEAR, OP_COPY } },
 	{ "no protect", true, GOOD_FAULT,
 	  { OP_WRITE_LOCK, OP_TAKE, OP_CLEAN, OP_WRITE_UNLOCK, OP_COPY } },
 	{ "no clean", true, GOOD_FAULT,
 	  { OP_WRITE_LOCK, OP_TAKE, OP_PROTECT, OP_WRITE_UNLOCK, OP_COPY } },
+	/* mprotect() in between leaves the entry clean but writable. */
+	{ "protect, then clean", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_PROTECT, OP_CLEAN, OP_WRITE_UNLOCK, OP_COPY } },
+	/* A store in between leaves the entry protected but dirty. */
+	{ "clean, then protect", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_CLEAN, OP_PROTECT, OP_WRITE_UNLOCK, OP_COPY } },
 };
+
 KUNIT_ARRAY_PARAM_DESC(protocol, protocols, desc);
 
 /* Contents of the page are told apart by the number of stores so far. */
@@ -405,16 +422,17 @@ struct state {
 	bool found;		/* the running pass found it dirty */
 	u8 readers;
 	bool writer;
+	bool changed;		/* the running pass protected or cleaned it */
 };
 
-#define STATE_BITS	23
+#define STATE_BITS	24
 
 static u32 state_pack(const struct state *s)
 {
 	return s->pc[0] | s->pc[1] << 3 | s->stores[0] << 6 | s->stores[1] << 8 |
 	       s->collect_pc << 10 | s->copy << 13 | s->writable << 16 |
 	       s->pte_dirty << 17 | s->dirty << 18 | s->found << 19 |
-	       s->readers << 20 | s->writer << 22;
+	       s->readers << 20 | s->writer << 22 | s->changed << 23;
 }
 
 static struct state state_unpack(u32 bits)
@@ -430,6 +448,7 @@ static struct state state_unpack(u32 bits)
 		.found = bits >> 19 & 1,
 		.readers = bits >> 20 & 3,
 		.writer = bits >> 22 & 1,
+		.changed = bits >> 23 & 1,
 	};
 }
 
@@ -499,24 +518,24 @@ static bool lock_op(struct state *s, enum op op)
 	}
 }
 
+/* What a pass does with a page that it found dirty. */
 static void page_op(struct state *s, enum op op)
 {
 	switch (op) {
-	case OP_MAP:
-		s->writable = true;
-		s->pte_dirty = true;
-		break;
 	case OP_PROTECT:
-		if (s->found)
-			s->writable = false;
+		s->changed = s->writable;
+		s->writable = false;
 		break;
 	case OP_CLEAN:
-		if (s->found)
-			s->pte_dirty = false;
+		s->changed |= s->pte_dirty;
+		s->pte_dirty = false;
+		break;
+	case OP_PROTECT_CLEAN:
+		s->writable = false;
+		s->pte_dirty = false;
 		break;
 	case OP_COPY:
-		if (s->found)
-			s->copy = state_stores(s);
+		s->copy = state_stores(s);
 		break;
 	default:
 		break;
@@ -535,6 +554,10 @@ static bool run_op(struct model *m, struct state *s, enum op op)
 	case OP_MARK:
 		precopy_dirty_mark(m->d, MODEL_PAGE);
 		break;
+	case OP_MAP:
+		s->writable = true;
+		s->pte_dirty = true;
+		break;
 	case OP_TAKE:
 		model_looked(m, s, model_take(m));
 		break;
@@ -546,7 +569,8 @@ static bool run_op(struct model *m, struct state *s, enum op op)
 			model_take(m);
 		break;
 	default:
-		page_op(s, op);
+		if (s->found)
+			page_op(s, op);
 	}
 	s->dirty = precopy_dirty_test(m->d, MODEL_PAGE);
 	return true;
@@ -557,13 +581,21 @@ static u32 next_pc(const enum op *ops, u32 pc)
 	return pc < MAX_OPS && ops[pc] != OP_END ? pc : 0;
 }
 
+/* Two steps back is where OP_PROTECT, OP_CLEAN, OP_REPEAT begins. */
+static u32 collector_next(const enum op *ops, const struct state *s)
+{
+	if (ops[s->collect_pc] == OP_REPEAT && s->found && s->changed)
+		return s->collect_pc - 2;
+	return next_pc(ops, s->collect_pc + 1);
+}
+
 static bool step_collector(struct model *m, struct state *s)
 {
 	const enum op *ops = m->protocol->collect;
 
 	if (!run_op(m, s, ops[s->collect_pc]))
 		return false;
-	s->collect_pc = next_pc(ops, s->collect_pc + 1);
+	s->collect_pc = collector_next(ops, s);
 	return true;
 }
 
@@ -587,12 +619,12 @@ static bool step_cpu(struct model *m, struct state *s, u32 cpu)
 	return true;
 }
 
-/* mprotect() and others make a dirty entry writable again without a fault. */
-static bool step_mm(struct state *s)
+/* mprotect(); NUMA hinting gives back the right to write in the same way. */
+static bool step_mprotect(struct state *s)
 {
-	if (s->writable || !s->pte_dirty)
+	if (!s->writable && !s->pte_dirty)
 		return false;
-	s->writable = true;
+	s->writable = !s->writable;
 	return true;
 }
 
@@ -620,7 +652,7 @@ static void model_try(struct model *m, u32 bits, u32 actor)
 	else if (actor == NR_CPUS_MODEL)
 		moved = step_collector(m, &s);
 	else
-		moved = step_mm(&s);
+		moved = step_mprotect(&s);
 	if (moved)
 		model_push(m, &s);
 	if (state_stores(&s) == NR_CPUS_MODEL * NR_STORES)
@@ -686,4 +718,5 @@ static struct kunit_suite dirty_suite = {
 	.name = "precopy_dirty",
 	.test_cases = dirty_cases,
 };
+
 kunit_test_suite(dirty_suite);

@@ -319,6 +319,7 @@ static void run_build(struct stream_test *st)
 /* Golden streams */
 
 static const u32 golden_param[] = { 0, 1 };
+
 KUNIT_ARRAY_PARAM(golden, golden_param, NULL);
 
 static const struct golden *param_golden(struct kunit *test)
@@ -518,6 +519,7 @@ static const struct hdr_case hdr_cases[] = {
 	{ "first reserved byte", 48, 1, 1, -EINVAL },
 	{ "last reserved byte", 59, 1, 0x80, -EINVAL },
 };
+
 KUNIT_ARRAY_PARAM_DESC(hdr, hdr_cases, desc);
 
 static void stream_file_hdr(struct kunit *test)
@@ -564,6 +566,7 @@ static const struct ext_case {
 	{ "largest", 4096, true },
 	{ "too large", 4097, false },
 };
+
 KUNIT_ARRAY_PARAM_DESC(ext, ext_cases, desc);
 
 static void build_ext(struct stream_test *st, u32 len)
@@ -739,6 +742,7 @@ static const struct rec_case rec_cases[] = {
 	{ "known, both flags", BAD, AT_INITIAL, D, M | O, 0, SZ_4K },
 	{ "known, another flag", BAD, AT_INITIAL, D, M | BIT(2), 0, SZ_4K },
 };
+
 KUNIT_ARRAY_PARAM_DESC(rec, rec_cases, desc);
 
 static void stream_record(struct kunit *test)
@@ -849,6 +853,7 @@ static const struct end_case {
 	{ "reserved", 0, 0, 1, 0, BAD },
 	{ "offset", 0, 0, 0, SZ_4K, BAD },
 };
+
 KUNIT_ARRAY_PARAM_DESC(end, end_cases, desc);
 
 static void stream_end(struct kunit *test)
@@ -918,6 +923,7 @@ static int try_sequence(struct stream_test *st, const u8 *types)
 {
 	u8 place = AT_OPEN, next;
 	u32 i, start;
+	bool done;
 
 	build_prefix(st, AT_OPEN);
 	run_build(st);
@@ -926,8 +932,9 @@ static int try_sequence(struct stream_test *st, const u8 *types)
 		build_good(st, types[i] + 1);
 		run_feed(&st->run, st->build.buf + start, st->build.len - start);
 		next = order[place][types[i]];
+		done = next == DONE;
 		if (st->run.ret != (next ? 0 : -EINVAL) ||
-		    run_complete(&st->run) != (next == DONE))
+		    precopy_decoder_complete(&st->run.dec) != done)
 			return -1;
 		if (!next)
 			break;
@@ -969,6 +976,7 @@ static void size_desc(const u64 *size, char *desc)
 {
 	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%llu MiB", *size / SZ_1M);
 }
+
 KUNIT_ARRAY_PARAM(size, sizes, size_desc);
 
 static void stream_preface(struct kunit *test)
@@ -1155,6 +1163,7 @@ static struct kunit_suite stream_suite = {
 	.init = stream_init,
 	.test_cases = stream_cases,
 };
+
 kunit_test_suite(stream_suite);
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
