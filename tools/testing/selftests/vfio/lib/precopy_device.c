@@ -161,6 +161,9 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "memory_size", buf), 0,
 		       "cannot set the memory size of %s to %s\n", bdf, buf);
 
+	/* A test that failed may have left it set. */
+	precopy_knob(bdf, "startup_delay_ms", 0);
+
 	memset(pd, 0, sizeof(*pd));
 	pd->bdf = bdf;
 	pd->iommu = iommu_init(mode);
