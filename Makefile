@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The front door. The driver's own, in-tree Makefile is in
+# drivers/vfio/pci/precopy; this file is not part of a kernel build.
+
+KDIR ?=
+DRIVER := drivers/vfio/pci/precopy
+SCRIPTS := scripts
+
+.PHONY: help
+help:
+	@echo 'Targets:'
+	@echo '  demo          migrate a running VM with our device, and check every byte'
+	@echo '  check         all tests, on the plain and on the debug kernel'
+	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
+	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
+	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
+	@echo '  check-intree  build the driver inside a kernel tree'
+	@echo '  prepare       only make what the test bed needs (root, kernels)'
+	@echo '  clean         remove build results'
+	@echo '  cache-clean   remove the whole cache of the test bed'
+	@echo ''
+	@echo 'Example, a module for the running kernel:'
+	@echo '  make modules KDIR=/lib/modules/$$(uname -r)/build'
+	@echo ''
+	@echo 'Apart from KDIR=..., everything needs root, a network for the first time,'
+	@echo 'and about 8 GiB in $$PRECOPY_CACHE (default ~/.cache/precopy-vfio-pci).'
+
+.PHONY: modules
+ifneq ($(KDIR),)
+# A plain build against somebody's kernel: no test bed, no root.
+modules:
+	@$(SCRIPTS)/kdir-build $(abspath $(KDIR)) $(MAKEOVERRIDES)
+else
+modules:
+	@$(SCRIPTS)/kmod-build
+endif
+
+.PHONY: demo
+demo:
+	@$(SCRIPTS)/demo/run-demo
+
+.PHONY: check
+check:
+	@$(SCRIPTS)/check
+
+.PHONY: check-static check-intree
+check-static:
+	@$(SCRIPTS)/check --suites static
+check-intree:
+	@$(SCRIPTS)/check --suites intree
+
+.PHONY: shell
+shell:
+	@$(SCRIPTS)/l1-run --interactive
+
+.PHONY: prepare
+prepare:
+	@$(SCRIPTS)/bed-prepare l1 debug clang
+
+.PHONY: clean cache-clean
+clean:
+	@$(SCRIPTS)/bed-clean
+cache-clean:
+	@$(SCRIPTS)/bed-clean --all
