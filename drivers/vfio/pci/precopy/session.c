@@ -81,16 +81,20 @@ struct file *precopy_session_file(struct precopy_session *session,
 	return filp;
 }
 
-/* 0: it is ours now; -EAGAIN: somebody else's */
-static int precopy_session_try_begin(struct precopy_session *session)
+/*
+ * False if somebody else has the session. Otherwise true, and @ret is 0 if it
+ * is ours now, or -ENODEV.
+ */
+static bool precopy_session_try_begin(struct precopy_session *session, int *ret)
 {
 	guard(spinlock)(&session->pcd->state_lock);
+	*ret = session->dead ? -ENODEV : 0;
 	if (session->dead)
-		return -ENODEV;
+		return true;
 	if (session->busy)
-		return -EAGAIN;
+		return false;
 	session->busy = true;
-	return 0;
+	return true;
 }
 
 /**
@@ -104,13 +108,14 @@ static int precopy_session_try_begin(struct precopy_session *session)
  */
 int precopy_session_begin(struct precopy_session *session, bool nonblock)
 {
-	int ret = precopy_session_try_begin(session);
+	int ret;
 
-	if (ret != -EAGAIN || nonblock)
+	if (precopy_session_try_begin(session, &ret))
 		return ret;
+	if (nonblock)
+		return -EAGAIN;
 	if (wait_event_killable(session->pcd->wait,
-				(ret = precopy_session_try_begin(session)) !=
-				-EAGAIN))
+				precopy_session_try_begin(session, &ret)))
 		return -EINTR;
 	return ret;
 }

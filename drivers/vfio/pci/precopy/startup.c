@@ -213,13 +213,11 @@ int precopy_startup_result(struct precopy_startup *startup)
 int precopy_startup_wait(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
-	int ret;
 
-	if (wait_event_killable(pcd->wait,
-				(ret = precopy_startup_result(startup)) !=
+	if (wait_event_killable(pcd->wait, precopy_startup_result(startup) !=
 				-EINPROGRESS))
 		return -EINTR;
-	return ret;
+	return precopy_startup_result(startup);
 }
 
 /**

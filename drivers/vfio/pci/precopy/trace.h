@@ -41,113 +41,89 @@
 			 { PRECOPY_STARTUP_FAILED, "failed" })
 
 TRACE_EVENT(precopy_arc,
-	TP_PROTO(struct device *dev, int from, int to, int ret),
-	TP_ARGS(dev, from, to, ret),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-		__field(int, from)
-		__field(int, to)
-		__field(int, ret)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->from = from;
-		__entry->to = to;
-		__entry->ret = ret;
-	),
-	TP_printk("%s from=%s to=%s ret=%d", __get_str(dev),
-		  precopy_show_state(__entry->from),
-		  precopy_show_state(__entry->to), __entry->ret)
+	    TP_PROTO(struct device *dev, int from, int to, int ret),
+	    TP_ARGS(dev, from, to, ret),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(int, from)
+			     __field(int, to)
+			     __field(int, ret)),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->from = from;
+			   __entry->to = to;
+			   __entry->ret = ret;),
+	    TP_printk("%s from=%s to=%s ret=%d", __get_str(dev),
+		      precopy_show_state(__entry->from),
+		      precopy_show_state(__entry->to), __entry->ret)
 );
 
 DECLARE_EVENT_CLASS(precopy_record,
-	TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
-	TP_ARGS(dev, type, offset, length),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-		__field(int, type)
-		__field(u64, offset)
-		__field(u64, length)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->type = type;
-		__entry->offset = offset;
-		__entry->length = length;
-	),
-	TP_printk("%s type=%s offset=0x%llx length=%llu", __get_str(dev),
-		  precopy_show_record(__entry->type), __entry->offset,
-		  __entry->length)
+		    TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
+		    TP_ARGS(dev, type, offset, length),
+		    TP_STRUCT__entry(__string(dev, dev_name(dev))
+				     __field(int, type)
+				     __field(u64, offset)
+				     __field(u64, length)),
+		    TP_fast_assign(__assign_str(dev);
+				   __entry->type = type;
+				   __entry->offset = offset;
+				   __entry->length = length;),
+		    TP_printk("%s type=%s offset=0x%llx length=%llu", __get_str(dev),
+			      precopy_show_record(__entry->type), __entry->offset,
+			      __entry->length)
 );
 
 /* A record is made, for the next read() */
 DEFINE_EVENT(precopy_record, precopy_save_record,
-	TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
-	TP_ARGS(dev, type, offset, length)
+	     TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
+	     TP_ARGS(dev, type, offset, length)
 );
 
 /* A record has arrived and is verified */
 DEFINE_EVENT(precopy_record, precopy_load_record,
-	TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
-	TP_ARGS(dev, type, offset, length)
+	     TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
+	     TP_ARGS(dev, type, offset, length)
 );
 
 TRACE_EVENT(precopy_arm,
-	TP_PROTO(struct device *dev, unsigned long pages),
-	TP_ARGS(dev, pages),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-		__field(unsigned long, pages)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->pages = pages;
-	),
-	TP_printk("%s pages=%lu", __get_str(dev), __entry->pages)
+	    TP_PROTO(struct device *dev, unsigned long pages),
+	    TP_ARGS(dev, pages),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(unsigned long, pages)),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->pages = pages;),
+	    TP_printk("%s pages=%lu", __get_str(dev), __entry->pages)
 );
 
 TRACE_EVENT(precopy_collect,
-	TP_PROTO(struct device *dev, unsigned long unit, unsigned long pages),
-	TP_ARGS(dev, unit, pages),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-		__field(unsigned long, unit)
-		__field(unsigned long, pages)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->unit = unit;
-		__entry->pages = pages;
-	),
-	TP_printk("%s unit=%lu pages=%lu", __get_str(dev), __entry->unit,
-		  __entry->pages)
+	    TP_PROTO(struct device *dev, unsigned long unit, unsigned long pages),
+	    TP_ARGS(dev, unit, pages),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(unsigned long, unit)
+			     __field(unsigned long, pages)),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->unit = unit;
+			   __entry->pages = pages;),
+	    TP_printk("%s unit=%lu pages=%lu", __get_str(dev), __entry->unit,
+		      __entry->pages)
 );
 
 TRACE_EVENT(precopy_disarm,
-	TP_PROTO(struct device *dev),
-	TP_ARGS(dev),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-	),
-	TP_printk("%s", __get_str(dev))
+	    TP_PROTO(struct device *dev),
+	    TP_ARGS(dev),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))),
+	    TP_fast_assign(__assign_str(dev);),
+	    TP_printk("%s", __get_str(dev))
 );
 
 TRACE_EVENT(precopy_startup,
-	TP_PROTO(struct device *dev, int phase),
-	TP_ARGS(dev, phase),
-	TP_STRUCT__entry(
-		__string(dev, dev_name(dev))
-		__field(int, phase)
-	),
-	TP_fast_assign(
-		__assign_str(dev);
-		__entry->phase = phase;
-	),
-	TP_printk("%s phase=%s", __get_str(dev),
-		  precopy_show_phase(__entry->phase))
+	    TP_PROTO(struct device *dev, int phase),
+	    TP_ARGS(dev, phase),
+	    TP_STRUCT__entry(__string(dev, dev_name(dev))
+			     __field(int, phase)),
+	    TP_fast_assign(__assign_str(dev);
+			   __entry->phase = phase;),
+	    TP_printk("%s phase=%s", __get_str(dev),
+		      precopy_show_phase(__entry->phase))
 );
 
 #endif /* PRECOPY_TRACE_H */
