@@ -15,7 +15,6 @@
  *            first few differences, "RESULT ..." after a check, "FAIL why"
  */
 #include <dirent.h>
-#include <emmintrin.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -29,6 +28,7 @@
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #define PAGE		4096UL
 #define UNIT		(2UL << 20)
@@ -38,6 +38,7 @@
 #define SLOT_WORDS	(SLOT / 8)
 #define MAGIC		0x9e50c0bde7a11edcULL
 #define BEAT_NS		10000000ULL
+#define CALIBRATE_NS	200000000ULL
 #define BAD_SHOWN	8
 #define ANYWHERE	128	/* one write in so many leaves the working set */
 #define HOT_STEP	1024	/* writes until the working set moves by a page */
@@ -69,13 +70,33 @@ static uint64_t marked;			/* page writes before the last mark */
 static uint64_t live_bad;		/* stores that did not find the old value */
 static uint64_t longest_gap;
 static uint64_t last_write;
+static uint64_t tsc_khz;
 
+/*
+ * The processor's own counter, which goes on through a migration.  The kernel's
+ * clock is an agreement with the hypervisor, which may move it meanwhile.
+ */
 static uint64_t now_ns(void)
+{
+	return (unsigned __int128)__rdtsc() * 1000000 / tsc_khz;
+}
+
+static uint64_t kernel_ns(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static void calibrate(void)
+{
+	uint64_t tsc = __rdtsc(), start = kernel_ns(), now;
+
+	do
+		now = kernel_ns();
+	while (now - start < CALIBRATE_NS);
+	tsc_khz = (unsigned __int128)(__rdtsc() - tsc) * 1000000 / (now - start);
 }
 
 static uint64_t mix(uint64_t x)
@@ -301,7 +322,7 @@ static void write_page(uint64_t index, uint32_t first, uint32_t count)
 		write_slot(index, first++ % SLOTS);
 
 	now = now_ns();
-	if (last_write && now - last_write > longest_gap)
+	if (last_write && now > last_write && now - last_write > longest_gap)
 		longest_gap = now - last_write;
 	last_write = now;
 }
@@ -494,11 +515,12 @@ static void open_line(void)
 
 static void beat(uint64_t now)
 {
-	static uint64_t next;
+	static uint64_t last;
 
-	if (now < next)
+	/* A counter that was set back must not silence us. */
+	if (now >= last && now - last < BEAT_NS)
 		return;
-	next = now + BEAT_NS;
+	last = now;
 	say(0, "BEAT %llu\n", (unsigned long long)iteration);
 	listen_line();
 }
@@ -534,6 +556,7 @@ int main(int argc, char **argv)
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
 	open_line();
+	calibrate();
 
 	in_use = argument(argc, argv, "in_use_mib", in_use >> 20) << 20;
 	hot_pages = argument(argc, argv, "hot_pages", hot_pages);

@@ -163,6 +163,7 @@ class Evidence:
              "switchover acknowledged", log),
             (self.acked(), "source", "acknowledgement arrives", log),
             (self.arc("source", "PRE_COPY_P2P"), "source", "PRE_COPY_P2P entered", driver),
+            (self.arc("source", "RUNNING_P2P"), "source", "RUNNING_P2P entered", driver),
             (self.arc("source", "STOP_COPY"), "source", "STOP_COPY entered", driver),
             (self.event("source", "STOP"), "source", "VM has stopped", qmp),
             (self.saved("END"), "source", "last byte sent", driver),

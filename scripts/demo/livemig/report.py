@@ -8,7 +8,7 @@ def mib(count):
 
 
 def milliseconds(value):
-    return f"{value:.0f} ms"
+    return "?" if value is None else f"{value:.0f} ms"
 
 
 def title(setup):
@@ -30,6 +30,7 @@ def facts(evidence):
     result = run.result
     yield "target's startup, extra", f"{run.setup.delay_ms} ms"
     yield "QEMU's downtime limit", milliseconds(run.setup.downtime_limit_ms)
+    yield "downtime QEMU expects", milliseconds(run.expected_ms)
     yield "downtime QEMU reports", milliseconds(run.info["downtime"])
     yield "VM ran nowhere", milliseconds(evidence.pause_ms())
     yield "guest's own longest gap", milliseconds(int(result["longest_gap_us"]) / 1000)
