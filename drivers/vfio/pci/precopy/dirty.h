@@ -12,8 +12,10 @@
  *
  *  - a fault handler marks the page and makes it writable inside one read
  *    section of the tracker's rwsem;
- *  - a pass takes the bits inside a write section, then protects the pages,
- *    and only then copies them.
+ *  - a pass takes the bits inside a write section, then protects and cleans
+ *    the page table entries, and only then copies the pages. If protecting and
+ *    cleaning are two walks, they are repeated until neither finds anything to
+ *    do: an mprotect() between the two leaves an entry writable and clean.
  *
  * tests/dirty_kunit.c enumerates what goes wrong in any other order.
  */

@@ -9,6 +9,7 @@
 #include <linux/kthread.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <kunit/test.h>
@@ -262,59 +263,66 @@ static void dirty_random(struct kunit *test)
 	}
 }
 
-#define PARALLEL_PAGES	(64 * UNIT)
-#define NR_MARKERS	4
+#define PARALLEL_UNITS	256
+#define PARALLEL_PAGES	(PARALLEL_UNITS * UNIT)
+#define NR_MARKERS	2
 
-struct marker {
+struct parallel_test {
 	struct precopy_dirty *d;
-	struct completion *go;
+	atomic_t nr_arrived;
 	struct completion done;
-	unsigned long start;
-	unsigned long nr_new;
+	atomic_long_t nr_new;
 };
 
-/* Marks every page once, each marker from a start of its own. */
+/*
+ * Marks every page once. Before each unit the markers wait for each other, so
+ * that they get into each other's way all the time.
+ */
 static int marker_fn(void *arg)
 {
-	struct marker *m = arg;
-	unsigned long i;
+	struct parallel_test *p = arg;
+	unsigned long page, nr_new = 0;
 
-	wait_for_completion(m->go);
-	for (i = 0; i < PARALLEL_PAGES; i++)
-		m->nr_new += precopy_dirty_mark(m->d, (m->start + i) % PARALLEL_PAGES);
-	complete(&m->done);
+	for (page = 0; page < PARALLEL_PAGES; page++) {
+		if (page % UNIT == 0) {
+			atomic_inc(&p->nr_arrived);
+			while (atomic_read(&p->nr_arrived) < (page / UNIT + 1) * NR_MARKERS)
+				cond_resched();
+		}
+		nr_new += precopy_dirty_mark(p->d, page);
+	}
+	atomic_long_add(nr_new, &p->nr_new);
+	complete(&p->done);
 	return 0;
 }
 
 /* However marks race, each page is new to exactly one of them. */
 static void dirty_parallel_marks(struct kunit *test)
 {
-	struct precopy_dirty *d = new_dirty(test, PARALLEL_PAGES);
-	DECLARE_COMPLETION_ONSTACK(go);
-	struct marker *markers;
-	unsigned long nr_new = 0, nr_started = 0, i;
+	struct parallel_test *p = kunit_kzalloc(test, sizeof(*p), GFP_KERNEL);
+	struct task_struct *tasks[NR_MARKERS];
+	u32 i;
 
-	markers = kunit_kcalloc(test, NR_MARKERS, sizeof(*markers), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, markers);
-	for (i = 0; i < NR_MARKERS; i++) {
-		markers[i] = (struct marker) {
-			.d = d, .go = &go, .start = i % 2 * (PARALLEL_PAGES / 2),
-		};
-		init_completion(&markers[i].done);
-		if (IS_ERR(kthread_run(marker_fn, &markers[i], "precopy-mark/%lu", i)))
-			break;
-		nr_started++;
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	p->d = new_dirty(test, PARALLEL_PAGES);
+	init_completion(&p->done);
+	for (i = 0; i < NR_MARKERS; i++)
+		tasks[i] = kthread_create(marker_fn, p, "precopy-mark/%u", i);
+	if (IS_ERR(tasks[0]) || IS_ERR(tasks[1])) {
+		for (i = 0; i < NR_MARKERS; i++)
+			if (!IS_ERR(tasks[i]))
+				kthread_stop(tasks[i]);
+		kunit_skip(test, "no threads");
 	}
-	complete_all(&go);
-	for (i = 0; i < nr_started; i++) {
-		wait_for_completion(&markers[i].done);
-		nr_new += markers[i].nr_new;
-	}
+	for (i = 0; i < NR_MARKERS; i++)
+		wake_up_process(tasks[i]);
+	for (i = 0; i < NR_MARKERS; i++)
+		wait_for_completion(&p->done);
 
-	KUNIT_EXPECT_EQ(test, nr_started, NR_MARKERS);
-	KUNIT_EXPECT_EQ(test, nr_new, PARALLEL_PAGES);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), PARALLEL_PAGES);
-	KUNIT_EXPECT_EQ(test, bitmap_weight(d->summary, d->nr_units), d->nr_units);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&p->nr_new), PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(p->d), PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(p->d->map, PARALLEL_PAGES), PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(p->d->summary, PARALLEL_UNITS), PARALLEL_UNITS);
 }
 
 /*

@@ -482,6 +482,20 @@ static void stream_trailing(struct kunit *test)
 	expect_stuck(test, &st->run, -EINVAL);
 }
 
+/* A caller that stores more than was wanted does not get away with it. */
+static void stream_overrun(struct kunit *test)
+{
+	struct stream_test *st = test->priv;
+	struct precopy_decoder *dec = &st->run.dec;
+	void *dst;
+
+	run_start(&st->run, &golden_params);
+	KUNIT_ASSERT_EQ(test, precopy_decoder_want(dec, &dst), PRECOPY_FILE_HDR_LEN);
+	memcpy(dst, golden_v1_0_head, PRECOPY_FILE_HDR_LEN);
+	st->run.ret = precopy_decoder_advance(dec, PRECOPY_FILE_HDR_LEN + 1);
+	expect_stuck(test, &st->run, -EINVAL);
+}
+
 /* File header */
 
 struct hdr_case {
@@ -556,26 +570,28 @@ static void stream_file_hdr_crc(struct kunit *test)
 
 static const struct ext_case {
 	const char *desc;
+	u16 minor;
 	u32 len;
 	bool good;
 } ext_cases[] = {
-	{ "1 byte more", 65, false },
-	{ "no room for a CRC", 67, false },
-	{ "just a CRC", 68, true },
-	{ "odd length", 69, true },
-	{ "largest", 4096, true },
-	{ "too large", 4097, false },
+	{ "1 byte more", 1, 65, false },
+	{ "no room for a CRC", 1, 67, false },
+	{ "just a CRC", 1, 68, true },
+	{ "odd length", 1, 69, true },
+	{ "largest", U16_MAX, 4096, true },
+	{ "too large", U16_MAX, 4097, false },
+	{ "too early", 0, 68, false },
 };
 
 KUNIT_ARRAY_PARAM_DESC(ext, ext_cases, desc);
 
-static void build_ext(struct stream_test *st, u32 len)
+static void build_ext(struct stream_test *st, u16 minor, u32 len)
 {
 	u8 hdr[PRECOPY_FILE_HDR_LEN], *ext;
 	u32 body = max(len, 68) - 68;
 
 	memcpy(hdr, golden_v1_0_head, sizeof(hdr));
-	put_unaligned_le16(3, hdr + 10);
+	put_unaligned_le16(minor, hdr + 10);
 	put_unaligned_le32(len, hdr + 12);
 	build_file(&st->build, hdr);
 
@@ -590,7 +606,7 @@ static void stream_longer_hdr(struct kunit *test)
 	const struct ext_case *c = test->param_value;
 	struct stream_test *st = test->priv;
 
-	build_ext(st, c->len);
+	build_ext(st, c->minor, c->len);
 	build_rest(st, AT_OPEN);
 	run_build(st);
 	if (!c->good) {
@@ -768,6 +784,27 @@ static void stream_record(struct kunit *test)
 	else
 		KUNIT_EXPECT_TRUE_MSG(test, run_complete(&st->run), "%s",
 				      st->run.dec.error);
+}
+
+/* Of a device smaller than a unit not even the one unit can be all in use. */
+static void stream_small_device(struct kunit *test)
+{
+	struct precopy_stream_params params = golden_params;
+	struct stream_test *st = test->priv;
+	unsigned long bitmap[] = { 1 };
+	struct precopy_encoder enc;
+	u32 len, more;
+
+	params.memory_size = SZ_1M;
+	for (more = 0; more <= 1; more++) {
+		precopy_encoder_init(&enc, &params);
+		len = precopy_encode_header(&enc, st->build.buf);
+		len += precopy_encode_preface(&enc, st->build.buf + len, SZ_1M + more, 0,
+					      bitmap, 1);
+		run_start(&st->run, &params);
+		run_feed(&st->run, st->build.buf, len);
+		KUNIT_EXPECT_EQ(test, st->run.ret, more ? -EINVAL : 0);
+	}
 }
 
 /* A bad header is refused before a byte of its payload is asked for. */
@@ -1142,11 +1179,13 @@ static struct kunit_case stream_cases[] = {
 	KUNIT_CASE_PARAM(stream_truncated, golden_gen_params),
 	KUNIT_CASE_PARAM_ATTR(stream_bit_flips, golden_gen_params, { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_PARAM(stream_trailing, golden_gen_params),
+	KUNIT_CASE(stream_overrun),
 	KUNIT_CASE_PARAM(stream_file_hdr, hdr_gen_params),
 	KUNIT_CASE(stream_file_hdr_crc),
 	KUNIT_CASE_PARAM(stream_longer_hdr, ext_gen_params),
 	KUNIT_CASE(stream_impossible_device),
 	KUNIT_CASE_PARAM(stream_record, rec_gen_params),
+	KUNIT_CASE(stream_small_device),
 	KUNIT_CASE(stream_refused_early),
 	KUNIT_CASE(stream_payload_crc),
 	KUNIT_CASE(stream_skip_most),
