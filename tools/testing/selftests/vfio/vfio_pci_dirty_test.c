@@ -573,6 +573,44 @@ TEST_F_TIMEOUT(dirty, direct_io, 120)
 	storm(_metadata, self, &w, 1, direct_thread);
 }
 
+/*
+ * A reference that no page table explains: whoever has it might store without
+ * a fault. As long as it is held, the page is not done, but neither may the
+ * stream go round and round for its sake.
+ */
+TEST_F(dirty, held_reference)
+{
+	u64 pages[] = { 3, 4, 40 }, size;
+	struct iovec iov = { .iov_len = PRECOPY_PAGE };
+	u8 page[PRECOPY_PAGE];
+	size_t len;
+	int i;
+
+	precopy_fill(&self->a, 0, 64, 1, BY_MMAP);
+	for (i = 0; i < 3; i++) {
+		iov.iov_base = self->a.bar + pages[i] * PRECOPY_PAGE;
+		if (vmsplice(self->pipe[1], &iov, 1, 0) != (ssize_t)PRECOPY_PAGE)
+			SKIP(return, "vmsplice: %s", strerror(errno));
+	}
+	begin(_metadata, self);
+	for (i = 0; i < 3; i++)
+		precopy_fill(&self->a, pages[i], 1, 50 + i, BY_MMAP);
+	collect(_metadata, self);
+	collect(_metadata, self);
+	/* What STOP_COPY would have to send includes them. */
+	ASSERT_EQ(0, mig_data_size(self->a.dev, &size));
+	EXPECT_LE(3 * PRECOPY_PAGE, size);
+
+	/* The first two are let go, and are sent; the third is not. */
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ((ssize_t)PRECOPY_PAGE,
+			  read(self->pipe[0], page, sizeof(page)));
+	len = self->stream.len;
+	collect(_metadata, self);
+	EXPECT_LE(len + 2 * PRECOPY_PAGE, self->stream.len);
+	finish(_metadata, self);
+}
+
 /* ------------------------------------------------------------------------ */
 /* Pins for good would write without a trace, and are refused               */
 

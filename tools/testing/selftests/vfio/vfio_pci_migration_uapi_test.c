@@ -58,6 +58,8 @@ FIXTURE_VARIANT_ADD_PRECOPY_MODES();
 
 FIXTURE_SETUP(device)
 {
+	/* A test that failed may have left it set. */
+	precopy_knob(device_bdf, "no_precopy", 0);
 	precopy_open(&self->pd, device_bdf, variant->mode, MEMORY_SIZE);
 	self->dev = self->pd.dev;
 	self->fd = self->pd.fd;
@@ -786,6 +788,46 @@ TEST_F(device, state_after_close)
 	EXPECT_TRUE(same_state(self->dev, RUN));
 }
 
+/* R13, R51: a device without PRE_COPY, which the test knob makes of this one. */
+TEST_F(device, without_precopy)
+{
+	static const u8 optional[] = { PC, PCP };
+	u64 flags = 0;
+	unsigned int i;
+	int fd;
+
+	if (precopy_knob(device_bdf, "no_precopy", 1))
+		SKIP(return, "no test knob no_precopy in debugfs");
+	precopy_close(&self->pd);
+	precopy_open(&self->pd, device_bdf, variant->mode, MEMORY_SIZE);
+	self->dev = self->pd.dev;
+
+	EXPECT_EQ(0, mig_flags(self->dev, &flags));
+	EXPECT_EQ(VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P, flags);
+	for (i = 0; i < ARRAY_SIZE(optional); i++) {
+		EXPECT_EQ(-EINVAL, mig_set_state(self->dev, optional[i], &fd));
+		EXPECT_EQ(-1, fd);
+		EXPECT_TRUE(same_state(self->dev, RUN));
+	}
+	EXPECT_EQ(-EINVAL, mig_precopy_v2_enable(self->dev));
+	EXPECT_EQ(-EINVAL, vfio_feature_probe(self->pd.fd,
+					      VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
+					      0));
+	precopy_fill(&self->pd, 0, 20, 5, BY_MMAP);
+	EXPECT_EQ(0, mig_save(self->dev, &self->stream));
+	EXPECT_EQ(0, mig_set_state(self->dev, STOP, NULL));
+	EXPECT_EQ(0, mig_load(self->dev, &self->stream, SZ_64K));
+	EXPECT_EQ(0, precopy_differ(&self->pd, self->pd.shadow));
+
+	/* It lasts until the next open. */
+	ASSERT_EQ(0, precopy_knob(device_bdf, "no_precopy", 0));
+	precopy_close(&self->pd);
+	precopy_open(&self->pd, device_bdf, variant->mode, MEMORY_SIZE);
+	self->dev = self->pd.dev;
+	EXPECT_EQ(0, mig_flags(self->dev, &flags));
+	EXPECT_EQ(VFIO_MIGRATION_PRE_COPY, flags & VFIO_MIGRATION_PRE_COPY);
+}
+
 /* R12, R13: no such state. */
 TEST_F(device, fsm_bad_states)
 {
@@ -955,7 +997,8 @@ TEST_F(device, reset_in_every_state)
 		if (from[i] == RES || from[i] == ERR) {
 			EXPECT_EQ(-1, write(fd, &byte, 1));
 		} else {
-			EXPECT_EQ(-ENODEV, mig_precopy_info(fd, &info));
+			/* R38: there is no PRE_COPY to ask about. */
+			EXPECT_EQ(-EINVAL, mig_precopy_info(fd, &info));
 			EXPECT_EQ(-1, read(fd, &byte, 1));
 		}
 		EXPECT_EQ(ENODEV, errno);
@@ -986,11 +1029,9 @@ TEST_F(device, fd_not_seekable)
 		EXPECT_EQ(-1, lseek(fd, 0, SEEK_SET));
 		EXPECT_EQ(ESPIPE, errno);
 		EXPECT_EQ(-1, pread(fd, &byte, 1, 0));
-		EXPECT_EQ(states[i] == RES ? EBADF : ESPIPE, errno)
-			TH_LOG("%s", mig_state_name(states[i]));
+		EXPECT_EQ(ESPIPE, errno) TH_LOG("%s", mig_state_name(states[i]));
 		EXPECT_EQ(-1, pwrite(fd, &byte, 1, 0));
-		EXPECT_EQ(states[i] == RES ? ESPIPE : EBADF, errno)
-			TH_LOG("%s", mig_state_name(states[i]));
+		EXPECT_EQ(ESPIPE, errno) TH_LOG("%s", mig_state_name(states[i]));
 		close(fd);
 	}
 }
@@ -1143,10 +1184,10 @@ TEST_F(device, fd_fault_keeps_stream)
 		ASSERT_LT(0, ret) TH_LOG("at byte %zu", self->stream.len);
 		ASSERT_GE(1000, ret);
 		mig_stream_append(&self->stream, buf + 4096 - 1000, ret);
+		if (self->stream.len == whole.len)
+			break;
 		ASSERT_EQ(-1, read(fd, buf + 4096, 10));
 		ASSERT_EQ(EFAULT, errno);
-		if (self->stream.len + 64 > whole.len)
-			break;
 	}
 	EXPECT_EQ(0, mig_stream_drain(&self->stream, fd, 100));
 	EXPECT_EQ(whole.len, self->stream.len);
