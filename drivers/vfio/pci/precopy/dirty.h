@@ -13,9 +13,10 @@
  *  - a fault handler marks the page and makes it writable inside one read
  *    section of the tracker's rwsem;
  *  - a pass takes the bits inside a write section, then protects and cleans
- *    the page table entries, and only then copies the pages. If protecting and
- *    cleaning are two walks, they are repeated until neither finds anything to
- *    do: an mprotect() between the two leaves an entry writable and clean.
+ *    the page table entries, and only then copies the pages. Two walks, one to
+ *    protect and one to clean, are not enough: an mprotect() between the two
+ *    leaves an entry writable and clean. Do both at once in each entry, at
+ *    least to finish with, or repeat the walks until neither changes anything.
  *
  * tests/dirty_kunit.c enumerates what goes wrong in any other order.
  */
