@@ -205,13 +205,13 @@ static void precopy_save_consumed(struct precopy_saving *saving, size_t n)
 }
 
 /*
- * Is the memory still the one that the session is about? A reset changes the
- * generation with memory.sem held for write.
+ * Does the memory still report to this session? No more after a reset, nor
+ * after an arc has ended the session; both hold memory.sem for write.
  */
 static bool precopy_save_current(const struct precopy_saving *saving)
 {
 	lockdep_assert_held(&saving->session.pcd->memory.sem);
-	return saving->session.pcd->generation == saving->session.generation;
+	return saving->session.pcd->memory.tracker == &saving->tracker;
 }
 
 /* Copy a page as it is now. A page taken that is a hole reads as zeroes. */
@@ -232,7 +232,7 @@ static void precopy_save_copy(struct precopy_saving *saving, void *to,
  * zero or none. The copy is what is looked at: the memory may be written
  * meanwhile, and then counts as dirty again.
  *
- * Return: pages copied, or -ENODEV after a reset.
+ * Return: pages copied, or -ENODEV if the session is over.
  */
 static int precopy_save_copy_run(struct precopy_saving *saving, void *to,
 				 unsigned long start, unsigned int max,
@@ -260,7 +260,7 @@ static int precopy_save_copy_run(struct precopy_saving *saving, void *to,
 /*
  * Encode one record of up to @max of the pages taken.
  *
- * Return: its length, or -ENODEV after a reset.
+ * Return: its length, or -ENODEV if the session is over.
  */
 static ssize_t precopy_save_run(struct precopy_saving *saving, void *buf,
 				unsigned int max)
@@ -311,7 +311,7 @@ static int precopy_save_protect(struct precopy_saving *saving)
  * Take the next unit's pages out of the initial or the dirty set, going round
  * after the last unit.
  *
- * Return: the number taken, 0 if there are none, -ENODEV after a reset.
+ * Return: the number taken, 0 if there are none, -ENODEV if the session is over.
  */
 static long precopy_save_take(struct precopy_saving *saving)
 {
@@ -343,7 +343,7 @@ static long precopy_save_take(struct precopy_saving *saving)
  * Have pages of one unit at hand. The unit they are of is done when none of
  * them are left.
  *
- * Return: 1, 0 if the set is empty, -ENODEV after a reset.
+ * Return: 1, 0 if the set is empty, -ENODEV if the session is over.
  */
 static int precopy_save_more_pages(struct precopy_saving *saving)
 {
@@ -504,7 +504,7 @@ static int precopy_save_fill_preface(struct precopy_saving *saving)
  * Fill the empty buffer with what comes next in the stream.
  *
  * Return: 1 if there is something in it, 0 at the end of the stream, -ENOMSG
- * at its temporary end (rule R44), -ENODEV after a reset.
+ * at its temporary end (rule R44), -ENODEV if the session is over.
  */
 static int precopy_save_fill(struct precopy_saving *saving)
 {
