@@ -40,6 +40,7 @@
 #define BEAT_NS		10000000ULL
 #define CALIBRATE_NS	200000000ULL
 #define BAD_SHOWN	8
+#define SAMPLES		12
 #define ANYWHERE	128	/* one write in so many leaves the working set */
 #define HOT_STEP	1024	/* writes until the working set moves by a page */
 
@@ -57,6 +58,7 @@ _Static_assert(sizeof(struct record) == SLOT, "a record is one slot");
 
 static volatile uint64_t *bar;
 static uint64_t bar_bytes;
+static uint64_t bar_address;		/* physical */
 static uint32_t *stamp;			/* last iteration written to each slot */
 static uint32_t *unit;			/* the 2 MiB units that are in use */
 static uint64_t nr_pages;		/* pages in use */
@@ -139,7 +141,7 @@ static void say_text(const char *text, size_t len, int must)
 __attribute__((format(printf, 2, 3)))
 static void say(int must, const char *fmt, ...)
 {
-	char text[256];
+	char text[400];
 	va_list ap;
 	int n;
 
@@ -181,6 +183,22 @@ static int is_ours(const char *dev, uint32_t vendor, uint32_t device)
 	       read_number(dev, "device") == device;
 }
 
+/* The third line of "resource" is BAR 2 and begins with where it is. */
+static void find_address(const char *dev)
+{
+	char path[512], text[128] = "";
+	int lines = 3;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource", dev);
+	f = fopen(path, "r");
+	while (f && lines-- && fgets(text, sizeof(text), f))
+		;
+	if (f)
+		fclose(f);
+	bar_address = strtoull(text, NULL, 0);
+}
+
 static void map_bar(const char *dev)
 {
 	char path[512];
@@ -202,6 +220,7 @@ static void map_bar(const char *dev)
 	if (bar == MAP_FAILED)
 		fail("cannot map BAR 2");
 	close(fd);
+	find_address(dev);
 }
 
 static void find_device(uint32_t vendor, uint32_t device)
@@ -224,7 +243,7 @@ static void choose_units(void)
 {
 	uint64_t total = bar_bytes / UNIT, want = in_use / UNIT, n = 0, i;
 
-	if (!want || want > total)
+	if (!want || want >= total)
 		fail("in_use does not fit the BAR");
 	unit = calloc(want, sizeof(*unit));
 	stamp = calloc(want * UNIT_PAGES * SLOTS, sizeof(*stamp));
@@ -535,6 +554,24 @@ static void pace(void)
 		beat(now_ns());
 }
 
+/*
+ * Pages for somebody outside to change, to see that we notice: one of each unit,
+ * so that the working set holds few of them, and one that is not used.
+ */
+static const char *sample(void)
+{
+	static char text[160];
+	size_t len = 0;
+	uint64_t i;
+
+	for (i = 0; i < nr_pages && i / UNIT_PAGES < SAMPLES; i += UNIT_PAGES)
+		len += sprintf(text + len, "%llu,", (unsigned long long)bar_page(i));
+	for (i = 0; is_used(i); i += UNIT_PAGES)
+		;
+	sprintf(text + len, "%llu", (unsigned long long)i);
+	return text;
+}
+
 /* name=value words after "--" on the kernel's command line */
 static uint64_t argument(int argc, char **argv, const char *name, uint64_t otherwise)
 {
@@ -567,9 +604,10 @@ int main(int argc, char **argv)
 
 	start = now_ns();
 	fill();
-	say(1, "READY bar_pages=%llu used_pages=%llu fill_ms=%llu\n",
+	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu sample=%s\n",
+	    (unsigned long long)bar_address,
 	    (unsigned long long)(bar_bytes / PAGE), (unsigned long long)nr_pages,
-	    (unsigned long long)((now_ns() - start) / 1000000));
+	    (unsigned long long)((now_ns() - start) / 1000000), sample());
 	mark();
 
 	for (;;) {

@@ -78,7 +78,7 @@ class Evidence:
 
     def logged(self, where, name):
         for record in self.run.log.get(where, ()):
-            if record.name == name:
+            if record.name == name and record.at >= self.run.started:
                 return record.at
         return None
 
@@ -89,7 +89,8 @@ class Evidence:
     def announced_initial(self):
         """The initial bytes of the first PRECOPY_INFO that QEMU asked for."""
         for record in self.run.log.get("source", ()):
-            if record.name == "vfio_query_precopy_size":
+            if (record.name == "vfio_query_precopy_size" and
+                    record.at >= self.run.started):
                 return int(re.search(r"\binit (\d+)", record.text)[1])
         return None
 

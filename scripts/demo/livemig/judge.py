@@ -138,6 +138,28 @@ def all_pages(ev):
     return None
 
 
+def notices(ev):
+    """the guest's check notices bytes that were changed behind its back"""
+    pages, found = len(ev.run.ready["sample"].split(",")), ev.run.disturbed
+    # The guest may have overwritten some before it began to check.
+    corrupt, stray = int(found["corrupt"]) + int(found["live_bad"]), int(found["stray"])
+    if corrupt < (pages - 1) // 2 or stray != 1:
+        return f"{pages} pages were changed, it found {corrupt} corrupt and {stray} stray"
+    return None
+
+
+def cancelled(ev):
+    """a migration cancelled amid pre-copy left the VM running and its device right"""
+    result = ev.run.cancelled
+    if result["state"] != "RUNNING":
+        return f"the device is in {result['state']}"
+    if result["good"] != result["pages"] or result["live_bad"] != "0":
+        return f"{result['good']} of {result['pages']} pages are right"
+    if result["since_mark"] == "0":
+        return "the guest did not write any more"
+    return None
+
+
 def device_idle(ev):
     """both devices are back in RUNNING when QEMU is gone"""
     for name, state in ev.run.end_state.items():
@@ -156,14 +178,19 @@ ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup,
 PRECOPY_ONLY = (acknowledged, initial_bytes)
 
 
-def properties(setup):
-    return ALWAYS + (PRECOPY_ONLY if setup.precopy else ())
+def properties(run):
+    found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
+    if run.cancelled:
+        found += (cancelled,)
+    if run.disturbed:
+        found += (notices,)
+    return found
 
 
 def verdicts(evidence):
     """(name, what is wrong or None) for each property."""
     found = []
-    for prop in properties(evidence.run.setup):
+    for prop in properties(evidence.run):
         try:
             wrong = prop(evidence)
         except (TypeError, KeyError) as error:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One migration: two QEMU, one VM, and all the evidence there is about it."""
+import dataclasses
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ from .vm import VM, Deadline, Failure, Guest
 BANDWIDTH = 64 << 20
 DOWNTIME_MS = 300
 MARGIN = 4 << 20
+SLOW = 4 << 20                  # bandwidth of a migration that is to be cancelled
 CAPABILITIES = ("return-path", "switchover-ack", "events")
 DEBUGFS = "/sys/kernel/debug/vfio"
 
@@ -30,6 +32,9 @@ class Setup:
     delay_ms: int = 0
     in_use_mib: int = 40
     guest_options: str = ""
+    cancel_first: bool = False  # begin a migration and take it back before
+    there_and_back: bool = False
+    disturb: bool = False       # at last change bytes, to see the guest notice
     linger: float = 1.0         # seconds to watch the guest before and after
 
     @property
@@ -37,6 +42,12 @@ class Setup:
         vendor, device = (pci_id(self.carrier["source"], n) for n in ("vendor", "device"))
         return (f"vendor={vendor} device={device} "
                 f"in_use_mib={self.in_use_mib} {self.guest_options}")
+
+    def reversed(self):
+        """The same for the way back."""
+        way = self.carrier
+        return dataclasses.replace(self, carrier={"source": way["target"],
+                                                  "target": way["source"]})
 
     @property
     def downtime_limit_ms(self):
@@ -56,7 +67,6 @@ class Run:
     folder: str
     offset: int = 0
     started: int = 0
-    finished: int = 0
     kvm: bool = False
     ready: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
@@ -72,6 +82,8 @@ class Run:
     during: int = 0             # (until the VM stopped) and after the migration
     after: int = 0
     silence: tuple = (0, 0)
+    disturbed: dict = field(default_factory=dict)
+    cancelled: dict = field(default_factory=dict)
     end_state: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)  # of the kernel
 
@@ -143,24 +155,36 @@ def kvm_works(folder):
     return done.returncode == status * 2 + 1
 
 
-def boot(source, guest, run):
+def boot(source, guest):
+    """Returns what the guest said of its device, and whether KVM is on."""
     source.start()
-    guest.attach("source", source.path("line"))
-    run.kvm = source.cmd("query-kvm")["enabled"]
+    guest.attach(source)
+    kvm = source.cmd("query-kvm")["enabled"]
     deadline = Deadline(90, "booting the VM and filling the device")
     while not (ready := guest.find("READY")):
         source.must_live()
         deadline.nap()
-    run.ready = ready
+    return ready, kvm
 
 
-def prepare(machine):
+def prepare(machine, bandwidth=1 << 30):
     machine.cmd("migrate-set-capabilities", capabilities=[
         {"capability": name, "state": True} for name in CAPABILITIES])
     machine.cmd("migrate-set-parameters", **{
         "downtime-limit": machine.setup.downtime_limit_ms,
-        "max-bandwidth": 1 << 30,
+        "max-bandwidth": bandwidth,
         "avail-switchover-bandwidth": BANDWIDTH})
+
+
+def connect(source, target, bandwidth=1 << 30):
+    """Everything up to the migrate command; returns what that needs."""
+    uri = f"unix:{target.path('stream')}"
+    prepare(source, bandwidth)
+    prepare(target)
+    target.cmd("migrate-incoming", **{"uri": uri, "exit-on-error": False})
+    source.forget_events()
+    target.forget_events()
+    return uri
 
 
 def must_not_fail(source, target):
@@ -187,10 +211,10 @@ def wait_migrated(source, target, run):
         deadline.nap(0.1)
 
 
-def ask_guest(guest, name, word, answer, machine):
+def ask_guest(guest, machine, word, answer):
     """Send the guest a word and wait for its answer."""
     start = len(guest.lines)
-    guest.send(name, word)
+    guest.send(machine, word)
     deadline = Deadline(60, f"the guest's answer to {word!r}")
     while not (said := guest.find(answer, start)):
         machine.must_live()
@@ -199,11 +223,8 @@ def ask_guest(guest, name, word, answer, machine):
 
 
 def migrate(source, target, guest, run):
-    uri = f"unix:{os.path.join(run.folder, 'stream')}"
-    for machine in (source, target):
-        prepare(machine)
-    target.cmd("migrate-incoming", uri=uri)
-    ask_guest(guest, "source", "mark", "MARKED", source)
+    uri = connect(source, target)
+    ask_guest(guest, source, "mark", "MARKED")
     marked = time.monotonic_ns()
     time.sleep(run.setup.linger)
     run.offset = trace.day_minus_mono()
@@ -211,7 +232,6 @@ def migrate(source, target, guest, run):
     run.before = guest.iterations(marked, run.started)
     source.cmd("migrate", uri=uri)
     wait_migrated(source, target, run)
-    run.finished = time.monotonic_ns()
     run.info = source.cmd("query-migrate")
 
 
@@ -223,53 +243,121 @@ def watch_after(source, target, guest, run):
     run.during = guest.iterations(run.started, stopped)
     run.after = guest.iterations(resumed)
     run.silence = guest.longest_silence(run.started)
-    run.result = ask_guest(guest, "target", "check", "RESULT", target)
-    run.bad = guest.bad_lines()
+    start = len(guest.lines)
+    run.result = ask_guest(guest, target, "check", "RESULT")
+    run.bad = guest.bad_lines(start)
 
 
-def collect(run, machines, tracing):
+def collect(run, source, target, tracing):
     tracing.stop()
     now = byte_counters(run.setup)
     run.counted = {what: now[what] - run.counted[what] for what in now}
-    run.records = tracing.records()
+    run.records = tracing.records(target.path("driver-trace"))
     run.records_lost = tracing.lost()
-    for machine in machines:
-        run.events[machine.name] = machine.events
-        run.log[machine.name] = trace.qemu_log(machine.path("trace"), run.offset)
+    for side, machine in (("source", source), ("target", target)):
+        run.events[side] = machine.events
+        run.log[side] = trace.qemu_log(machine.path("trace"), run.offset)
 
 
-def go(setup, folder, say=lambda text: None):
-    """Boot, migrate, check, clean up; returns the Run or raises Failure."""
-    os.makedirs(folder)
-    run = Run(setup, folder)
-    source = VM("source", folder, setup)
-    target = VM("target", folder, setup, incoming=True)
-    guest = Guest()
+def hop(source, target, guest, run, say):
+    """Move the VM from a running source to a target, with all evidence."""
     tracing = trace.DriverTrace()
-    old_complaints = len(kernel_complaints())
+    target.start()
+    guest.attach(target)
+    run.counted = byte_counters(run.setup)
+    tracing.start()
     try:
-        turn_knobs(setup)
-        say("booting the VM")
-        boot(source, guest, run)
-        target.start()
-        guest.attach("target", target.path("line"))
-        tracing.start()
-        run.counted = byte_counters(setup)
         say("migrating")
         migrate(source, target, guest, run)
         say("checking every page")
         watch_after(source, target, guest, run)
-        collect(run, (source, target), tracing)
     except Failure as failure:
         failure.run = run
-        if run.started:
-            collect(run, (source, target), tracing)
         raise
     finally:
+        collect(run, source, target, tracing)
+
+
+def cancel(source, target, guest, run):
+    """Begin a migration, cancel it amid pre-copy, and see the VM go on as if nothing."""
+    target.start()
+    uri = connect(source, target, SLOW)
+    ask_guest(guest, source, "mark", "MARKED")
+    source.cmd("migrate", uri=uri)
+    deadline = Deadline(60, "reaching pre-copy before the cancellation")
+    source.wait_event(deadline, "VFIO_MIGRATION", device_state="pre-copy")
+    while not source.cmd("query-migrate").get("vfio", {}).get("transferred"):
+        deadline.nap()
+    source.cmd("migrate_cancel")
+    source.wait_event(Deadline(60, "the cancellation"), "MIGRATION", status="cancelled")
+    target.quit()
+    run.cancelled = ask_guest(guest, source, "check", "RESULT")
+    run.cancelled["state"] = device_attribute(source.bdf, "migration_state")
+
+
+def disturb(target, guest, run):
+    """
+    Change bytes of the device behind the guest's back: its check has to notice,
+    or it would not have noticed a fault of the driver either.
+    """
+    base = int(run.ready["bar"], 0)
+    said = target.cmd("human-monitor-command", **{"command-line": f"gpa2hva {base:#x}"})
+    address = int(said.split()[-1], 0)
+    target.cmd("stop")
+    with open(f"/proc/{target.process.pid}/mem", "r+b", buffering=0) as memory:
+        for page in run.ready["sample"].split(","):
+            memory.seek(address + int(page) * 4096 + 64)
+            old = memory.read(1)
+            memory.seek(-1, os.SEEK_CUR)
+            memory.write(bytes([old[0] ^ 1]))
+    start = len(guest.lines)
+    guest.send(target, "check")
+    target.cmd("cont")
+    deadline = Deadline(60, "the guest's check of a changed device")
+    while not (said := guest.find("RESULT", start)):
+        target.must_live()
+        deadline.nap()
+    run.disturbed = said
+
+
+def journey(setup, folder, machines, guest, say):
+    """Boot, migrate, check; machines takes every QEMU that was started."""
+    def machine(name, side, incoming=True):
+        machines.append(VM(name, setup.carrier[side], folder, setup, incoming))
+        return machines[-1]
+
+    source = machine("source", "source", incoming=False)
+    say("booting the VM")
+    ready, kvm = boot(source, guest)
+    runs = [Run(setup, folder, ready=ready, kvm=kvm)]
+    if setup.cancel_first:
+        say("beginning a migration and cancelling it")
+        cancel(source, machine("cancelled", "target"), guest, runs[0])
+    target = machine("target", "target")
+    hop(source, target, guest, runs[0], say)
+    if setup.there_and_back:
         source.quit()
-        target.quit()
+        runs.append(Run(setup.reversed(), folder, ready=ready, kvm=kvm))
+        hop(target, machine("back", "source"), guest, runs[1], say)
+    if setup.disturb:
+        disturb(machines[-1], guest, runs[-1])
+    return runs
+
+
+def go(setup, folder, say=lambda text: None):
+    """A journey, with all cleaned up behind it; returns its Runs or raises Failure."""
+    os.makedirs(folder)
+    machines, guest = [], Guest()
+    old_complaints = len(kernel_complaints())
+    turn_knobs(setup)
+    try:
+        runs = journey(setup, folder, machines, guest, say)
+    finally:
+        for machine in machines:
+            machine.quit()
         guest.close()
-    run.end_state = {name: device_attribute(bdf, "migration_state")
-                     for name, bdf in setup.carrier.items()}
-    run.complaints = kernel_complaints()[old_complaints:]
-    return run
+    for run in runs:
+        run.end_state = {name: device_attribute(bdf, "migration_state")
+                         for name, bdf in setup.carrier.items()}
+        run.complaints = kernel_complaints()[old_complaints:]
+    return runs

@@ -10,6 +10,7 @@ import datetime
 import glob
 import os
 import re
+import shutil
 import time
 
 EPOCH = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
@@ -75,8 +76,10 @@ class DriverTrace:
                              if line.startswith(("overrun", "dropped events")))
         return count
 
-    def records(self):
-        with open(f"{TRACEFS}/trace", errors="replace") as file:
+    def records(self, keep):
+        """All records; the raw trace goes to the file keep."""
+        shutil.copyfile(f"{TRACEFS}/trace", keep)
+        with open(keep, errors="replace") as file:
             found = [self.parse(m) for m in map(self.LINE.search, file) if m]
         return sorted(found, key=lambda r: r.at)
 

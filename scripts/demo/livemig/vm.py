@@ -67,10 +67,10 @@ class Guest:
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
-    def attach(self, name, path):
+    def attach(self, machine):
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        self.sockets[name] = sock
+        sock.connect(machine.path("line"))
+        self.sockets[machine.name] = sock
         self.selector.register(sock, selectors.EVENT_READ)
 
     def close(self):
@@ -79,8 +79,8 @@ class Guest:
         for sock in self.sockets.values():
             sock.close()
 
-    def send(self, name, text):
-        self.sockets[name].sendall(text.encode() + b"\n")
+    def send(self, machine, text):
+        self.sockets[machine.name].sendall(text.encode() + b"\n")
 
     def _listen(self):
         while not self.closing:
@@ -113,9 +113,9 @@ class Guest:
                     return dict(p.split("=", 1) for p in text.split(" ")[1:] if "=" in p)
         return None
 
-    def bad_lines(self):
+    def bad_lines(self, start):
         with self.lock:
-            return [text for _, text in self.lines if text.startswith("BAD ")]
+            return [text for _, text in self.lines[start:] if text.startswith("BAD ")]
 
     def iterations(self, since=0, until=None):
         """Page writes between two times, as far as the beats tell."""
@@ -134,8 +134,9 @@ class Guest:
 class VM:
     """One QEMU process."""
 
-    def __init__(self, name, folder, setup, incoming=False):
+    def __init__(self, name, bdf, folder, setup, incoming=True):
         self.name = name
+        self.bdf = bdf
         self.folder = folder
         self.setup = setup
         self.incoming = incoming
@@ -147,7 +148,7 @@ class VM:
         return os.path.join(self.folder, f"{self.name}.{what}")
 
     def device_arguments(self):
-        device = (f"vfio-pci,id=dev0,host={self.setup.carrier[self.name]},"
+        device = (f"vfio-pci,id=dev0,host={self.bdf},"
                   "enable-migration=on,migration-events=on")
         if self.setup.iommufd:
             return ["-object", "iommufd,id=iommufd0", "-device", device + ",iommufd=iommufd0"]
@@ -225,14 +226,18 @@ class VM:
                 return event
         return None
 
+    def forget_events(self):
+        self.collect_events()
+        self.events = []
+
     def wait_event(self, deadline, name, **data):
         while not self.seen(name, **data):
             self.collect_events()
             deadline.nap()
 
     def quit(self):
-        """End QEMU: politely, then by its process id."""
-        if not self.process:
+        """End QEMU, if it is there: politely, then by its process id."""
+        if not self.process or self.process.returncode is not None:
             return
         try:
             self.qmp.settimeout(5)
