@@ -295,6 +295,7 @@ static int precopy_save_protect(struct precopy_saving *saving)
 	guard(rwsem_read)(&pcd->memory.sem);
 	if (!precopy_save_current(saving))
 		return -ENODEV;
+	precopy_tracker_seal(pcd, saving->unit, saving->pages);
 	/* Nobody writes to a stopped device; what is left must go now */
 	if (READ_ONCE(saving->stopped))
 		return 0;

@@ -5,13 +5,14 @@
  * Arm:     take a snapshot of what is in use, point the memory to the tracker,
  *	    remove all page table entries.
  * Collect: take pages out of a set (save.c, under memory.sem for write), then
- *	    write-protect and clean their entries, flushed, then look for
- *	    pins, and only then copy. A store that the copy misses comes after
- *	    the protection, so it faults and marks the page again.
+ *	    protect and seal them, flushed, then look for pins, and only then
+ *	    copy. A store that the copy misses comes after the protection, so
+ *	    it faults and marks the page again.
  * Disarm:  the faults stop marking and give out writable entries.
  */
 
 #include <linux/mm.h>
+#include <linux/rmap.h>
 #include <linux/wait.h>
 
 #include "backend.h"
@@ -117,17 +118,16 @@ void precopy_tracker_disarm(struct precopy_device *pcd)
 }
 
 /**
- * precopy_tracker_protect - let the next store to each of some pages fault
+ * precopy_tracker_protect - write-protect and clean pages, in bulk
  * @pcd: the device
  * @unit: that the pages are in
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
  *	   before
  *
- * Cleaning after protecting matters: an entry left dirty and read-only can
- * become writable again without a fault (mprotect, NUMA hinting).
+ * Two walks with one flush each. Not enough by itself: see
+ * precopy_tracker_seal(), which must follow.
  *
- * Context: may sleep; no lock of this driver held. All TLBs are flushed on
- * return.
+ * Context: may sleep; no lock of this driver held.
  */
 void precopy_tracker_protect(struct precopy_device *pcd,
 			     unsigned long unit, const unsigned long *pages)
@@ -147,12 +147,69 @@ void precopy_tracker_protect(struct precopy_device *pcd,
 			      bitmap_weight(pages, PRECOPY_UNIT_PAGES));
 }
 
+static unsigned long precopy_tracker_run(struct precopy_ram *ram,
+					 unsigned long page, unsigned long max)
+{
+	unsigned long pfn = page_to_pfn(precopy_ram_page(ram, page));
+	unsigned long n = 1;
+	struct page *next;
+
+	for (; n < max; n++) {
+		next = precopy_ram_page(ram, page + n);
+		if (!next || page_to_pfn(next) != pfn + n)
+			break;
+	}
+	return n;
+}
+
+/**
+ * precopy_tracker_seal - let the next store to each of some pages fault
+ * @pcd: the device
+ * @unit: that the pages are in
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, after precopy_tracker_protect()
+ *
+ * An entry that is read-only but dirty can become writable again without a
+ * fault: the mm (mprotect, NUMA hinting) takes it for one whose store was
+ * notified. Between the two walks of precopy_tracker_protect() entries are
+ * like that, and neither order of the walks closes the gap (the model in
+ * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
+ * and clean in one step under its page table lock. It flushes entry by entry,
+ * which costs nothing as it hardly ever finds one to change.
+ *
+ * Context: memory.sem held for read, so that the pages stay; may sleep. All
+ * TLBs are flushed on return.
+ */
+void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
+			  const unsigned long *pages)
+{
+	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
+	struct precopy_ram *ram = pcd->memory.ram;
+	unsigned long start, end, first, n;
+	struct page *page;
+
+	lockdep_assert_held(&pcd->memory.sem);
+	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
+		for (; start < end; start += n) {
+			n = 1;
+			first = unit * PRECOPY_UNIT_PAGES + start;
+			page = ram ? precopy_ram_page(ram, first) : NULL;
+			/* A hole was never mapped */
+			if (!page)
+				continue;
+			n = precopy_tracker_run(ram, first, end - start);
+			mapping_wrprotect_range(mapping,
+						PRECOPY_BAR_PGOFF + first,
+						page_to_pfn(page), n);
+		}
+	}
+}
+
 /**
  * precopy_tracker_set_aside - do not send now what may be written unseen
  * @pcd: the device
  * @tracker: of the memory
  * @unit: that the pages are in
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits, protected; pages with references
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, sealed; pages with references
  *	   that page tables do not explain are removed from it
  *
  * Context: memory.sem held for read, the tracker being that of the memory.

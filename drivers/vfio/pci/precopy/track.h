@@ -40,6 +40,8 @@ void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page);
 
 void precopy_tracker_protect(struct precopy_device *pcd,
 			     unsigned long unit, const unsigned long *pages);
+void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
+			  const unsigned long *pages);
 unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 					struct precopy_tracker *tracker,
 					unsigned long unit,
