@@ -201,7 +201,7 @@ enter_root() {
 	while [ "$1" != -- ]; do
 		case $1 in
 		-p) ns+=(-p -f --kill-child); shift ;;
-		-x) x=exec; shift ;;
+		-x) x="exec"; shift ;;
 		*)  args+=("$1" "$2"); shift 2 ;;
 		esac
 	done
