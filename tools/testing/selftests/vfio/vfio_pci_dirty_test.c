@@ -532,6 +532,73 @@ TEST_F_TIMEOUT(dirty, storm, 120)
 	storm(_metadata, self, writers, ARRAY_SIZE(writers), storm_thread);
 }
 
+/*
+ * The same with a mapping that is read-only most of the time, so that entries
+ * go back and forth between all the states that they can be in while they are
+ * collected.
+ */
+static void *mprotect_thread(void *arg)
+{
+	struct writer *w = arg;
+	u64 stamp[2], offset;
+	unsigned int rnd = 7;
+	int i;
+
+	while (!w->stop) {
+		VFIO_ASSERT_EQ(mprotect(w->self->second, SIZE,
+					PROT_READ | PROT_WRITE), 0);
+		for (i = rand_r(&rnd) % 4; i >= 0; i--) {
+			w->written++;
+			offset = (w->first + rand_r(&rnd) % w->nr) * PRECOPY_PAGE;
+			offset += rand_r(&rnd) % 8 * 16;
+			stamp[0] = w->written;
+			stamp[1] = offset;
+			memcpy(w->self->second + offset, stamp, sizeof(stamp));
+			memcpy(w->self->a.shadow + offset, stamp, sizeof(stamp));
+		}
+		VFIO_ASSERT_EQ(mprotect(w->self->second, SIZE, PROT_READ), 0);
+	}
+
+	return NULL;
+}
+
+TEST_F_TIMEOUT(dirty, mprotect_storm, 120)
+{
+	struct writer w = { .first = 0, .nr = 4 };
+
+	storm(_metadata, self, &w, 1, mprotect_thread);
+}
+
+/* Mappings that come, are written through, and go. */
+static void *remap_thread(void *arg)
+{
+	struct writer *w = arg;
+	u64 page, offset;
+	unsigned int rnd = 9;
+	u8 *map;
+
+	while (!w->stop) {
+		w->written++;
+		page = w->first + rand_r(&rnd) % w->nr;
+		offset = page * PRECOPY_PAGE;
+		map = mmap(NULL, PRECOPY_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   w->self->a.fd, w->self->a.bar_offset + offset);
+		VFIO_ASSERT_NE(map, MAP_FAILED);
+		*(volatile u64 *)map = w->written;
+		*(u64 *)(w->self->a.shadow + offset) = w->written;
+		VFIO_ASSERT_EQ(munmap(map, PRECOPY_PAGE), 0);
+	}
+
+	return NULL;
+}
+
+TEST_F_TIMEOUT(dirty, remap_storm, 120)
+{
+	struct writer w = { .first = 70, .nr = 8 };
+
+	storm(_metadata, self, &w, 1, remap_thread);
+}
+
 /* O_DIRECT: the pages are pinned, and stored to, across any collect. */
 static void *direct_thread(void *arg)
 {

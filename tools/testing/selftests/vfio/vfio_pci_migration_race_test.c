@@ -164,11 +164,12 @@ static void judge(struct storm *storm, const char *what, long ret,
 /*
  * EBADF: the fd goes the other way. EFAULT: the buffer is in the BAR, and the
  * BAR is of a device whose load has failed. EIO: the same for read and write.
+ * EOPNOTSUPP: two writers made up something that looks like a newer stream.
  */
 static const int read_errors[] = { ENOMSG, ENODEV, EBADF, EFAULT, 0 };
-static const int write_errors[] = { EINVAL, ENODEV, EBADF, 0 };
+static const int write_errors[] = { EINVAL, EOPNOTSUPP, ENODEV, EBADF, 0 };
 static const int info_errors[] = { EINVAL, ENODEV, ENOTTY, 0 };
-static const int set_errors[] = { EINVAL, EIO, ECANCELED, 0 };
+static const int set_errors[] = { EINVAL, EOPNOTSUPP, EIO, ECANCELED, 0 };
 static const int bar_errors[] = { EIO, 0 };
 static const int reset_errors[] = { EAGAIN, 0 };
 static const int no_errors[] = { 0 };

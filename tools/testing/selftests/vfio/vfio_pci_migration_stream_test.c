@@ -722,8 +722,11 @@ TEST_F_TIMEOUT(stream, single_bit_flips, 300)
 {
 	struct mig_stream *s = &self->stream;
 	struct flips flips = {};
-	unsigned int i, bit;
+	unsigned int i, bit, step;
 	u8 *want;
+
+	/* The stream does not know how the device was opened: once is enough. */
+	step = strcmp(variant->mode, "iommufd") ? 13 : 1;
 
 	precopy_fill(&self->a, 7, 2, 1, BY_PWRITE);
 	check_save(_metadata, &self->a, s);
@@ -737,7 +740,7 @@ TEST_F_TIMEOUT(stream, single_bit_flips, 300)
 	/* All of them, or the arrays are too short for this stream. */
 	ASSERT_GT(ARRAY_SIZE(flips.bytes.pos), flips.bytes.nr);
 
-	for (i = 0; i < flips.bytes.nr * 8 + flips.samples.nr; i++) {
+	for (i = 0; i < flips.bytes.nr * 8 + flips.samples.nr; i += step) {
 		size_t pos = i < flips.bytes.nr * 8 ? flips.bytes.pos[i / 8] :
 			     flips.samples.pos[i - flips.bytes.nr * 8];
 
