@@ -202,6 +202,13 @@ int precopy_startup_result(struct precopy_startup *startup)
 	return startup->error;
 }
 
+/* One look: a PREFACE that arrives later is not what the caller waits for */
+static bool precopy_startup_settled(struct precopy_startup *startup, int *ret)
+{
+	*ret = precopy_startup_result(startup);
+	return *ret != -EINPROGRESS;
+}
+
 /**
  * precopy_startup_wait - wait until it is no longer running
  * @startup: the startup
@@ -212,12 +219,12 @@ int precopy_startup_result(struct precopy_startup *startup)
  */
 int precopy_startup_wait(struct precopy_startup *startup)
 {
-	struct precopy_device *pcd = startup->session->pcd;
+	int ret;
 
-	if (wait_event_killable(pcd->wait, precopy_startup_result(startup) !=
-				-EINPROGRESS))
+	if (wait_event_killable(startup->session->pcd->wait,
+				precopy_startup_settled(startup, &ret)))
 		return -EINTR;
-	return precopy_startup_result(startup);
+	return ret;
 }
 
 /**
