@@ -278,7 +278,7 @@ make_kernel() {
 }
 
 # bed_need root|src|l1|debug|clang ...: make what is missing; sets ROOT, SRC,
-# and KERNEL to the last kernel named.
+# and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
 	need_root
@@ -298,7 +298,7 @@ bed_need() {
 			case $want in l1) guess=400 ;; debug) guess=700 ;; clang) guess=120 ;; esac
 			entry_make "kernel.$want" "$(kernel_key "$want")" 1500 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
-			KERNEL=$ENTRY/build ;;
+			KERNEL_DIR=$ENTRY/build ;;
 		*)
 			die "bed_need: unknown '$want'" ;;
 		esac
