@@ -112,11 +112,6 @@ class Evidence:
         """How long the VM ran nowhere."""
         return (self.resumed() - self.stopped()) / 1e6
 
-    def first_beat(self):
-        """When the guest was heard again after its longest silence."""
-        length, began = self.run.silence
-        return began + length if length else None
-
     # Bytes
 
     def wire_length(self, record):
@@ -170,7 +165,7 @@ class Evidence:
             (self.saved("END"), "source", "last byte sent", driver),
             (self.loaded("END"), "target", "last byte loaded", driver),
             (self.arc("target", "RUNNING"), "target", "RUNNING entered", driver),
-            (self.first_beat(), "target", "guest heard again", "its heartbeat"),
+            (self.run.heard, "target", "guest heard again", "its heartbeat"),
             (self.event("target", "RESUME"), "target", "VM is about to run", qmp),
             (self.event("source", "MIGRATION", status="completed"), "source",
              "migration completed", qmp),

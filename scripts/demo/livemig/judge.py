@@ -7,9 +7,15 @@ the Evidence and returns None, or a sentence that says what is wrong.
 """
 
 
+class Skip(Exception):
+    """Cannot be judged here; the text says why."""
+
+
 def kvm(ev):
     """the VM ran under KVM"""
-    if ev.run.setup.accel == "kvm" and not ev.run.kvm:
+    if ev.run.setup.accel != "kvm":
+        raise Skip("KVM does not work here")
+    if not ev.run.kvm:
         return "QEMU was told to use KVM and does not"
     return None
 
@@ -188,12 +194,15 @@ def properties(run):
 
 
 def verdicts(evidence):
-    """(name, what is wrong or None) for each property."""
+    """(name, what is wrong or None, why it was skipped or None) for each property."""
     found = []
     for prop in properties(evidence.run):
+        wrong = skipped = None
         try:
             wrong = prop(evidence)
+        except Skip as skip:
+            skipped = str(skip)
         except (TypeError, KeyError) as error:
             wrong = f"the evidence for it is missing ({error})"
-        found.append((prop.__doc__, wrong))
+        found.append((prop.__doc__, wrong, skipped))
     return found

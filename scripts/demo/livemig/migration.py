@@ -81,7 +81,8 @@ class Run:
     before: int = 0             # the guest's page writes before, during
     during: int = 0             # (until the VM stopped) and after the migration
     after: int = 0
-    silence: tuple = (0, 0)
+    heard: int = None           # the guest's first heartbeat on the target
+    silence: int = 0            # the longest time without a heartbeat, ns
     disturbed: dict = field(default_factory=dict)
     cancelled: dict = field(default_factory=dict)
     end_state: dict = field(default_factory=dict)
@@ -187,12 +188,22 @@ def connect(source, target, bandwidth=1 << 30):
     return uri
 
 
+def driver_said():
+    """The last that the driver told the kernel's log."""
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace",
+                         check=False).stdout
+    said = [line for line in log.split("\n") if "precopy-vfio-pci 0000" in line]
+    return said[-1] if said else "nothing"
+
+
 def must_not_fail(source, target):
     for machine in (source, target):
-        if machine.seen("MIGRATION", status="failed"):
-            why = source.cmd("query-migrate").get("error-desc", "QEMU gives no reason")
-            raise Failure(f"the migration failed on the {machine.name}: {why}; the "
-                          f"target's last words: {target.last_words()}")
+        if not machine.seen("MIGRATION", status="failed"):
+            continue
+        why = [f"QEMU ({m.name}) says: {m.cmd('query-migrate').get('error-desc', 'nothing')}"
+               for m in (source, target)]
+        raise Failure(f"the migration failed on the {machine.name}. {'. '.join(why)}. "
+                      f"The driver's last words: {driver_said()}")
 
 
 def wait_migrated(source, target, run):
@@ -238,7 +249,12 @@ def migrate(source, target, guest, run):
 def watch_after(source, target, guest, run):
     resumed = trace.qmp_time(target.seen("RESUME"), run.offset)
     time.sleep(run.setup.linger)
+    deadline = Deadline(30, "hearing from the guest on the target")
+    while not guest.iterations(resumed):
+        target.collect_events()
+        deadline.nap()
     target.collect_events()
+    run.heard = guest.first_beat(resumed)
     stopped = trace.qmp_time(source.seen("STOP"), run.offset)
     run.during = guest.iterations(run.started, stopped)
     run.after = guest.iterations(resumed)

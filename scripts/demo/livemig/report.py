@@ -34,7 +34,7 @@ def facts(evidence):
     yield "downtime QEMU reports", milliseconds(run.info["downtime"])
     yield "VM ran nowhere", milliseconds(evidence.pause_ms())
     yield "guest's own longest gap", milliseconds(int(result["longest_gap_us"]) / 1000)
-    yield "longest gap seen outside", milliseconds(run.silence[0] / 1e6)
+    yield "longest gap seen outside", milliseconds(run.silence / 1e6)
     yield "total time", milliseconds(run.info["total-time"])
     yield "device: initial bytes", mib(size["initial"])
     yield "device: dirty in pre-copy", mib(size["precopy"])

@@ -123,12 +123,15 @@ class Guest:
             seen = [i for t, i in self.beats if t >= since and (not until or t <= until)]
         return seen[-1] - seen[0] if len(seen) > 1 else 0
 
+    def first_beat(self, since):
+        with self.lock:
+            return next((t for t, _ in self.beats if t >= since), None)
+
     def longest_silence(self, since):
-        """The longest time between two beats (ns), and when it began."""
+        """The longest time between two beats (ns)."""
         with self.lock:
             times = [t for t, _ in self.beats]
-        gaps = [(b - a, a) for a, b in zip(times, times[1:]) if b >= since]
-        return max(gaps, default=(0, 0))
+        return max((b - a for a, b in zip(times, times[1:]) if b >= since), default=0)
 
 
 class VM:
