@@ -7,6 +7,9 @@ KDIR ?=
 DRIVER := drivers/vfio/pci/precopy
 SCRIPTS := scripts
 
+# "make KDIR=..." builds the module, "make" explains
+.DEFAULT_GOAL := $(if $(KDIR),modules,help)
+
 .PHONY: help
 help:
 	@echo 'Targets:'

@@ -124,37 +124,6 @@ unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
 
-static unsigned long take_word(unsigned long *word, unsigned long mask)
-{
-	return atomic_long_fetch_andnot(mask, (atomic_long_t *)word) & mask;
-}
-
-static unsigned long take_unit(struct precopy_dirty *d, unsigned long unit,
-			       const unsigned long *mask, unsigned long *out)
-{
-	unsigned long *map, taken = 0, left = 0;
-	unsigned int i;
-
-	if (WARN_ON_ONCE(unit >= d->nr_units)) {
-		bitmap_zero(out, PRECOPY_UNIT_PAGES);
-		return 0;
-	}
-
-	map = d->map + unit * UNIT_LONGS;
-	clear_bit(unit, d->summary);
-	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
-	smp_mb__after_atomic();
-	for (i = 0; i < UNIT_LONGS; i++) {
-		out[i] = take_word(&map[i], mask ? mask[i] : ~0UL);
-		taken += hweight_long(out[i]);
-		left |= READ_ONCE(map[i]);
-	}
-	if (left)
-		set_bit(unit, d->summary);
-	atomic_long_sub(taken, &d->count);
-	return taken;
-}
-
 /**
  * precopy_dirty_take - move the dirty pages of a unit out of the bitmap
  * @d: bitmap
@@ -171,29 +140,26 @@ static unsigned long take_unit(struct precopy_dirty *d, unsigned long unit,
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out)
 {
-	return take_unit(d, unit, NULL, out);
+	unsigned long *map, taken = 0;
+	unsigned int i;
+
+	if (WARN_ON_ONCE(unit >= d->nr_units)) {
+		bitmap_zero(out, PRECOPY_UNIT_PAGES);
+		return 0;
+	}
+
+	map = d->map + unit * UNIT_LONGS;
+	clear_bit(unit, d->summary);
+	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
+	smp_mb__after_atomic();
+	for (i = 0; i < UNIT_LONGS; i++) {
+		out[i] = xchg(&map[i], 0);
+		taken += hweight_long(out[i]);
+	}
+	atomic_long_sub(taken, &d->count);
+	return taken;
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_take);
-
-/**
- * precopy_dirty_take_masked - move some dirty pages of a unit out of the bitmap
- * @d: bitmap
- * @unit: unit number, below nr_units
- * @mask: bitmap of PRECOPY_UNIT_PAGES bits: the pages that may be taken; the
- *	others stay dirty
- * @out: as for precopy_dirty_take(); may be the same memory as @mask
- *
- * Context: as for precopy_dirty_take().
- * Return: the number of pages taken.
- */
-unsigned long precopy_dirty_take_masked(struct precopy_dirty *d,
-					unsigned long unit,
-					const unsigned long *mask,
-					unsigned long *out)
-{
-	return take_unit(d, unit, mask, out);
-}
-EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_take_masked);
 
 /**
  * precopy_dirty_count - how many pages are dirty?

@@ -55,10 +55,6 @@ unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 				      unsigned long from);
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out);
-unsigned long precopy_dirty_take_masked(struct precopy_dirty *d,
-					unsigned long unit,
-					const unsigned long *mask,
-					unsigned long *out);
 unsigned long precopy_dirty_count(const struct precopy_dirty *d);
 
 #endif /* PRECOPY_DIRTY_H */

@@ -43,7 +43,8 @@ static int precopy_load_error(struct precopy_loading *loading)
 	guard(spinlock)(&loading->session.pcd->state_lock);
 	if (loading->session.dead)
 		return -ENODEV;
-	return loading->error;
+	/* A failed startup fails the load, not only at the barrier */
+	return loading->error ?: loading->startup.error;
 }
 
 /* Give up: every later write fails alike, accesses fail until the reset */
@@ -52,14 +53,6 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 {
 	struct precopy_device *pcd = loading->session.pcd;
 
-	if (error == -ECANCELED)
-		return -ENODEV;
-	if (why) {
-		dev_err_ratelimited(precopy_dev(pcd),
-				    "migration stream refused: %s (%d)\n", why,
-				    error);
-		atomic64_inc(&pcd->stats.refused_streams);
-	}
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != loading->session.generation)
 			return -ENODEV;
@@ -68,6 +61,12 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 		precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
 	}
 	wake_up_all(&pcd->wait);
+	if (why) {
+		dev_err_ratelimited(precopy_dev(pcd),
+				    "migration stream refused: %s (%d)\n", why,
+				    error);
+		atomic64_inc(&pcd->stats.refused_streams);
+	}
 	return error;
 }
 
@@ -100,7 +99,8 @@ static int precopy_load_event(struct precopy_loading *loading,
 	switch (event) {
 	case PRECOPY_EV_PREFACE:
 		precopy_load_trace(loading, PRECOPY_REC_PREFACE, 0,
-				   dec->bytes_in_use);
+				   PRECOPY_REC_HDR_LEN +
+				   precopy_preface_len(dec->nr_units));
 		return precopy_load_preface(loading);
 	case PRECOPY_EV_DATA:
 		precopy_load_trace(loading, PRECOPY_REC_DATA, dec->offset,
@@ -115,8 +115,13 @@ static int precopy_load_event(struct precopy_loading *loading,
 	case PRECOPY_EV_INITIAL_END:
 		precopy_load_trace(loading, PRECOPY_REC_INITIAL_END, 0, 0);
 		return 0;
+	case PRECOPY_EV_STATE:
+		precopy_load_trace(loading, PRECOPY_REC_STATE, 0,
+				   PRECOPY_STATE_LEN);
+		return 0;
 	case PRECOPY_EV_END:
-		precopy_load_trace(loading, PRECOPY_REC_END, 0, 0);
+		precopy_load_trace(loading, PRECOPY_REC_END, 0,
+				   PRECOPY_END_LEN);
 		return 0;
 	default:
 		return 0;
@@ -242,7 +247,7 @@ static __poll_t precopy_load_poll(struct file *filp,
 	poll_wait(filp, &pcd->wait, table);
 	started = precopy_startup_result(&loading->startup) != -EINPROGRESS;
 	guard(spinlock)(&pcd->state_lock);
-	if (loading->session.dead || loading->error)
+	if (loading->session.dead || loading->error || loading->startup.error)
 		return EPOLLOUT | EPOLLWRNORM | EPOLLERR;
 	if (loading->at_barrier && !started)
 		return 0;
@@ -430,7 +435,7 @@ void precopy_load_kill(struct precopy_loading *loading)
  * precopy_load_release - drop the device's reference on a killed session
  * @loading: the session
  *
- * Context: may sleep; no lock of this driver held.
+ * Context: may sleep; no lock of this driver held but arc_mutex.
  */
 void precopy_load_release(struct precopy_loading *loading)
 {

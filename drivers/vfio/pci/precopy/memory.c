@@ -557,7 +557,7 @@ int precopy_memory_load(struct precopy_device *pcd, u64 generation,
  *
  * A hole is zero already and stays a hole.
  *
- * Return: 0, or -ECANCELED after a reset or a fatal signal.
+ * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal.
  */
 int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 			     u64 offset, u64 len)
@@ -567,7 +567,7 @@ int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 
 	for (; len; len -= PAGE_SIZE, offset += PAGE_SIZE) {
 		if (fatal_signal_pending(current))
-			return -ECANCELED;
+			return -EINTR;
 		ret = precopy_memory_poke(pcd, generation, offset, zeroes,
 					  PAGE_SIZE, false);
 		if (ret && ret != -ENOENT)

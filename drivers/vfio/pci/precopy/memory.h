@@ -30,7 +30,8 @@ enum precopy_gate {
  *	 memory holds it for read, from looking at @ram, @gate, @decode and
  *	 @tracker to the end of the store; whoever changes one of them holds
  *	 it for write. Taken inside mmap_lock (faults) and memory_lock (reset);
- *	 never held across a user copy, a wait or an allocation of pages.
+ *	 never held across a user copy, a wait or an allocation of the
+ *	 memory itself (of page tables it is).
  * @size: bytes, fixed while the device is open
  * @ram: where the contents are; NULL while nothing was touched
  * @memcg: the opener's, charged for all of it

@@ -100,6 +100,9 @@ struct precopy_device {
 	struct precopy_knobs		knobs;
 };
 
+/* The stream knows pages of 4 KiB, and so does all of this driver */
+static_assert(PAGE_SIZE == PRECOPY_STREAM_PAGE_SIZE);
+
 static inline struct precopy_device *to_precopy(struct vfio_device *vdev)
 {
 	return container_of(vdev, struct precopy_device, core.vdev);

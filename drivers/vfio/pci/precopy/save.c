@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -344,13 +345,17 @@ static long precopy_save_take(struct precopy_saving *saving)
  * Have pages of one unit at hand. The unit they are of is done when none of
  * them are left.
  *
- * Return: 1, 0 if the set is empty, -ENODEV if the session is over.
+ * Return: 1, 0 if the set is empty, -ENODEV if the session is over, -EINTR
+ * after a fatal signal.
  */
 static int precopy_save_more_pages(struct precopy_saving *saving)
 {
 	long ret;
 
 	while (bitmap_empty(saving->pages, PRECOPY_UNIT_PAGES)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
 		ret = precopy_save_take(saving);
 		if (ret <= 0)
 			return ret;
@@ -691,7 +696,7 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	in_use = precopy_ram_bytes(pcd->memory.ram);
 	precopy_tracker_arm(pcd, &saving->tracker);
 	precopy_ram_units(pcd->memory.ram, saving->in_use);
-	/* Memory being allocated just now may be counted before its unit */
+	/* Memory allocated at this moment may be seen before its unit is */
 	saving->bytes_in_use = min_t(u64, in_use,
 				     (u64)bitmap_weight(saving->in_use,
 							saving->nr_units) *
@@ -809,13 +814,16 @@ void precopy_save_kill(struct precopy_saving *saving)
 	lockdep_assert_held(&saving->session.pcd->state_lock);
 	saving->session.dead = true;
 	wake_up_all(&saving->wait);
+	/* Readers that wait for another reader */
+	wake_up_all(&saving->session.pcd->wait);
 }
 
 /**
  * precopy_save_release - drop the device's reference on a killed session
  * @saving: the session
  *
- * Context: may sleep; no lock of this driver held; nothing tracks into it.
+ * Context: may sleep; no lock of this driver held but arc_mutex; nothing tracks
+ * into it.
  */
 void precopy_save_release(struct precopy_saving *saving)
 {

@@ -50,7 +50,7 @@ static void precopy_session_release(struct kref *kref)
  * precopy_session_put - drop a reference
  * @session: the session
  *
- * Context: may sleep; no lock of this driver held.
+ * Context: may sleep; no lock of this driver held but arc_mutex.
  */
 void precopy_session_put(struct precopy_session *session)
 {

@@ -173,8 +173,9 @@ static unsigned long precopy_tracker_run(struct precopy_ram *ram,
  * notified. Between the two walks of precopy_tracker_protect() entries are
  * like that, and neither order of the walks closes the gap (the model in
  * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
- * and clean in one step under its page table lock. It flushes entry by entry,
- * which costs nothing as it hardly ever finds one to change.
+ * and clean in one step under its page table lock. It would flush entry by
+ * entry, but hardly ever finds one to change; what remains is a call of the
+ * MMU notifiers for each run of pages.
  *
  * Context: memory.sem held for read, so that the pages stay; may sleep. All
  * TLBs are flushed on return.

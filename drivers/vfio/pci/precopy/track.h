@@ -18,8 +18,10 @@ struct wait_queue_head;
  *	    released, at the latest when the device has stopped.
  * @wait: woken when there is a first dirty page
  *
- * A page is in one of them at most. Marking happens in read sections of
- * memory.sem, moving pages out of a set in write sections. The tracker is
+ * A page is in one of them, but may be both dirty and pinned if it was written
+ * just before it was set aside; it is then sent once more than needed. Marking
+ * happens in read sections of memory.sem, taking out of a set in write
+ * sections. The tracker is
  * part of a saving session; memory.tracker points to it while tracking.
  */
 struct precopy_tracker {

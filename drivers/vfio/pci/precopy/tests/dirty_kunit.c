@@ -160,56 +160,12 @@ static void dirty_full_unit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 1), 2);
 }
 
-static void dirty_take_masked(struct kunit *test)
-{
-	struct precopy_dirty *d = new_dirty(test, 2 * UNIT);
-	DECLARE_BITMAP(mask, UNIT) = {};
-	DECLARE_BITMAP(out, UNIT);
-
-	precopy_dirty_mark(d, UNIT + 3);
-	precopy_dirty_mark(d, UNIT + 300);
-	__set_bit(300, mask);
-	__set_bit(301, mask);
-
-	bitmap_fill(out, UNIT);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 1, mask, out), 1);
-	KUNIT_EXPECT_EQ(test, bitmap_weight(out, UNIT), 1);
-	KUNIT_EXPECT_TRUE(test, test_bit(300, out));
-	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, UNIT + 3));
-	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, UNIT + 300));
-	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, UNIT + 301));
-	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 1);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 1);
-
-	/* The mask may be the output, too. */
-	bitmap_fill(mask, UNIT);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 1, mask, mask), 1);
-	KUNIT_EXPECT_EQ(test, find_first_bit(mask, UNIT), 3);
-	KUNIT_EXPECT_EQ(test, bitmap_weight(mask, UNIT), 1);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 2);
-}
-
-/* An empty mask takes nothing and forgets nothing. */
-static void dirty_take_none(struct kunit *test)
-{
-	struct precopy_dirty *d = new_dirty(test, UNIT);
-	DECLARE_BITMAP(mask, UNIT) = {};
-	DECLARE_BITMAP(out, UNIT);
-
-	precopy_dirty_mark(d, UNIT - 1);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_take_masked(d, 0, mask, out), 0);
-	KUNIT_EXPECT_TRUE(test, bitmap_empty(out, UNIT));
-	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 1);
-	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 0);
-}
-
 #define RANDOM_PAGES	(5 * UNIT + 77)
 
 struct random_test {
 	struct precopy_dirty *d;
 	u32 seed;
 	DECLARE_BITMAP(model, RANDOM_PAGES);
-	DECLARE_BITMAP(mask, UNIT);
 	DECLARE_BITMAP(out, UNIT);
 };
 
@@ -227,16 +183,12 @@ static void random_take(struct kunit *test, struct random_test *r)
 {
 	unsigned long unit = test_random(&r->seed) % r->d->nr_units;
 	unsigned long i, nr, page, nr_taken = 0;
-	bool masked = test_random(&r->seed) & 1;
 
-	for (i = 0; i < UNIT; i++)
-		__assign_bit(i, r->mask, !masked || test_random(&r->seed) & 1);
-	nr = masked ? precopy_dirty_take_masked(r->d, unit, r->mask, r->out) :
-		      precopy_dirty_take(r->d, unit, r->out);
+	nr = precopy_dirty_take(r->d, unit, r->out);
 	for (i = 0; i < UNIT; i++) {
 		page = unit * UNIT + i;
 		KUNIT_ASSERT_EQ(test, test_bit(i, r->out),
-				page < RANDOM_PAGES && test_bit(i, r->mask) &&
+				page < RANDOM_PAGES &&
 				test_bit(page, r->model));
 		if (test_bit(i, r->out)) {
 			__clear_bit(page, r->model);
@@ -717,8 +669,6 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE(dirty_destroy),
 	KUNIT_CASE(dirty_mark_twice),
 	KUNIT_CASE(dirty_full_unit),
-	KUNIT_CASE(dirty_take_masked),
-	KUNIT_CASE(dirty_take_none),
 	KUNIT_CASE(dirty_random),
 	KUNIT_CASE(dirty_parallel_marks),
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
