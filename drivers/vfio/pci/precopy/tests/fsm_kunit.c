@@ -211,4 +211,5 @@ static struct kunit_suite fsm_suite = {
 	.name = "precopy_fsm",
 	.test_cases = fsm_cases,
 };
+
 kunit_test_suite(fsm_suite);
