@@ -14,11 +14,12 @@
  *   from us: "READY ..." once, "BEAT ..." many times a second, "BAD ..." for the
  *            first few differences, "RESULT ..." after a check, "FAIL why"
  */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/types.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,44 +47,44 @@
 
 /* A record fills its slot, so that a check can compare every byte. */
 struct record {
-	uint64_t magic;
-	uint32_t page;
-	uint32_t slot;
-	uint64_t iteration;
-	uint64_t body[SLOT_WORDS - 4];
-	uint64_t sum;
+	_Alignas(64) __u64 magic;
+	__u32 page;
+	__u32 slot;
+	__u64 iteration;
+	__u64 body[SLOT_WORDS - 4];
+	__u64 sum;
 };
 
-_Static_assert(sizeof(struct record) == SLOT, "a record is one slot");
+static_assert(sizeof(struct record) == SLOT, "a record is one slot");
 
-static volatile uint64_t *bar;
-static uint64_t bar_bytes;
-static uint64_t bar_address;		/* physical */
-static uint32_t *stamp;			/* last iteration written to each slot */
-static uint32_t *unit;			/* the 2 MiB units that are in use */
-static uint64_t nr_pages;		/* pages in use */
-static uint64_t hot_pages = 1024;	/* size of the moving working set */
-static uint64_t in_use = 40UL << 20;
-static uint64_t write_every_ns;		/* 0: as fast as it goes */
+static __u64 *bar;
+static __u64 bar_bytes;
+static __u64 bar_address;		/* physical */
+static __u32 *stamp;			/* last iteration written to each slot */
+static __u32 *unit;			/* the 2 MiB units that are in use */
+static __u64 nr_pages;		/* pages in use */
+static __u64 hot_pages = 1024;	/* size of the moving working set */
+static __u64 in_use = 40UL << 20;
+static __u64 write_every_ns;		/* 0: as fast as it goes */
 static int line = -1;
 
-static uint64_t iteration;		/* page writes since the start */
-static uint64_t marked;			/* page writes before the last mark */
-static uint64_t live_bad;		/* stores that did not find the old value */
-static uint64_t longest_gap;
-static uint64_t last_write;
-static uint64_t tsc_khz;
+static __u64 iteration;		/* page writes since the start */
+static __u64 marked;			/* page writes before the last mark */
+static __u64 live_bad;		/* stores that did not find the old value */
+static __u64 longest_gap;
+static __u64 last_write;
+static __u64 tsc_khz;
 
 /*
  * The processor's own counter, which goes on through a migration.  The kernel's
  * clock is an agreement with the hypervisor, which may move it meanwhile.
  */
-static uint64_t now_ns(void)
+static __u64 now_ns(void)
 {
-	return (unsigned __int128)__rdtsc() * 1000000 / tsc_khz;
+	return (__uint128_t)__rdtsc() * 1000000 / tsc_khz;
 }
 
-static uint64_t kernel_ns(void)
+static __u64 kernel_ns(void)
 {
 	struct timespec ts;
 
@@ -93,15 +94,15 @@ static uint64_t kernel_ns(void)
 
 static void calibrate(void)
 {
-	uint64_t tsc = __rdtsc(), start = kernel_ns(), now;
+	__u64 tsc = __rdtsc(), start = kernel_ns(), now;
 
 	do
 		now = kernel_ns();
 	while (now - start < CALIBRATE_NS);
-	tsc_khz = (unsigned __int128)(__rdtsc() - tsc) * 1000000 / (now - start);
+	tsc_khz = (__uint128_t)(__rdtsc() - tsc) * 1000000 / (now - start);
 }
 
-static uint64_t mix(uint64_t x)
+static __u64 mix(__u64 x)
 {
 	x ^= x >> 30;
 	x *= 0xbf58476d1ce4e5b9ULL;
@@ -110,9 +111,9 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-static uint64_t rnd(void)
+static __u64 rnd(void)
 {
-	static uint64_t state = 88172645463325252ULL;
+	static __u64 state = 88172645463325252ULL;
 
 	state ^= state << 13;
 	state ^= state >> 7;
@@ -125,16 +126,16 @@ static void say_text(const char *text, size_t len, int must)
 	while (len) {
 		ssize_t n = write(line, text, len);
 
-		if (n > 0) {
-			text += n;
-			len -= n;
-			/* Half a line would spoil the next one as well. */
-			must = 1;
-		} else if (!must) {
+		if (n <= 0 && !must)
 			return;
-		} else {
+		if (n <= 0) {
 			usleep(1000);
+			continue;
 		}
+		text += n;
+		len -= n;
+		/* Half a line would spoil the next one as well. */
+		must = 1;
 	}
 }
 
@@ -151,8 +152,7 @@ static void say(int must, const char *fmt, ...)
 	say_text(text, n, must);
 }
 
-__attribute__((noreturn))
-static void fail(const char *why)
+static _Noreturn void fail(const char *why)
 {
 	say(1, "FAIL %s (%s)\n", why, strerror(errno));
 	printf("guest: FAIL %s (%s)\n", why, strerror(errno));
@@ -162,7 +162,7 @@ static void fail(const char *why)
 
 /* The device */
 
-static uint64_t read_number(const char *dev, const char *name)
+static __u64 read_number(const char *dev, const char *name)
 {
 	char path[512], text[64] = "";
 	FILE *f;
@@ -177,7 +177,7 @@ static uint64_t read_number(const char *dev, const char *name)
 	return strtoull(text, NULL, 0);
 }
 
-static int is_ours(const char *dev, uint32_t vendor, uint32_t device)
+static int is_ours(const char *dev, __u32 vendor, __u32 device)
 {
 	return dev[0] != '.' && read_number(dev, "vendor") == vendor &&
 	       read_number(dev, "device") == device;
@@ -223,7 +223,7 @@ static void map_bar(const char *dev)
 	find_address(dev);
 }
 
-static void find_device(uint32_t vendor, uint32_t device)
+static void find_device(__u32 vendor, __u32 device)
 {
 	DIR *dir = opendir("/sys/bus/pci/devices");
 	struct dirent *d;
@@ -241,7 +241,7 @@ static void find_device(uint32_t vendor, uint32_t device)
 /* Spread the pages in use over the BAR, with holes between them. */
 static void choose_units(void)
 {
-	uint64_t total = bar_bytes / UNIT, want = in_use / UNIT, n = 0, i;
+	__u64 total = bar_bytes / UNIT, want = in_use / UNIT, n = 0, i;
 
 	if (!want || want >= total)
 		fail("in_use does not fit the BAR");
@@ -257,17 +257,17 @@ static void choose_units(void)
 		hot_pages = nr_pages;
 }
 
-static uint64_t bar_page(uint64_t index)
+static __u64 bar_page(__u64 index)
 {
 	return unit[index / UNIT_PAGES] * UNIT_PAGES + index % UNIT_PAGES;
 }
 
 /* Records */
 
-static void make_record(struct record *r, uint32_t page, uint32_t slot, uint64_t iter)
+static void make_record(struct record *r, __u32 page, __u32 slot, __u64 iter)
 {
-	uint64_t seed = mix((uint64_t)page << 35 ^ (uint64_t)slot << 32 ^ iter);
-	uint64_t sum = MAGIC ^ page ^ (uint64_t)slot << 32 ^ iter;
+	__u64 seed = mix((__u64)page << 35 ^ (__u64)slot << 32 ^ iter);
+	__u64 sum = MAGIC ^ page ^ (__u64)slot << 32 ^ iter;
 	size_t i;
 
 	r->magic = MAGIC;
@@ -282,28 +282,40 @@ static void make_record(struct record *r, uint32_t page, uint32_t slot, uint64_t
 	r->sum = sum;
 }
 
-static void store_plain(volatile uint64_t *to, const uint64_t *from)
+/* Each access to the device happens, and as one instruction. */
+static void poke(__u64 *to, __u64 value)
+{
+	*(volatile __u64 *)to = value;
+}
+
+static __u64 peek(const __u64 *from)
+{
+	return *(const volatile __u64 *)from;
+}
+
+static void store_plain(__u64 *to, const __u64 *from)
 {
 	size_t i;
 
 	for (i = 0; i < SLOT_WORDS; i++)
-		to[i] = from[i];
+		poke(to + i, from[i]);
 }
 
-static void store_wide(volatile uint64_t *to, const uint64_t *from)
+static void store_wide(__u64 *to, const __u64 *from)
 {
 	__m128i *dst = (__m128i *)to;
 	size_t i;
 
 	for (i = 0; i < SLOT_WORDS / 2; i++)
 		_mm_store_si128(dst + i, _mm_load_si128((const __m128i *)from + i));
+	__asm__ __volatile__("" : : : "memory");
 }
 
 /*
  * Locked exchanges hand back what was there, so this finds a lost store at once,
  * while everything runs.
  */
-static void store_locked(volatile uint64_t *to, const uint64_t *from, const uint64_t *old)
+static void store_locked(__u64 *to, const __u64 *from, const __u64 *old)
 {
 	size_t i;
 
@@ -312,29 +324,28 @@ static void store_locked(volatile uint64_t *to, const uint64_t *from, const uint
 			live_bad++;
 }
 
-static void write_slot(uint64_t index, uint32_t slot)
+static void write_slot(__u64 index, __u32 slot)
 {
-	uint64_t page = bar_page(index);
-	volatile uint64_t *to = bar + (page * PAGE + slot * SLOT) / 8;
-	uint32_t *last = &stamp[index * SLOTS + slot];
-	static struct record r __attribute__((aligned(64)));
-	static struct record old __attribute__((aligned(64)));
+	__u64 page = bar_page(index);
+	__u64 *to = bar + (page * PAGE + slot * SLOT) / 8;
+	__u32 *last = &stamp[index * SLOTS + slot];
+	static struct record r, old;
 
 	make_record(&r, page, slot, iteration);
 	if (iteration % 16 == 1 && *last) {
 		make_record(&old, page, slot, *last);
-		store_locked(to, (uint64_t *)&r, (uint64_t *)&old);
+		store_locked(to, (__u64 *)&r, (__u64 *)&old);
 	} else if (iteration % 16 == 2) {
-		store_wide(to, (uint64_t *)&r);
+		store_wide(to, (__u64 *)&r);
 	} else {
-		store_plain(to, (uint64_t *)&r);
+		store_plain(to, (__u64 *)&r);
 	}
 	*last = iteration;
 }
 
-static void write_page(uint64_t index, uint32_t first, uint32_t count)
+static void write_page(__u64 index, __u32 first, __u32 count)
 {
-	uint64_t now;
+	__u64 now;
 
 	iteration++;
 	while (count--)
@@ -348,7 +359,7 @@ static void write_page(uint64_t index, uint32_t first, uint32_t count)
 
 static void fill(void)
 {
-	uint64_t i;
+	__u64 i;
 
 	for (i = 0; i < nr_pages; i++)
 		write_page(i, 0, SLOTS);
@@ -360,7 +371,7 @@ static void fill(void)
  */
 static void write_random(void)
 {
-	uint64_t r = rnd(), index;
+	__u64 r = rnd(), index;
 
 	if (r % ANYWHERE)
 		index = (iteration / HOT_STEP + (r >> 8) % hot_pages) % nr_pages;
@@ -375,30 +386,30 @@ static void write_random(void)
 /* The check */
 
 struct counts {
-	uint64_t good, lost, corrupt, stray;
+	__u64 good, lost, corrupt, stray;
 };
 
-static void bad(struct counts *c, const char *what, uint64_t page, uint32_t slot,
-		uint64_t want, uint64_t got)
+static void bad(struct counts *c, const char *what, __u64 page, __u32 slot,
+		__u64 want, __u64 got)
 {
 	if (c->lost + c->corrupt + c->stray < BAD_SHOWN)
 		say(1, "BAD %s page=%llu slot=%u wanted=%llu found=%llu\n", what,
-		    (unsigned long long)page, slot, (unsigned long long)want,
-		    (unsigned long long)got);
+		    page, slot, want,
+		    got);
 }
 
-static void load_slot(struct record *r, uint64_t page, uint32_t slot)
+static void load_slot(struct record *r, __u64 page, __u32 slot)
 {
-	volatile uint64_t *from = bar + (page * PAGE + slot * SLOT) / 8;
-	uint64_t *to = (uint64_t *)r;
+	__u64 *from = bar + (page * PAGE + slot * SLOT) / 8;
+	__u64 *to = (__u64 *)r;
 	size_t i;
 
 	for (i = 0; i < SLOT_WORDS; i++)
-		to[i] = from[i];
+		to[i] = peek(from + i);
 }
 
 /* Is this a record that once was right, only older than it should be? */
-static int is_older(const struct record *r, uint64_t page, uint32_t slot)
+static int is_older(const struct record *r, __u64 page, __u32 slot)
 {
 	struct record then;
 
@@ -406,7 +417,7 @@ static int is_older(const struct record *r, uint64_t page, uint32_t slot)
 	return !memcmp(&then, r, sizeof(then));
 }
 
-static int check_slot(struct counts *c, uint64_t page, uint32_t slot, uint64_t iter)
+static int check_slot(struct counts *c, __u64 page, __u32 slot, __u64 iter)
 {
 	struct record want, found;
 
@@ -426,8 +437,8 @@ static int check_slot(struct counts *c, uint64_t page, uint32_t slot, uint64_t i
 
 static void check_used(struct counts *c)
 {
-	uint64_t i;
-	uint32_t s;
+	__u64 i;
+	__u32 s;
 
 	for (i = 0; i < nr_pages; i++) {
 		int good = 1;
@@ -438,9 +449,9 @@ static void check_used(struct counts *c)
 	}
 }
 
-static int is_used(uint64_t page)
+static int is_used(__u64 page)
 {
-	uint64_t i;
+	__u64 i;
 
 	for (i = 0; i < nr_pages / UNIT_PAGES; i++)
 		if (unit[i] == page / UNIT_PAGES)
@@ -451,16 +462,16 @@ static int is_used(uint64_t page)
 /* What was never written must still read as zero. */
 static void check_unused(struct counts *c)
 {
-	uint64_t page, word;
+	__u64 page, word;
 
 	for (page = 0; page < bar_bytes / PAGE; page++) {
-		volatile uint64_t *from = bar + page * PAGE / 8;
-		uint64_t any = 0;
+		__u64 *from = bar + page * PAGE / 8;
+		__u64 any = 0;
 
 		if (is_used(page))
 			continue;
 		for (word = 0; word < PAGE / 8; word++)
-			any |= from[word];
+			any |= peek(from + word);
 		if (any) {
 			bad(c, "stray", page, 0, 0, any);
 			c->stray++;
@@ -473,17 +484,14 @@ static void check_unused(struct counts *c)
 static void check(void)
 {
 	struct counts c = { 0 };
-	uint64_t gap = longest_gap, start = now_ns();
+	__u64 gap = longest_gap, start = now_ns();
 
 	check_used(&c);
 	check_unused(&c);
-	say(1, "RESULT pages=%llu good=%llu lost=%llu corrupt=%llu stray=%llu live_bad=%llu iterations=%llu since_mark=%llu longest_gap_us=%llu check_ms=%llu\n",
-	    (unsigned long long)(bar_bytes / PAGE), (unsigned long long)c.good,
-	    (unsigned long long)c.lost, (unsigned long long)c.corrupt,
-	    (unsigned long long)c.stray, (unsigned long long)live_bad,
-	    (unsigned long long)iteration, (unsigned long long)(iteration - marked),
-	    (unsigned long long)(gap / 1000),
-	    (unsigned long long)((now_ns() - start) / 1000000));
+	say(1, "RESULT pages=%llu good=%llu lost=%llu corrupt=%llu stray=%llu live_bad=%llu ",
+	    bar_bytes / PAGE, c.good, c.lost, c.corrupt, c.stray, live_bad);
+	say(1, "iterations=%llu since_mark=%llu longest_gap_us=%llu check_ms=%llu\n",
+	    iteration, iteration - marked, gap / 1000, (now_ns() - start) / 1000000);
 	last_write = 0;
 }
 
@@ -494,7 +502,7 @@ static void mark(void)
 	marked = iteration;
 	longest_gap = 0;
 	last_write = 0;
-	say(1, "MARKED iterations=%llu\n", (unsigned long long)iteration);
+	say(1, "MARKED iterations=%llu\n", iteration);
 }
 
 static void listen_line(void)
@@ -532,21 +540,21 @@ static void open_line(void)
 		fail("cannot set up the second serial port");
 }
 
-static void beat(uint64_t now)
+static void beat(__u64 now)
 {
-	static uint64_t last;
+	static __u64 last;
 
 	/* A counter that was set back must not silence us. */
 	if (now >= last && now - last < BEAT_NS)
 		return;
 	last = now;
-	say(0, "BEAT %llu\n", (unsigned long long)iteration);
+	say(0, "BEAT %llu\n", iteration);
 	listen_line();
 }
 
 static void pace(void)
 {
-	uint64_t until = last_write + write_every_ns;
+	__u64 until = last_write + write_every_ns;
 
 	if (!write_every_ns)
 		return;
@@ -562,18 +570,18 @@ static const char *sample(void)
 {
 	static char text[160];
 	size_t len = 0;
-	uint64_t i;
+	__u64 i;
 
 	for (i = 0; i < nr_pages && i / UNIT_PAGES < SAMPLES; i += UNIT_PAGES)
-		len += sprintf(text + len, "%llu,", (unsigned long long)bar_page(i));
+		len += sprintf(text + len, "%llu,", bar_page(i));
 	for (i = 0; is_used(i); i += UNIT_PAGES)
 		;
-	sprintf(text + len, "%llu", (unsigned long long)i);
+	sprintf(text + len, "%llu", i);
 	return text;
 }
 
 /* name=value words after "--" on the kernel's command line */
-static uint64_t argument(int argc, char **argv, const char *name, uint64_t otherwise)
+static __u64 argument(int argc, char **argv, const char *name, __u64 otherwise)
 {
 	size_t len = strlen(name);
 	int i;
@@ -586,7 +594,7 @@ static uint64_t argument(int argc, char **argv, const char *name, uint64_t other
 
 int main(int argc, char **argv)
 {
-	uint64_t start;
+	__u64 start;
 
 	mkdir("/dev", 0755);
 	mkdir("/sys", 0755);
@@ -605,9 +613,8 @@ int main(int argc, char **argv)
 	start = now_ns();
 	fill();
 	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu sample=%s\n",
-	    (unsigned long long)bar_address,
-	    (unsigned long long)(bar_bytes / PAGE), (unsigned long long)nr_pages,
-	    (unsigned long long)((now_ns() - start) / 1000000), sample());
+	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
+	    sample());
 	mark();
 
 	for (;;) {
