@@ -64,7 +64,9 @@ FIXTURE_VARIANT_ADD(race, _mode) {		\
 	.mode = #_mode,				\
 }
 
-FIXTURE_VARIANT_ADD_PRECOPY_MODES();
+/* The two ways in to a device that differ in code. */
+FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v2_iommu);
+FIXTURE_VARIANT_ADD_IOMMU_MODE(iommufd);
 
 #undef FIXTURE_VARIANT_ADD_IOMMU_MODE
 
@@ -693,7 +695,7 @@ static int driver_write(const char *file, const char *bdf)
 
 #define UNBIND	"drivers/" PRECOPY_DRIVER "/unbind"
 
-/* The fd of a session of every kind, kept after its device is gone: R30, P3. */
+/* The fd of a session of every kind, kept after its device is gone: R30. */
 TEST_F(race, fd_outlives_driver)
 {
 	static const u8 states[] = { PRE_COPY, STOP_COPY, RESUMING };

@@ -61,7 +61,9 @@ FIXTURE_VARIANT_ADD(stream, _mode) {		\
 	.mode = #_mode,				\
 }
 
-FIXTURE_VARIANT_ADD_PRECOPY_MODES();
+/* The two ways in to a device that differ in code. */
+FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v2_iommu);
+FIXTURE_VARIANT_ADD_IOMMU_MODE(iommufd);
 
 #undef FIXTURE_VARIANT_ADD_IOMMU_MODE
 
@@ -87,17 +89,18 @@ do {								\
 		SKIP(return, "needs two devices");		\
 } while (0)
 
+typedef FIXTURE_DATA(stream) stream_t;
+
 /* Both devices anew, with another size of memory. */
-#define REOPEN(_size)						\
-do {								\
-	precopy_close(&self->a);				\
-	precopy_open(&self->a, bdfs[0], variant->mode, _size);	\
-	if (self->two) {					\
-		precopy_close(&self->b);			\
-		precopy_open(&self->b, bdfs[1], variant->mode,	\
-			     _size);				\
-	}							\
-} while (0)
+static void reopen(stream_t *self, const char *mode, size_t size)
+{
+	precopy_close(&self->a);
+	precopy_open(&self->a, bdfs[0], mode, size);
+	if (!self->two)
+		return;
+	precopy_close(&self->b);
+	precopy_open(&self->b, bdfs[1], mode, size);
+}
 
 /* Pages here and there, whole and in part, by both ways of writing. */
 static void fill_some(struct precopy_dev *pd, u64 seed)
@@ -186,7 +189,7 @@ TEST_F(stream, copy_of_nothing)
 
 TEST_F_TIMEOUT(stream, copy_full, 120)
 {
-	REOPEN(SZ_8M);
+	reopen(self, variant->mode, SZ_8M);
 	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
 	check_save(_metadata, &self->a, &self->stream);
 	EXPECT_LT(SZ_8M, self->stream.len);
@@ -225,7 +228,7 @@ TEST_F_TIMEOUT(stream, copy_while_written, 120)
 	int fd;
 
 	NEED_TWO();
-	REOPEN(SZ_4M);
+	reopen(self, variant->mode, SZ_4M);
 	precopy_fill(&self->a, 0, 300, 1, BY_MMAP);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &fd));
 
@@ -790,7 +793,7 @@ TEST_F(stream, other_memory_size)
 
 	fill_some(&self->a, 1);
 	check_save(_metadata, &self->a, &self->stream);
-	REOPEN(SZ_2M);
+	reopen(self, variant->mode, SZ_2M);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, RESUMING, &fd));
 	EXPECT_EQ(-EINVAL, mig_write_all(fd, self->stream.data, self->stream.len,
 					 SZ_64K, NULL));

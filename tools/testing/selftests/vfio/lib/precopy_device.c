@@ -18,6 +18,7 @@
 
 #define MAX_DEVICES	4
 #define REPORT_PAGES	4
+#define CLOSING_MS	5000
 
 static struct {
 	pid_t pid;
@@ -151,15 +152,29 @@ int precopy_knob(const char *bdf, const char *knob, unsigned int value)
 	return file_write(path, buf);
 }
 
+static void set_memory_size(const char *bdf, size_t size)
+{
+	u64 deadline = precopy_now_ms() + CLOSING_MS;
+	char buf[32];
+	int ret;
+
+	snprintf_assert(buf, sizeof(buf), "%zu", size);
+	/* A test that was killed for its time may be closing the device still. */
+	do {
+		ret = precopy_sysfs_write(bdf, "memory_size", buf);
+		if (ret == -EBUSY)
+			usleep(20 * 1000);
+	} while (ret == -EBUSY && precopy_now_ms() < deadline);
+	VFIO_ASSERT_EQ(ret, 0, "cannot set the memory size of %s to %s\n", bdf,
+		       buf);
+}
+
 void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size)
 {
 	struct vfio_pci_bar *bar;
-	char buf[32];
 
-	snprintf_assert(buf, sizeof(buf), "%zu", memory_size);
-	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "memory_size", buf), 0,
-		       "cannot set the memory size of %s to %s\n", bdf, buf);
+	set_memory_size(bdf, memory_size);
 
 	/* A test that failed may have left it set. */
 	precopy_knob(bdf, "startup_delay_ms", 0);

@@ -18,11 +18,6 @@
 #define PRECOPY_BAR		2
 #define PRECOPY_PAGE		4096UL
 
-/* The two ways in to a device that differ in code: group/container and cdev. */
-#define FIXTURE_VARIANT_ADD_PRECOPY_MODES()		\
-FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v2_iommu);	\
-FIXTURE_VARIANT_ADD_IOMMU_MODE(iommufd)
-
 struct precopy_dev {
 	const char *bdf;
 	struct iommu *iommu;
