@@ -476,6 +476,42 @@ TEST_F(device, feature_envelope)
 	EXPECT_EQ(-ENOTTY, raw_feature(self->fd, 64, MIG_GET | 0x7f00));
 }
 
+/* The last @len bytes of a page, with nothing mapped behind it. */
+static void *end_of_page(size_t len)
+{
+	u8 *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	VFIO_ASSERT_NE((void *)p, MAP_FAILED);
+	VFIO_ASSERT_EQ(munmap(p + 4096, 4096), 0);
+
+	return p + 4096 - len;
+}
+
+/* R6: the header can be read, the payload is not there. */
+TEST_F(device, feature_payload_fault)
+{
+	static const u32 calls[] = {
+		MIG_GET,
+		VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+		VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+		VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+		VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+		VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+	};
+	struct vfio_device_feature *feature;
+	unsigned int i;
+
+	feature = end_of_page(sizeof(*feature));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		feature->argsz = sizeof(*feature) + 64;
+		feature->flags = calls[i];
+		EXPECT_EQ(-1, ioctl(self->fd, VFIO_DEVICE_FEATURE, feature));
+		EXPECT_EQ(EFAULT, errno) TH_LOG("flags %#x", calls[i]);
+	}
+	EXPECT_EQ(VFIO_DEVICE_STATE_RUNNING, mig_get_state(self->dev));
+}
+
 static const struct {
 	u16 feature;
 	bool get;
@@ -780,11 +816,22 @@ TEST_F_TIMEOUT(device, fsm_steps_traced, 120)
 /* R10: nothing of one user's migration is left for the next. */
 TEST_F(device, state_after_close)
 {
+	char path[PATH_MAX], word[32] = "";
+	FILE *f;
 	int fd;
 
 	ASSERT_EQ(0, mig_set_state(self->dev, PC, &fd));
 	precopy_close(&self->pd);
 	close(fd);
+	/* The core asks for the state of a closed device as well. */
+	snprintf_assert(path, sizeof(path),
+			"/sys/kernel/debug/vfio/%s/migration/state", device_bdf);
+	f = fopen(path, "r");
+	if (f) {
+		EXPECT_EQ(1, fscanf(f, "%31s", word));
+		EXPECT_STREQ("RUNNING", word);
+		fclose(f);
+	}
 	precopy_open(&self->pd, device_bdf, variant->mode, MEMORY_SIZE);
 	self->dev = self->pd.dev;
 	EXPECT_TRUE(same_state(self->dev, RUN));
@@ -1008,6 +1055,36 @@ TEST_F(device, reset_in_every_state)
 	}
 }
 
+/* R53: a reset that comes from somebody else, where the carrier can do one. */
+TEST_F(device, reset_through_sysfs)
+{
+	static const u8 from[] = { RUN, STOP, SC, RES, PC, PCP };
+	char path[PATH_MAX], byte = 0;
+	unsigned int i;
+	int fd;
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/reset",
+			device_bdf);
+	if (access(path, W_OK))
+		SKIP(return, "the carrier has no reset of its own");
+	ASSERT_EQ(0, mig_save(self->dev, &self->stream));
+	for (i = 0; i < ARRAY_SIZE(from); i++) {
+		precopy_reset(&self->pd);
+		precopy_fill(&self->pd, 0, 3, 4, BY_MMAP);
+		go_to(self->dev, from[i], &self->stream, &fd);
+		ASSERT_EQ(0, write_file(path, "1"));
+		memset(self->pd.shadow, 0, MEMORY_SIZE);
+		EXPECT_TRUE(same_state(self->dev, RUN));
+		EXPECT_EQ(0, precopy_differ(&self->pd, self->pd.shadow));
+		if (fd < 0)
+			continue;
+		EXPECT_EQ(-1, from[i] == RES ? write(fd, &byte, 1) :
+					       read(fd, &byte, 1));
+		EXPECT_EQ(ENODEV, errno);
+		close(fd);
+	}
+}
+
 /* ------------------------------------------------------------------------ */
 /* R27 to R37: data fds                                                     */
 
@@ -1173,30 +1250,57 @@ TEST_F(device, fd_fault_keeps_stream)
 	ASSERT_EQ(0, mig_save(self->dev, &whole));
 	ASSERT_EQ(0, mig_set_state(self->dev, STOP, NULL));
 
-	/* The second page of the buffer is not there. */
-	buf = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, buf);
-	ASSERT_EQ(0, munmap(buf + 4096, 4096));
-
+	/* What is behind the first 1000 bytes of the buffer is not there. */
+	buf = end_of_page(1000);
 	ASSERT_EQ(0, mig_set_state(self->dev, SC, &fd));
 	while (self->stream.len < whole.len) {
-		ssize_t ret = read(fd, buf + 4096 - 1000, 3000);
+		ssize_t ret = read(fd, buf, 3000);
 
 		ASSERT_LT(0, ret) TH_LOG("at byte %zu", self->stream.len);
 		ASSERT_GE(1000, ret);
-		mig_stream_append(&self->stream, buf + 4096 - 1000, ret);
+		mig_stream_append(&self->stream, buf, ret);
 		if (self->stream.len == whole.len)
 			break;
-		ASSERT_EQ(-1, read(fd, buf + 4096, 10));
+		ASSERT_EQ(-1, read(fd, buf + 1000, 10));
 		ASSERT_EQ(EFAULT, errno);
 	}
 	EXPECT_EQ(0, mig_stream_drain(&self->stream, fd, 100));
 	EXPECT_EQ(whole.len, self->stream.len);
 	EXPECT_EQ(0, memcmp(whole.data, self->stream.data, whole.len));
 	close(fd);
-	munmap(buf, 4096);
 	mig_stream_free(&whole);
+}
+
+/* The same for what is written: nothing is lost, nothing comes twice. */
+TEST_F(device, fd_fault_keeps_load)
+{
+	size_t len, more, done = 0;
+	ssize_t ret;
+	u8 *buf;
+	int fd;
+
+	precopy_fill(&self->pd, 0, 32, 9, BY_PWRITE);
+	ASSERT_EQ(0, mig_save(self->dev, &self->stream));
+	ASSERT_EQ(0, mig_set_state(self->dev, STOP, NULL));
+
+	buf = end_of_page(1000);
+	ASSERT_EQ(0, mig_set_state(self->dev, RES, &fd));
+	while (done < self->stream.len) {
+		len = self->stream.len - done;
+		more = len > 1000 ? 2000 : 0;
+		len = len > 1000 ? 1000 : len;
+		memcpy(buf + 1000 - len, self->stream.data + done, len);
+		ret = write(fd, buf + 1000 - len, len + more);
+		ASSERT_EQ(len, ret) TH_LOG("at byte %zu", done);
+		done += ret;
+		if (done == self->stream.len)
+			break;
+		ASSERT_EQ(-1, write(fd, buf + 1000, 10));
+		ASSERT_EQ(EFAULT, errno);
+	}
+	EXPECT_EQ(0, mig_set_state(self->dev, STOP, NULL));
+	EXPECT_EQ(0, precopy_differ(&self->pd, self->pd.shadow));
+	close(fd);
 }
 
 /* ------------------------------------------------------------------------ */
