@@ -79,15 +79,17 @@ step_begin() {		# TITLE TIME-KEY GUESSED-SECONDS
 	say "[$STEP/$STEPS] $1 ($usual)"
 }
 
-# Tells a person that a long stage is alive. Runs until killed.
-ticker() {
-	local t0=$SECONDS every=60
-	[ -t 2 ] && every=1
-	while sleep $every; do
+# Tells a person that a long stage is alive, and ends it when this script was
+# killed. Runs until killed itself.
+ticker() {	# PROCESS
+	local t0=$SECONDS next=60
+	while sleep 1; do
+		kill -0 $$ 2>/dev/null || { kill -KILL "$1"; exit; }
 		if [ -t 2 ]; then
 			printf '\r      %s ' "$(minutes $((SECONDS - t0)))" >&2
-		else
+		elif ((SECONDS - t0 >= next)); then
 			say "      ... $(minutes $((SECONDS - t0)))"
+			next=$((next + 60))
 		fi
 	done
 }
@@ -165,9 +167,10 @@ entry_make() {
 	entry_remove "$tmp"
 	mkdir "$tmp"
 	t0=$SECONDS
-	ticker & tick=$!
 	# In the background, so that a signal to this shell is acted upon at once.
-	( set -e; "$make" "$tmp" ) >"$log" 2>&1 </dev/null & MAKER=$!
+	# Neither process may keep the lock when this one dies.
+	( exec {lock}>&-; set -e; "$make" "$tmp" ) >"$log" 2>&1 </dev/null & MAKER=$!
+	( exec {lock}>&-; ticker $MAKER ) & tick=$!
 	wait $MAKER || rc=$?
 	MAKER=
 	kill $tick; wait $tick 2>/dev/null || true
@@ -259,7 +262,10 @@ kernel_key() {	# FLAVOUR
 	  for f in $(kernel_fragments "$1"); do grep ^CONFIG "$BED/$f"; done; } | hash_of
 }
 
-make_root()   { "$BED/make-root" "$1" "$SUITE" "$BED/packages"; }
+make_root() {
+	setpriv --pdeathsig KILL unshare -m -p -f --kill-child --mount-proc \
+		"$BED/make-root" "$1" "$SUITE" "$BED/packages"
+}
 
 make_src() {
 	local tar
