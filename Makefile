@@ -10,6 +10,8 @@ SCRIPTS := scripts
 # "make KDIR=..." builds the module, "make" explains
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
+.DEFAULT_GOAL := $(if $(KDIR),modules,help)
+
 .PHONY: help
 help:
 	@echo 'Targets:'
@@ -24,7 +26,7 @@ help:
 	@echo '  cache-clean   remove the whole cache of the test bed'
 	@echo ''
 	@echo 'Example, a module for the running kernel:'
-	@echo '  make modules KDIR=/lib/modules/$$(uname -r)/build'
+	@echo '  make KDIR=/lib/modules/$$(uname -r)/build'
 	@echo ''
 	@echo 'Apart from KDIR=..., everything needs root, a network for the first time,'
 	@echo 'and about 8 GiB in $$PRECOPY_CACHE (default ~/.cache/precopy-vfio-pci).'

@@ -262,6 +262,20 @@ kernel_key() {	# FLAVOUR
 	  for f in $(kernel_fragments "$1"); do grep ^CONFIG "$BED/$f"; done; } | hash_of
 }
 
+# The one thing that the host must have.
+need_mmdebstrap() {
+	local log=$CACHE/logs/host-packages.log
+	command -v mmdebstrap >/dev/null && return
+	command -v apt-get >/dev/null ||
+		die "mmdebstrap is missing, and this host has no apt-get to install it with: install mmdebstrap and Debian's archive keyring"
+	say "      installing mmdebstrap on this host, with apt-get"
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+		mmdebstrap debian-archive-keyring; } >"$log" 2>&1 </dev/null; then
+		tail -n 10 "$log" >&2
+		die "mmdebstrap cannot be installed: is the network up? (whole log: $log)"
+	fi
+}
+
 make_root() {
 	setpriv --pdeathsig KILL unshare -m -p -f --kill-child --mount-proc \
 		"$BED/make-root" "$1" "$SUITE" "$BED/packages"
@@ -294,6 +308,7 @@ bed_need() {
 	for want in "$@"; do
 		case $want in
 		root)
+			[ -f "$CACHE/root-$(root_key)/complete" ] || need_mmdebstrap
 			entry_make root "$(root_key)" 3500 90 "making the Debian $SUITE root (toolchain, QEMU, kernel source)" make_root
 			ROOT=$ENTRY/tree ;;
 		src)
