@@ -86,11 +86,15 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 			   min_t(u64, div64_u64(ns, mib), U32_MAX));
 }
 
-/* Let accesses and the barrier go, or fail, unless there was a reset */
+/*
+ * Let accesses and the barrier go, or fail, unless there was a reset. A load
+ * that fails gives back the memory at once: it may be all that there is.
+ */
 static void precopy_startup_finish(struct precopy_startup *startup, int ret)
 {
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
+	struct precopy_ram *ram = NULL;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != session->generation)
@@ -100,18 +104,20 @@ static void precopy_startup_finish(struct precopy_startup *startup, int ret)
 			startup->phase = ret ? PRECOPY_STARTUP_FAILED :
 					       PRECOPY_STARTUP_READY;
 		}
-		/* A failed load has shut the gate for good */
-		if (ret)
+		if (ret) {
+			ram = precopy_memory_detach(pcd);
 			precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
-		else if (pcd->memory.gate == PRECOPY_GATE_WAIT)
-			precopy_memory_set_gate(pcd, PRECOPY_GATE_OPEN);
-		trace_precopy_startup(precopy_dev(pcd), startup->phase);
-		if (ret)
 			dev_err_ratelimited(precopy_dev(pcd),
 					    "startup failed: %pe\n",
 					    ERR_PTR(ret));
+		} else if (pcd->memory.gate == PRECOPY_GATE_WAIT) {
+			/* A load that failed has shut it for good */
+			precopy_memory_set_gate(pcd, PRECOPY_GATE_OPEN);
+		}
+		trace_precopy_startup(precopy_dev(pcd), startup->phase);
 	}
 	wake_up_all(&pcd->wait);
+	precopy_ram_put(ram);
 }
 
 static void precopy_startup_work(struct work_struct *work)

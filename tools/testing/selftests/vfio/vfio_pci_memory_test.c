@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who pays for the device's memory: the memory cgroup of whoever opened it,
+ * for what was touched and no more, until it is reset. And what happens when
+ * that cgroup has no more: an error for the one who asked, nobody killed, and
+ * a device that works again after a reset.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <linux/sizes.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+#include <libvfio/precopy_device.h>
+#include <libvfio/precopy_stream.h>
+
+#include <kselftest_harness.h>
+
+#define CGROUP_ROOT	"/sys/fs/cgroup"
+
+#define SIZE		SZ_64M
+#define UNIT_PAGES	(WIRE_UNIT / PRECOPY_PAGE)
+#define UNITS		8
+#define USED		(UNITS * WIRE_UNIT)
+/* Charges are made in advance by each processor, and page tables cost, too */
+#define SLACK		SZ_1M
+#define SETTLE_MS	10000
+
+static char **bdfs;
+static int nr_bdfs;
+
+static int cg_write(const char *dir, const char *file, const char *value)
+{
+	char path[256];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, value, strlen(value)) < 0 ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+/* Kernel memory, which is what the device's is */
+static u64 cg_kernel_bytes(const char *dir)
+{
+	char path[256], line[128];
+	unsigned long long bytes;
+	u64 found = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/memory.stat", dir);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "kernel %llu", &bytes) == 1)
+			found = bytes;
+	fclose(f);
+	return found;
+}
+
+FIXTURE(memory) {
+	struct precopy_dev a;
+	char cgroup[128];
+};
+
+/*
+ * The device is opened from inside the cgroup. After that this process leaves,
+ * so that the device's memory is all there is in it, charged to who opened it
+ * and not to who touches it, and running out has no process to kill.
+ */
+FIXTURE_SETUP(memory)
+{
+	if (cg_write(CGROUP_ROOT, "cgroup.subtree_control", "+memory"))
+		SKIP(return, "no memory controller in " CGROUP_ROOT);
+	snprintf(self->cgroup, sizeof(self->cgroup),
+		 CGROUP_ROOT "/precopy-test-%d", getpid());
+	ASSERT_EQ(0, mkdir(self->cgroup, 0755));
+	ASSERT_EQ(0, cg_write(self->cgroup, "cgroup.procs", "0"));
+	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	ASSERT_EQ(0, cg_write(CGROUP_ROOT, "cgroup.procs", "0"));
+}
+
+FIXTURE_TEARDOWN(memory)
+{
+	precopy_close(&self->a);
+	EXPECT_EQ(0, rmdir(self->cgroup));
+}
+
+/* One page in each of the units, so that whole units are allocated */
+static void touch_units(struct precopy_dev *pd, enum precopy_how how)
+{
+	u64 unit;
+
+	for (unit = 0; unit < UNITS; unit++)
+		precopy_fill(pd, unit * UNIT_PAGES + 7, 1, unit + 1, how);
+}
+
+/* Memory is given back in the background: wait until at most @bytes are left */
+static bool settles_at(const char *cgroup, u64 bytes)
+{
+	u64 end = precopy_now_ms() + SETTLE_MS;
+
+	while (cg_kernel_bytes(cgroup) > bytes) {
+		if (precopy_now_ms() > end)
+			return false;
+		usleep(20000);
+	}
+	return true;
+}
+
+static void charged_until_reset(struct __test_metadata *_metadata,
+				FIXTURE_DATA(memory) *self, u64 before)
+{
+	u64 after = cg_kernel_bytes(self->cgroup);
+
+	EXPECT_GE(after, before + USED - SLACK);
+	EXPECT_LE(after, before + USED + SLACK);
+	precopy_reset(&self->a);
+	EXPECT_TRUE(settles_at(self->cgroup, before + SLACK));
+}
+
+TEST_F(memory, stores_are_charged)
+{
+	u64 before = cg_kernel_bytes(self->cgroup);
+
+	touch_units(&self->a, BY_MMAP);
+	charged_until_reset(_metadata, self, before);
+}
+
+TEST_F(memory, writes_are_charged)
+{
+	u64 before = cg_kernel_bytes(self->cgroup);
+
+	touch_units(&self->a, BY_PWRITE);
+	charged_until_reset(_metadata, self, before);
+}
+
+TEST_F(memory, holes_are_free)
+{
+	u64 before = cg_kernel_bytes(self->cgroup);
+	u8 *buf = malloc_assert(SZ_1M);
+	u64 offset;
+
+	for (offset = 0; offset < SIZE; offset += SZ_1M) {
+		memset(buf, 0x5a, SZ_1M);
+		ASSERT_EQ(SZ_1M, pread(self->a.fd, buf, SZ_1M,
+				       self->a.bar_offset + offset));
+		ASSERT_EQ(0, buf[0]);
+		ASSERT_EQ(0, memcmp(buf, buf + 1, SZ_1M - 1));
+	}
+	free(buf);
+	EXPECT_LE(cg_kernel_bytes(self->cgroup), before + SLACK);
+}
+
+static void limit_to(struct __test_metadata *_metadata,
+		     FIXTURE_DATA(memory) *self, u64 more)
+{
+	char path[256], text[32] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/memory.current", self->cgroup);
+	fd = open(path, O_RDONLY);
+	ASSERT_LE(0, fd);
+	ASSERT_LT(0, read(fd, text, sizeof(text) - 1));
+	close(fd);
+	snprintf(text, sizeof(text), "%llu",
+		 strtoull(text, NULL, 10) + (unsigned long long)more);
+	ASSERT_EQ(0, cg_write(self->cgroup, "memory.max", text));
+}
+
+static void works_after_reset(struct __test_metadata *_metadata,
+			      FIXTURE_DATA(memory) *self)
+{
+	ASSERT_EQ(0, ioctl(self->a.fd, VFIO_DEVICE_RESET));
+	memset(self->a.shadow, 0, SIZE);
+	EXPECT_EQ((int)VFIO_DEVICE_STATE_RUNNING, mig_get_state(self->a.dev));
+	cg_write(self->cgroup, "memory.max", "max");
+	precopy_fill(&self->a, 3, 2, 99, BY_PWRITE);
+	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+}
+
+TEST_F(memory, write_beyond_the_limit)
+{
+	u64 unit, byte = ~0ULL;
+	ssize_t ret = 0;
+
+	limit_to(_metadata, self, USED);
+	for (unit = 0; unit < SIZE / WIRE_UNIT; unit++) {
+		ret = pwrite(self->a.fd, &byte, sizeof(byte),
+			     self->a.bar_offset + unit * WIRE_UNIT);
+		if (ret < 0)
+			break;
+	}
+	EXPECT_EQ(-1, ret);
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_GE(unit, UNITS / 2);
+	/* Nothing that was stored before is lost by it */
+	EXPECT_EQ(sizeof(byte), (size_t)pread(self->a.fd, &byte, sizeof(byte),
+					      self->a.bar_offset));
+	EXPECT_EQ(~0ULL, byte);
+	works_after_reset(_metadata, self);
+}
+
+/* A stream that claims the whole BAR to be in use */
+static void put_greedy_preface(struct wire *w)
+{
+	struct {
+		struct wire_preface preface;
+		u64 bitmap[1];
+	} p = { .preface = { .bytes_in_use = SIZE,
+			     .nr_units = SIZE / WIRE_UNIT } };
+
+	p.bitmap[0] = (1ULL << (SIZE / WIRE_UNIT)) - 1;
+	wire_put_record(w, WIRE_PREFACE, WIRE_MANDATORY, 0, &p, sizeof(p));
+}
+
+TEST_F(memory, startup_beyond_the_limit)
+{
+	u64 end = precopy_now_ms() + SETTLE_MS;
+	struct wire w = {};
+	char phase[32] = "";
+	u64 before;
+	int fd;
+
+	before = cg_kernel_bytes(self->cgroup);
+	limit_to(_metadata, self, USED);
+	ASSERT_EQ(0, mig_set_state(self->a.dev, VFIO_DEVICE_STATE_RESUMING,
+				   &fd));
+	wire_init(&w, bdfs[0], SIZE);
+	wire_put_header(&w);
+	put_greedy_preface(&w);
+	ASSERT_EQ(0, mig_write_all(fd, w.stream.data, w.stream.len,
+				   w.stream.len, NULL));
+	while (strncmp(phase, "failed", 6) && precopy_now_ms() < end) {
+		usleep(20000);
+		ASSERT_LE(0, precopy_sysfs_read(bdfs[0], "startup", phase,
+						sizeof(phase)));
+	}
+	EXPECT_EQ(0, strncmp(phase, "failed", 6));
+	/* What it had got is given back: the load is lost anyway */
+	EXPECT_TRUE(settles_at(self->cgroup, before + SLACK));
+	EXPECT_EQ(-1, write(fd, w.stream.data, 1));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(-ENOMEM, mig_set_state(self->a.dev, VFIO_DEVICE_STATE_STOP,
+					 NULL));
+	EXPECT_EQ((int)VFIO_DEVICE_STATE_RESUMING, mig_get_state(self->a.dev));
+	wire_free(&w);
+	works_after_reset(_metadata, self);
+	EXPECT_EQ(-1, write(fd, "", 1));
+	EXPECT_EQ(ENODEV, errno);
+	close(fd);
+}
+
+int main(int argc, char *argv[])
+{
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
+	precopy_require(bdfs, nr_bdfs);
+
+	return test_harness_run(argc, argv);
+}
