@@ -76,6 +76,8 @@ FIXTURE(memory) {
 	char cgroup[128];
 };
 
+typedef FIXTURE_DATA(memory) memory_t;
+
 /*
  * The device is opened from inside the cgroup. After that this process leaves,
  * so that the device's memory is all there is in it, charged to who opened it
@@ -122,7 +124,7 @@ static bool settles_at(const char *cgroup, u64 bytes)
 }
 
 static void charged_until_reset(struct __test_metadata *_metadata,
-				FIXTURE_DATA(memory) *self, u64 before)
+				memory_t *self, u64 before)
 {
 	u64 after = cg_kernel_bytes(self->cgroup);
 
@@ -166,7 +168,7 @@ TEST_F(memory, holes_are_free)
 }
 
 static void limit_to(struct __test_metadata *_metadata,
-		     FIXTURE_DATA(memory) *self, u64 more)
+		     memory_t *self, u64 more)
 {
 	char path[256], text[32] = "";
 	int fd;
@@ -182,7 +184,7 @@ static void limit_to(struct __test_metadata *_metadata,
 }
 
 static void works_after_reset(struct __test_metadata *_metadata,
-			      FIXTURE_DATA(memory) *self)
+			      memory_t *self)
 {
 	ASSERT_EQ(0, ioctl(self->a.fd, VFIO_DEVICE_RESET));
 	memset(self->a.shadow, 0, SIZE);
