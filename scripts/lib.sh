@@ -309,7 +309,7 @@ bed_need() {
 		case $want in
 		root)
 			[ -f "$CACHE/root-$(root_key)/complete" ] || need_mmdebstrap
-			entry_make root "$(root_key)" 3500 90 "making the Debian $SUITE root (toolchain, QEMU, kernel source)" make_root
+			entry_make root "$(root_key)" 2500 90 "making the Debian $SUITE root (toolchain, QEMU, kernel source)" make_root
 			ROOT=$ENTRY/tree ;;
 		src)
 			entry_make src "$(src_key)" 2500 30 "unpacking the kernel source $(source_version)" make_src
