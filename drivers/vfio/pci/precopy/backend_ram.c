@@ -280,19 +280,26 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
  *
  * Context: after the page was protected and the TLBs were flushed; the
  * flush orders this check after the last page table walk that could pin.
+ * memory.sem is held for write: a mapping that was added between the two reads
+ * below would hide a reference.
  * Return: true if the page has references that page tables do not explain.
  */
 bool precopy_ram_page_busy(struct precopy_ram *ram, unsigned long index)
 {
 	struct page *page = precopy_ram_page(ram, index);
 	struct folio *folio;
+	int refs;
 
 	if (!page)
 		return false;
 	folio = page_folio(page);
+	if (folio_maybe_dma_pinned(folio))
+		return true;
+	refs = folio_ref_count(folio);
+	/* A mapping that goes away meanwhile only makes the page look busy */
+	smp_rmb();
 	/* One reference is ours, and one for each time it is mapped */
-	return folio_maybe_dma_pinned(folio) ||
-	       folio_ref_count(folio) > folio_mapcount(folio) + 1;
+	return refs > folio_mapcount(folio) + 1;
 }
 
 /**

@@ -134,6 +134,7 @@ static int precopy_open_device(struct vfio_device *vdev)
 		precopy_unfreeze_size(pcd);
 		return ret;
 	}
+	pcd->core.vconfig[PCI_INTERRUPT_PIN] = 0;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	if (READ_ONCE(pcd->knobs.no_precopy))
 		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
@@ -257,20 +258,24 @@ static long precopy_get_info(unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, len) ? -EFAULT : 0;
 }
 
-/* INTx, MSI and MSI-X: none. The others are the core's. */
-static long precopy_get_irq_info(struct vfio_device *vdev, unsigned long arg)
+/* INTx, MSI and MSI-X: none. ERR and REQ: the core's, one eventfd each. */
+static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_irq_info, count);
 	struct vfio_irq_info info;
 
 	if (copy_from_user(&info, (void __user *)arg, minsz))
 		return -EFAULT;
-	if (!precopy_irq_hidden(info.index))
-		return vfio_pci_core_ioctl(vdev, VFIO_DEVICE_GET_IRQ_INFO, arg);
-	if (info.argsz < minsz)
+	if (info.argsz < minsz || info.index >= VFIO_PCI_NUM_IRQS ||
+	    (info.index == VFIO_PCI_ERR_IRQ_INDEX &&
+	     !pci_is_pcie(pcd->core.pdev)))
 		return -EINVAL;
 	info.flags = 0;
 	info.count = 0;
+	if (!precopy_irq_hidden(info.index)) {
+		info.flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
+		info.count = 1;
+	}
 	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
 }
 
@@ -282,6 +287,11 @@ static bool precopy_irqs_disable(const struct vfio_irq_set *hdr)
 			      VFIO_IRQ_SET_ACTION_TRIGGER);
 }
 
+/*
+ * The core reads the header again, and the index may not be the same then. So
+ * it must not find interrupts of the carrier at any index: probe set no_msi,
+ * and open took away the interrupt pin.
+ */
 static long precopy_set_irqs(struct vfio_device *vdev, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_irq_set, count);
@@ -303,7 +313,7 @@ static long precopy_ioctl(struct vfio_device *vdev, unsigned int cmd,
 	case VFIO_DEVICE_GET_INFO:
 		return precopy_get_info(arg);
 	case VFIO_DEVICE_GET_IRQ_INFO:
-		return precopy_get_irq_info(vdev, arg);
+		return precopy_get_irq_info(to_precopy(vdev), arg);
 	case VFIO_DEVICE_SET_IRQS:
 		return precopy_set_irqs(vdev, arg);
 	case VFIO_DEVICE_RESET:

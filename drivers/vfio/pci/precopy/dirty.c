@@ -96,6 +96,28 @@ bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_mark);
 
 /**
+ * precopy_dirty_fill - mark pages of a unit that has no dirty page
+ * @d: bitmap that nobody else uses yet
+ * @unit: unit number, below nr_units
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to mark; none past the
+ *	end of a partial last unit
+ *
+ * Context: any; no mark or take at the same time.
+ */
+void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
+			const unsigned long *pages)
+{
+	unsigned long nr = bitmap_weight(pages, PRECOPY_UNIT_PAGES);
+
+	if (WARN_ON_ONCE(unit >= d->nr_units) || !nr)
+		return;
+	bitmap_copy(d->map + unit * UNIT_LONGS, pages, PRECOPY_UNIT_PAGES);
+	__set_bit(unit, d->summary);
+	atomic_long_add(nr, &d->count);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
+
+/**
  * precopy_dirty_test - is this page dirty?
  * @d: bitmap
  * @page: page number

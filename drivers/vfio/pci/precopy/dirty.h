@@ -50,6 +50,8 @@ struct precopy_dirty {
 int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages);
 void precopy_dirty_destroy(struct precopy_dirty *d);
 bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page);
+void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
+			const unsigned long *pages);
 bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page);
 unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 				      unsigned long from);

@@ -218,6 +218,8 @@ static ssize_t precopy_load_write(struct file *filp, const char __user *buf,
 	bool nonblock = filp->f_flags & O_NONBLOCK;
 	ssize_t done = 0, ret;
 
+	if (!count)
+		return 0;
 	ret = precopy_session_begin(&loading->session, nonblock);
 	if (ret)
 		return ret;

@@ -37,9 +37,13 @@ static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(pcd))
 		return PTR_ERR(pcd);
 	pcd->next_size = memory_size;
+	/* For good measure: none of the carrier's vectors, whoever asks */
+	pcd->no_msi = pdev->no_msi;
+	pdev->no_msi = 1;
 	dev_set_drvdata(&pdev->dev, &pcd->core);
 	ret = vfio_pci_core_register_device(&pcd->core);
 	if (ret) {
+		pdev->no_msi = pcd->no_msi;
 		vfio_put_device(&pcd->core.vdev);
 		return ret;
 	}
@@ -52,6 +56,7 @@ static void precopy_remove(struct pci_dev *pdev)
 	struct precopy_device *pcd = precopy_drvdata(pdev);
 
 	vfio_pci_core_unregister_device(&pcd->core);
+	pdev->no_msi = pcd->no_msi;
 	vfio_put_device(&pcd->core.vdev);
 }
 

@@ -75,6 +75,7 @@ struct precopy_knobs {
  * @loading: the resuming session, NULL outside RESUMING
  * @logging: DMA logging was started
  * @opened: a user has the device open
+ * @no_msi: the carrier's no_msi, to be restored
  * @next_size: size of the memory from the next open on, bytes
  * @wait: what waits for a reset, a startup, or a session to be idle
  * @config: the synthetic config space
@@ -92,6 +93,7 @@ struct precopy_device {
 	struct precopy_loading		*loading;
 	bool				logging;
 	bool				opened;
+	bool				no_msi;
 	u64				next_size;
 	wait_queue_head_t		wait;
 	struct precopy_config		config;

@@ -161,7 +161,8 @@ u64 precopy_save_estimate(struct precopy_device *pcd)
 
 	guard(rwsem_read)(&pcd->memory.sem);
 	bytes = precopy_ram_bytes(pcd->memory.ram);
-	bytes += DIV_ROUND_UP(bytes, PRECOPY_MAX_DATA) * PRECOPY_REC_HDR_LEN;
+	/* As if no two pages were neighbours: too high rather than too low */
+	bytes += bytes / PAGE_SIZE * PRECOPY_REC_HDR_LEN;
 	bytes += PRECOPY_FILE_HDR_LEN + 2 * PRECOPY_REC_HDR_LEN +
 		 precopy_preface_len(precopy_stream_units(pcd->memory.size)) +
 		 PRECOPY_TAIL_COST;
@@ -293,10 +294,14 @@ static int precopy_save_protect(struct precopy_saving *saving)
 	unsigned long nr;
 
 	precopy_tracker_protect(pcd, saving->unit, saving->pages);
-	guard(rwsem_read)(&pcd->memory.sem);
+	scoped_guard(rwsem_read, &pcd->memory.sem) {
+		if (!precopy_save_current(saving))
+			return -ENODEV;
+		precopy_tracker_seal(pcd, saving->unit, saving->pages);
+	}
+	guard(rwsem_write)(&pcd->memory.sem);
 	if (!precopy_save_current(saving))
 		return -ENODEV;
-	precopy_tracker_seal(pcd, saving->unit, saving->pages);
 	/* Nobody writes to a stopped device; what is left must go now */
 	if (READ_ONCE(saving->stopped))
 		return 0;
@@ -563,6 +568,8 @@ static ssize_t precopy_save_read(struct file *filp, char __user *buf,
 	struct precopy_saving *saving = filp->private_data;
 	ssize_t done = 0, ret;
 
+	if (!count)
+		return 0;
 	ret = precopy_session_begin(&saving->session,
 				    filp->f_flags & O_NONBLOCK);
 	if (ret)
@@ -582,6 +589,10 @@ static ssize_t precopy_save_read(struct file *filp, char __user *buf,
 	return done ?: ret;
 }
 
+/*
+ * Pages that were set aside do not make the fd readable when their references
+ * go: nothing tells. The next read() finds them, at the latest in STOP_COPY.
+ */
 static __poll_t precopy_save_poll(struct file *filp,
 				  struct poll_table_struct *table)
 {
@@ -710,6 +721,7 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	     unit = precopy_dirty_next_unit(initial, unit + 1)) {
 		words = initial->map + BIT_WORD(unit * PRECOPY_UNIT_PAGES);
 		saving->initial_left += precopy_initial_cost(words);
+		cond_resched();
 	}
 }
 

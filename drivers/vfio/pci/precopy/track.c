@@ -84,15 +84,13 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 {
 	struct precopy_memory *mem = &pcd->memory;
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-	unsigned long unit, i;
+	unsigned long unit;
 
 	lockdep_assert_held_write(&mem->sem);
 	for (unit = 0; mem->ram && unit < tracker->initial.nr_units; unit++) {
-		if (!precopy_ram_unit_pages(mem->ram, unit, pages))
-			continue;
-		for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES)
-			precopy_dirty_mark(&tracker->initial,
-					   unit * PRECOPY_UNIT_PAGES + i);
+		if (precopy_ram_unit_pages(mem->ram, unit, pages))
+			precopy_dirty_fill(&tracker->initial, unit, pages);
+		cond_resched();
 	}
 	mem->tracker = tracker;
 	precopy_memory_zap(pcd);
@@ -213,7 +211,7 @@ void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, sealed; pages with references
  *	   that page tables do not explain are removed from it
  *
- * Context: memory.sem held for read, the tracker being that of the memory.
+ * Context: memory.sem held for write, the tracker being that of the memory.
  * Return: pages set aside.
  */
 unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
@@ -223,7 +221,7 @@ unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 {
 	unsigned long i, page, nr = 0;
 
-	lockdep_assert_held(&pcd->memory.sem);
+	lockdep_assert_held_write(&pcd->memory.sem);
 	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
 		page = unit * PRECOPY_UNIT_PAGES + i;
 		if (!precopy_ram_page_busy(pcd->memory.ram, page))
@@ -233,6 +231,25 @@ unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 		nr++;
 	}
 	return nr;
+}
+
+/* What is in neither set for a moment must not be missing from the counts */
+static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
+					 struct precopy_tracker *tracker,
+					 unsigned long unit, bool all)
+{
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	unsigned long page, i;
+
+	guard(spinlock)(&pcd->state_lock);
+	precopy_dirty_take(&tracker->pinned, unit, pages);
+	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
+		page = unit * PRECOPY_UNIT_PAGES + i;
+		if (!all && precopy_ram_page_busy(pcd->memory.ram, page))
+			precopy_dirty_mark(&tracker->pinned, page);
+		else
+			precopy_dirty_mark(&tracker->dirty, page);
+	}
 }
 
 /**
@@ -248,21 +265,13 @@ unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 void precopy_tracker_recheck(struct precopy_device *pcd,
 			     struct precopy_tracker *tracker, bool all)
 {
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-	unsigned long unit, page, i;
+	unsigned long unit;
 
 	lockdep_assert_held_write(&pcd->memory.sem);
 	for (unit = precopy_dirty_next_unit(&tracker->pinned, 0);
 	     unit < tracker->pinned.nr_units;
 	     unit = precopy_dirty_next_unit(&tracker->pinned, unit + 1)) {
-		precopy_dirty_take(&tracker->pinned, unit, pages);
-		for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
-			page = unit * PRECOPY_UNIT_PAGES + i;
-			if (!all &&
-			    precopy_ram_page_busy(pcd->memory.ram, page))
-				precopy_dirty_mark(&tracker->pinned, page);
-			else
-				precopy_dirty_mark(&tracker->dirty, page);
-		}
+		precopy_tracker_recheck_unit(pcd, tracker, unit, all);
+		cond_resched();
 	}
 }

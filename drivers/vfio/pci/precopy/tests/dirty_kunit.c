@@ -160,6 +160,29 @@ static void dirty_full_unit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 1), 2);
 }
 
+/* Filling is marking, all at once. */
+static void dirty_fill(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, 2 * UNIT);
+	DECLARE_BITMAP(pages, UNIT) = {};
+	DECLARE_BITMAP(out, UNIT);
+
+	precopy_dirty_fill(d, 0, pages);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 2);
+	__set_bit(0, pages);
+	__set_bit(70, pages);
+	__set_bit(UNIT - 1, pages);
+	precopy_dirty_fill(d, 1, pages);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 3);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), 1);
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_mark(d, UNIT + 70));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, UNIT + 71));
+	__set_bit(71, pages);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), 4);
+	KUNIT_EXPECT_TRUE(test, bitmap_equal(out, pages, UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_count(d), 0);
+}
+
 #define RANDOM_PAGES	(5 * UNIT + 77)
 
 struct random_test {
@@ -669,6 +692,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE(dirty_destroy),
 	KUNIT_CASE(dirty_mark_twice),
 	KUNIT_CASE(dirty_full_unit),
+	KUNIT_CASE(dirty_fill),
 	KUNIT_CASE(dirty_random),
 	KUNIT_CASE(dirty_parallel_marks),
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
