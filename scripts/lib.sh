@@ -138,6 +138,8 @@ cache_sweep() {
 		[[ $pid =~ ^[0-9]+$ ]] || continue
 		kill -0 "$pid" 2>/dev/null || entry_remove "$d"
 	done
+	# A build directory's date is that of its last use.
+	find "$CACHE/build" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {} + 2>/dev/null || true
 	find "$CACHE/logs" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf {} + 2>/dev/null || true
 }
 
