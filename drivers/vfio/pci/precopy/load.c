@@ -143,11 +143,10 @@ static int precopy_load_advance(struct precopy_loading *loading, size_t n)
 
 /* --- write() ----------------------------------------------------------------- */
 
-static bool precopy_load_set_barrier(struct precopy_loading *loading, bool at)
+static void precopy_load_set_barrier(struct precopy_loading *loading, bool at)
 {
 	guard(spinlock)(&loading->session.pcd->state_lock);
 	loading->at_barrier = at;
-	return at;
 }
 
 /*

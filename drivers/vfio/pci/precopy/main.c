@@ -37,7 +37,7 @@ static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(pcd))
 		return PTR_ERR(pcd);
 	pcd->next_size = memory_size;
-	/* For good measure: none of the carrier's vectors, whoever asks */
+	/* None of the carrier's vectors: see precopy_set_irqs() */
 	pcd->no_msi = pdev->no_msi;
 	pdev->no_msi = 1;
 	dev_set_drvdata(&pdev->dev, &pcd->core);
