@@ -252,8 +252,9 @@ kernel_fragments() {	# FLAVOUR
 	case $1 in
 	l1)    echo l1.config ;;
 	debug) echo l1.config debug.config ;;
+	kcsan) echo l1.config kcsan.config ;;
 	clang) echo l1.config ;;
-	*)     die "unknown kernel '$1': l1, debug or clang" ;;
+	*)     die "unknown kernel '$1': l1, debug, kcsan or clang" ;;
 	esac
 }
 
@@ -299,7 +300,7 @@ make_kernel() {
 		/precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|l1|debug|clang ...: make what is missing; sets ROOT, SRC,
+# bed_need root|src|l1|debug|kcsan|clang ...: make what is missing; sets ROOT, SRC,
 # and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
@@ -316,9 +317,9 @@ bed_need() {
 		src)
 			entry_make src "$(src_key)" 2500 30 "unpacking the kernel source $(source_version)" make_src
 			SRC=$ENTRY/tree ;;
-		l1|debug|clang)
+		l1|debug|kcsan|clang)
 			FLAVOUR=$want
-			case $want in l1) guess=400 ;; debug) guess=700 ;; clang) guess=120 ;; esac
+			case $want in l1) guess=400 ;; debug|kcsan) guess=700 ;; clang) guess=120 ;; esac
 			entry_make "kernel.$want" "$(kernel_key "$want")" 1500 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
 			KERNEL_DIR=$ENTRY/build ;;
