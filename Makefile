@@ -17,6 +17,7 @@ help:
 	@echo 'Targets:'
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  check         all tests, on the plain and on the debug kernel'
+	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
@@ -44,6 +45,11 @@ endif
 .PHONY: demo
 demo:
 	@$(SCRIPTS)/demo/run-demo
+
+# Options, such as BENCH="--quick" or BENCH="--size 1G"
+.PHONY: bench
+bench:
+	@$(SCRIPTS)/bench/run-bench $(BENCH)
 
 .PHONY: check
 check:

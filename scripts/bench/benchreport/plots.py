@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The plots, drawn by gnuplot."""
+import os
+import subprocess
+from dataclasses import dataclass, field
+
+from .samples import Spread
+
+MIB = 1 << 20
+STYLE = """set terminal svg size 760,480 dynamic enhanced background rgb 'white' font 'sans,13'
+set grid lc rgb '#d0d0d0'
+set border 3
+set tics nomirror
+set key outside below
+set style fill solid 0.6
+"""
+
+
+@dataclass
+class Curve:
+    """Points (x, Spread), with a line through the medians, or a fitted Line instead."""
+    name: str
+    points: list
+    line: object = None
+
+
+@dataclass
+class Plot:
+    """One file."""
+    name: str
+    title: str
+    xlabel: str
+    ylabel: str
+    curves: list = field(default_factory=list)
+    extra: str = ""
+
+    def add(self, name, points, line=None):
+        if points:
+            self.curves.append(Curve(name, points, line))
+
+
+def curve(samples, key, x_unit=1.0, y_unit=1.0):
+    return [(x / x_unit, samples.get(key, x).scaled(1 / y_unit)) for x in samples.xs(key)]
+
+
+def ratio_curve(samples, over, under, x_unit=1.0):
+    found = [(x / x_unit, samples.ratio(over, under, x)) for x in samples.xs(over)]
+    return [(x, value) for x, value in found if isinstance(value, Spread)]
+
+
+def fitted(samples, key, x_unit, y_unit):
+    """The function's text for gnuplot."""
+    line = samples.line(key)
+    return line and f"{line.base / y_unit:.9g} + {line.slope * x_unit / y_unit:.9g} * x"
+
+
+def rates(samples, way):
+    plot = Plot(f"{way}.svg", f"{way}: rate against memfd", "buffer, KiB", "driver / memfd",
+                extra="set logscale x 2\nset yrange [0:]\n")
+    for prefix, where in (("native.", "natively, model"), ("", "driver in L1")):
+        for data in ("random", "zero"):
+            base = f"{prefix}{way}.{data}"
+            plot.add(f"{data}, {where}",
+                     ratio_curve(samples, f"{base}.driver", f"{base}.memfd", 1024))
+    if plot.curves:
+        plot.curves.append(Curve("target", [], "0.8"))
+    return plot
+
+
+def in_use(samples):
+    plot = Plot("in-use.svg", "arm, collect 512 pages, disarm, against memory in use",
+                "memory in use, MiB", "ms", extra="set yrange [0:]\nset xrange [0:]\n")
+    for key, name in (("track.arm", "arm"), ("track.collect-few", "collect 512 pages"),
+                      ("track.disarm", "disarm")):
+        plot.add(name, curve(samples, key, MIB, 1e6), fitted(samples, key, MIB, 1e6))
+    return plot
+
+
+def dirty(samples):
+    plot = Plot("dirty.svg", "collect against dirty pages", "dirty pages", "ms",
+                extra="set yrange [0:]\nset xrange [0:]\n")
+    for how in ("dense", "spread"):
+        for what in ("collect", "protect"):
+            key = f"track.{what}.{how}"
+            plot.add(f"{what}, {how}", curve(samples, key, 1, 1e6), fitted(samples, key, 1, 1e6))
+    return plot
+
+
+def guest(samples):
+    plot = Plot("guest.svg", "slowdown of a writing guest", "% of pages written between collects",
+                "times untracked", extra="set logscale xy\nset xrange [0.7:140]\n")
+    for key, name in (("tracked", "tracked"), ("disarmed", "after disarm"), ("trapped", "trapped")):
+        plot.add(name, ratio_curve(samples, f"guest.{key}", "guest.none"))
+    return plot
+
+
+def downtime(samples, axis, label):
+    plot = Plot(f"downtime-{axis}.svg", f"downtime over {label}", label, "ms",
+                extra="set yrange [0:]\nset xrange [0:]\n")
+    for kind in ("precopy", "stopcopy"):
+        for who, name in (("pause", "VM ran nowhere"), ("qemu", "QEMU reports")):
+            plot.add(f"{kind}, {name}", curve(samples, f"downtime.{axis}.{kind}.{who}"))
+    return plot
+
+
+def script(plot, folder):
+    """What gnuplot is told."""
+    lines = [STYLE, plot.extra, f"set output '{os.path.join(folder, plot.name)}'",
+             f"set title '{plot.title}'", f"set xlabel '{plot.xlabel}'",
+             f"set ylabel '{plot.ylabel}'"]
+    shown = []
+    for i, one in enumerate(plot.curves, 1):
+        if one.points:
+            lines.append(f"$data{i} << EOD")
+            lines += [f"{x:.9g} {s.median:.9g} {s.low:.9g} {s.high:.9g}" for x, s in one.points]
+            lines.append("EOD")
+            shown.append(f"$data{i} using 1:2:3:4 with yerrorbars lc {i} pt 7 ps 0.6 "
+                         f"title '{one.name}'")
+        if one.line:
+            shown.append(f"{one.line} with lines lc {i} " +
+                         ("notitle" if one.points else f"dt 2 title '{one.name}'"))
+        else:
+            shown.append(f"$data{i} using 1:2 with lines lc {i} notitle")
+    lines.append("plot " + ", \\\n".join(shown))
+    return "\n".join(lines) + "\n"
+
+
+def all_plots(samples):
+    found = [rates(samples, "save"), rates(samples, "load"), in_use(samples), dirty(samples),
+             guest(samples), downtime(samples, "memory", "memory in use, MiB"),
+             downtime(samples, "startup", "target's startup, s".replace("'", "’"))]
+    return [plot for plot in found if plot.curves]
+
+
+def draw_all(samples, folder):
+    """Draws what there is something for; returns the names of the files."""
+    drawn = []
+    for plot in all_plots(samples):
+        subprocess.run(["gnuplot"], input=script(plot, folder), text=True, check=True)
+        drawn.append(plot.name)
+    return drawn

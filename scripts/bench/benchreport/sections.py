@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is said about the samples: one function for each section of the report."""
+from .text import Section, number, seconds, size, spread, time_spread
+
+TARGET = 0.8
+MIB = 1 << 20
+DATA = (("random", "random data"), ("zero", "zero pages"))
+
+
+def giga(samples, key, value_of_x):
+    value = samples.get(key, value_of_x)
+    return spread(value.scaled(1e-9)) if value else "-"
+
+
+# Save and load
+
+def rates(samples, prefix, way, data, who):
+    """Rows: buffer size, the memfd's rate, and each one's ratio to it."""
+    base = f"{prefix}{way}.{data}"
+    for x in samples.xs(f"{base}.memfd"):
+        yield [size(x), giga(samples, f"{base}.memfd", x), giga(samples, f"{base}.{who[0]}", x)] + \
+              [spread(samples.ratio(f"{base}.{name}", f"{base}.memfd", x)) for name in who]
+
+
+def verdict(samples, prefix, way, data):
+    """Is the target met? Judged by the medians of all buffer sizes but the smallest."""
+    base = f"{prefix}{way}.{data}"
+    ratios = [samples.ratio(f"{base}.driver", f"{base}.memfd", x)
+              for x in samples.xs(f"{base}.driver")[1:]]
+    if not ratios or None in ratios:
+        return None
+    low, high = min(r.median for r in ratios), max(r.median for r in ratios)
+    says = "met" if low >= TARGET else "missed" if high < TARGET else "met in part"
+    return (f"{way}, {data}: {number(low)}..{number(high)} of memfd with buffers of "
+            f"{size(samples.xs(base + '.driver')[1])} and more; target {TARGET}: {says}.")
+
+
+SPLITS = {"save": ("copy", "checksum", "protect", "user"), "load": ("user", "checksum", "store")}
+
+
+def split_rows(samples, way, data):
+    """Picoseconds a byte; what the driver does not account for is the rest."""
+    names = SPLITS[way]
+    for x in samples.xs(f"ps.{way}.{data}.driver"):
+        parts = [samples.get(f"split.{way}.{data}.{name}", x) for name in names]
+        if None in parts:
+            return
+        whole = samples.get(f"ps.{way}.{data}.driver", x).median
+        rest = whole - sum(p.median for p in parts)
+        yield [size(x), number(whole)] + [f"{number(p.median)} ({p.median / whole:.0%})"
+                                          for p in parts] + [f"{number(rest)} ({rest / whole:.0%})"]
+
+
+def save_load(samples):
+    part = Section("Save and load rate of the driver", "L1")
+    for way, who in (("save", ("driver", "stopped")), ("load", ("driver",))):
+        for data, name in DATA:
+            header = ["buffer", "memfd GB/s", "driver GB/s", "driver/memfd"]
+            header += ["stop-copy/memfd"] if "stopped" in who else []
+            part.table(f"{way}, {name}", header, list(rates(samples, "", way, data, who)))
+            part.table(f"{way}, {name}: where the driver's time goes, ps a byte",
+                       ["buffer", "all", *SPLITS[way], "rest"],
+                       list(split_rows(samples, way, data)))
+            part.notes += filter(None, [verdict(samples, "", way, data)])
+    part.notes.append("save: read() of the initial data in PRE_COPY, or of the whole stream in "
+                      "STOP_COPY. load: write() into a device that has nothing, against a memfd "
+                      "that is new: both allocate. Under TCG the CRC instructions of the checksum "
+                      "are slow helpers: see the native figures and the last section.")
+    return part
+
+
+def native(samples):
+    part = Section("The same stream code natively", "user space of the host")
+    for way in ("save", "load"):
+        for data, name in DATA:
+            part.table(f"{way}, {name}", ["buffer", "memfd GB/s", "driver's way GB/s", "ratio"],
+                       list(rates(samples, "native.", way, data, ("driver",))))
+            part.notes += filter(None, [verdict(samples, "native.", way, data)])
+    for way, name in (("save", "ways to save"), ("load", "ways to load")):
+        part.table(f"{name}, buffer of 1 MiB, ratio to memfd", ["way", *(n for _, n in DATA)],
+                   [[key.split(".")[-1]] + [spread(samples.ratio(
+                       f"native.{way}.{data}.{key.split('.')[-1]}", f"native.{way}.{data}.memfd",
+                       MIB)) for data, _ in DATA]
+                    for key in samples.values if key.startswith(f"native.{way}.random.")])
+        part.table(f"{way}: ps a byte, buffer of 1 MiB", ["", *(n for _, n in DATA)],
+                   [[piece] + [spread(samples.get(f"native.split.{way}.{data}.{piece}", MIB))
+                               for data, _ in DATA]
+                    for piece in ("copy", "checksum", "user")
+                    if samples.get(f"native.split.{way}.random.{piece}", MIB)])
+    part.notes.append("A model, not the driver: stream.c as it is, the copies around it in pieces "
+                      "of the same size, by the instruction that the kernel would use; CRC-32C of "
+                      "ISA-L. Without locks, page tables and allocation. \"bounce-N\": records and "
+                      "buffer of N; \"look\": zero pages are found before they are copied; "
+                      "\"chained\": checksum page by page; \"direct\": checksum on the page itself, "
+                      "which a device that runs cannot have.")
+    return part
+
+
+# Tracking
+
+WRITES = (("none", "not tracked, mapped"), ("again", "tracked, written before"),
+          ("armed", "tracked, first since arming"), ("driver", "tracked, first since collecting"),
+          ("memfd", "memfd, mapped"), ("uffd-armed", "userfaultfd-wp async, first since protecting"),
+          ("uffd", "userfaultfd-wp async, first since PAGEMAP_SCAN"))
+
+
+def first_write(samples):
+    part = Section("First write to a page", "L1")
+    rows = [[name, spread(samples.get(f"track.write.{key}")),
+             spread(samples.ratio(f"track.write.{key}", "track.write.uffd"))]
+            for key, name in WRITES if samples.get(f"track.write.{key}")]
+    part.table("a store of 8 bytes to each page in turn", ["", "ns a page", "/ userfaultfd"], rows)
+    rows = [[name, spread(samples.get(f"track.write.{key}"))]
+            for key, name in (("uffd-arm", "UFFDIO_WRITEPROTECT of all"),
+                              ("uffd-scan", "PAGEMAP_SCAN, all written, and protect"),
+                              ("protect", "the driver's protection, all written"))
+            if samples.get(f"track.write.{key}")]
+    part.table("protecting, ns a page", ["", "ns a page"], rows)
+    refused = samples.get("track.write.bar-uffd-errno")
+    if refused:
+        part.notes.append("userfaultfd tracks a memfd of the same size: the mm refuses to register "
+                          f"the BAR (errno {refused.median:.0f})." if refused.median else
+                          "userfaultfd could be registered on the BAR here, too.")
+    return part
+
+
+def fit_row(part, samples, key, name, unit, per):
+    """A fitted line, as a row; its slope is for unit."""
+    line = samples.line(key)
+    if not line:
+        return
+    part.fits[key] = line.as_dict()
+    part.tables[-1][2].append([name, seconds(line.base), f"{seconds(line.slope * unit)} / {per}",
+                               f"{line.r2:.3f}"])
+
+
+STEPS = (("track.arm", "arm: SET_STATE(PRE_COPY)"), ("track.arm.inner", "arm, in the driver"),
+         ("track.collect-few", "collect 512 pages"), ("track.disarm", "disarm: SET_STATE(RUNNING)"),
+         ("track.disarm.inner", "disarm, in the driver"))
+
+
+def proportion(samples):
+    part = Section("What arming and collecting are in proportion to", "L1")
+    header = ["", "base", "slope", "r^2"]
+    part.tables.append(("against memory in use: fitted lines", header, []))
+    for key, name in STEPS:
+        fit_row(part, samples, key, name, MIB, "MiB")
+    part.tables.append(("against dirty pages: fitted lines", header, []))
+    for how, name in (("dense", "one after the other"), ("spread", "all over the BAR")):
+        fit_row(part, samples, f"track.collect.{how}", f"collect and read, {name}", 1, "page")
+        fit_row(part, samples, f"track.protect.{how}", f"protect alone, {name}", 1, "page")
+    part.tables = [t for t in part.tables if t[2]]
+    for title, key, by in (("against memory in use", "track.arm", size),
+                           ("against dirty pages", "track.collect.dense", lambda n: f"{n:g}")):
+        keys = [(k, n) for k, n in STEPS if samples.xs(k)] if by is size else \
+               [("track.collect.dense", "dense"), ("track.collect.spread", "spread")]
+        part.table(title, ["", *(n for _, n in keys)],
+                   [[by(x)] + [time_spread(samples.get(k, x)) for k, _ in keys]
+                    for x in samples.xs(key)])
+    return part
+
+
+BIG = (("arm", "arm: SET_STATE(PRE_COPY)"), ("arm.inner", "arm, in the driver"),
+       ("first-pass", "reading the initial data"), ("collect", "collecting 512 pages"),
+       ("data-size", "MIG_DATA_SIZE, tracked"), ("data-size-running", "MIG_DATA_SIZE, running"),
+       ("precopy-info", "PRECOPY_INFO"), ("disarm", "disarm: SET_STATE(RUNNING)"),
+       ("disarm.inner", "disarm, in the driver"))
+
+
+def big_bar(samples):
+    part = Section("A 64 GiB BAR with 16 MiB in use, against a 64 MiB one", "L1")
+    bars = samples.xs("big.arm")
+    if len(bars) < 2:
+        return part
+    rows = []
+    for key, name in BIG:
+        if samples.get(f"big.{key}", bars[0]):
+            rows.append([name] + [time_spread(samples.get(f"big.{key}", x)) for x in bars] +
+                        [spread(samples.ratio(f"big.{key}", f"big.{key}", bars[-1], bars[0]))])
+    memory = [samples.get("big.memory", x) for x in bars]
+    if None not in memory:
+        rows.append(["memory charged, MiB"] + [spread(m.scaled(1 / MIB)) for m in memory] +
+                    [spread(samples.ratio("big.memory", "big.memory", bars[-1], bars[0]))])
+    part.table("the same work in both", ["", *(size(x) for x in bars), "ratio"], rows)
+    return part
+
+
+HUGE = (("mapped", "new mapping, not tracked"), ("tracked", "tracked"), ("disarmed", "after disarm"),
+        ("dontneed", "after MADV_DONTNEED"), ("remapped", "after munmap and mmap"))
+
+
+def huge(samples):
+    part = Section("How large mappings come back", "L1")
+    rows = [[name, spread(samples.get(f"huge.first.{key}")),
+             spread(samples.get(f"huge.faults.{key}")),
+             spread(samples.ratio(f"huge.first.{key}", "huge.first.mapped")),
+             spread(samples.get(f"huge.again.{key}"))]
+            for key, name in HUGE if samples.get(f"huge.first.{key}")]
+    part.table("one store to each page of the BAR",
+               ["", "first, ns a page", "faults", "/ new", "again, ns a page"], rows)
+    bar = samples.xs("huge.first.mapped")
+    if bar:
+        part.notes.append(f"The BAR has {size(bar[0])}: {bar[0] / 4096:.0f} pages, "
+                          f"{bar[0] / (2 * MIB):.0f} units of 2 MiB.")
+    return part
+
+
+def guest(samples):
+    part = Section("A KVM guest that writes while it is tracked", "L1, nested KVM")
+    rows = [[f"{x:g} %", spread(samples.get("guest.none", x)),
+             spread(samples.get("guest.tracked", x)),
+             spread(samples.ratio("guest.tracked", "guest.none", x)),
+             spread(samples.ratio("guest.disarmed", "guest.none", x)),
+             spread(samples.ratio("guest.trapped", "guest.none", x))]
+            for x in samples.xs("guest.tracked")]
+    part.table("by pages written between two collects",
+               ["pages", "untracked, ns a store", "tracked", "slowdown", "after disarm",
+                "trapped / untracked"], rows)
+    stores, bar = samples.get("config.guest.stores"), samples.get("config.guest.size")
+    if stores and bar:
+        part.notes.append(f"A pass is {stores.median:.0f} stores, one to a page in turn, in a BAR "
+                          f"of {size(bar.median)}, about 0.1 s untracked; collecting between two "
+                          "passes is not counted. A guest that does more between two collects "
+                          "loses less. Trapped: no memory slot, so each store is an exit and a "
+                          "pwrite() of user space, as with x-no-mmap=on.")
+    return part
+
+
+# Downtime
+
+WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device"),
+       ("guest", "guest's gap"))
+
+
+def downtime(samples):
+    part = Section("Downtime of a migrating VM", "L1, QEMU with nested KVM")
+    for axis, name, label in (("memory", "memory in use", "MiB"), ("startup", "target's startup", "s")):
+        rows = []
+        for x in samples.xs(f"downtime.{axis}.stopcopy.qemu"):
+            for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
+                base = f"downtime.{axis}.{kind}"
+                rows.append([f"{x:g} {label}", kind_name] +
+                            [spread(samples.get(f"{base}.{who}", x)) for who, _ in WHO])
+            base = f"downtime.{axis}"
+            rows.append(["", "ratio"] + [spread(samples.ratio(
+                f"{base}.precopy.{who}", f"{base}.stopcopy.{who}", x)) for who, _ in WHO])
+        part.table(f"over {name}, ms", [name, "", *(n for _, n in WHO)], rows)
+        for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
+            line = samples.line(f"downtime.{axis}.{kind}.pause")
+            if line:
+                part.fits[f"downtime.{axis}.{kind}.pause"] = line.as_dict()
+                part.notes.append(f"{kind_name}: {number(line.slope)} ms more for each {label} of "
+                                  f"{name}, r^2 {line.r2:.3f}.")
+    if not part.tables:
+        part.notes = []
+    return part
+
+
+def distortion(samples):
+    part = Section("What emulation distorts", "for the reader")
+    part.notes = [
+        "Sections marked L1 ran in a virtual machine. If \"L1 cpu\" above names QEMU TCG, every "
+        "instruction of it was emulated: times are many times those of hardware, and not by the "
+        "same factor. Only ratios of like to like mean something there.",
+        "Most distorted: the checksum. CRC32 and carry-less multiplication are calls of helpers in "
+        "TCG, while a copy is nearly native; so driver/memfd of random data is far too low in L1. "
+        "Zero pages, which have no checksum, show the rest of the path there; the native section "
+        "shows all of it but locks and page tables.",
+        "Page faults, TLB flushes and exits of a guest cost in TCG what their emulation costs. "
+        "Counts (faults, exits, pages), slopes' linearity, and flat against rising lines do not "
+        "depend on that. With nested KVM on emulated SVM the exit of a trapped store is dearer than "
+        "on hardware, and so is a fault.",
+        "Large mappings gain less than on hardware: TCG's own TLB has small pages only."]
+    crc = samples.get("native.crc", 65536.0)
+    if crc:
+        part.notes.append(f"CRC-32C natively, alone: {spread(crc.scaled(1e-9))} GB/s.")
+    return part
+
+
+SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, downtime)
+
+
+def all_sections(samples):
+    """Those that have something to show, and the last."""
+    return [part for part in (make(samples) for make in SECTIONS) if part.tables] + \
+        [distortion(samples)]

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# The initramfs of the VM (L2), as an entry of the cache. Source it after
+# scripts/lib.sh; need_guest sets GUEST to the directory with initrd.gz.
+
+guest_key() {
+	{ root_key; cat "$TOP/scripts/demo/guest.c" "$TOP/scripts/demo/build-guest"; } | hash_of
+}
+
+make_guest() {
+	enter_root -p -r "$TOP:/precopy" -b "$1:/bed/guest" -- \
+		/precopy/scripts/demo/build-guest /bed/guest/initrd.gz
+}
+
+need_guest() {
+	entry_make guest "$(guest_key)" 20 5 "building the guest's program" make_guest
+	# shellcheck disable=SC2034
+	GUEST=$ENTRY
+}

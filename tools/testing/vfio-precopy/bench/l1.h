@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the programs share that measure the driver itself. */
+#ifndef VFIO_PRECOPY_BENCH_L1_H
+#define VFIO_PRECOPY_BENCH_L1_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libvfio.h>
+#include <libvfio/precopy_device.h>
+#include <libvfio/vfio_pci_migration.h>
+
+#include "bench.h"
+
+/* The command line: [--size BYTES] [--reps N] [--quick] BDF... */
+struct bench_options {
+	size_t size;
+	int reps;
+	bool quick;
+	char **bdfs;
+	int nr_bdfs;
+};
+
+void bench_options(struct bench_options *opt, int argc, char **argv,
+		   int need_bdfs);
+
+/* A counter of the driver in debugfs, or -1 if it has none of that name. */
+int64_t bench_stat(const char *bdf, const char *name);
+
+/* State changes and reads that must not fail. */
+int bench_set_state(struct precopy_dev *pd, u32 state);
+
+/*
+ * Reads to the (temporary) end in pieces of @buf_size. Returns the nanoseconds
+ * that it took; @bytes, if not NULL, is how much came.
+ */
+uint64_t bench_drain(int data_fd, void *buf, size_t buf_size, uint64_t *bytes);
+
+/* One store to each of @nr pages. */
+static inline void touch_pages(void *at, uint64_t nr, uint64_t value)
+{
+	volatile uint64_t *word = at;
+	uint64_t i;
+
+	for (i = 0; i < nr; i++)
+		word[i * (PAGE / sizeof(*word))] = value;
+}
+
+/* The same, as nanoseconds a page. */
+double touch_ns(void *at, uint64_t nr, uint64_t value);
+
+#endif /* VFIO_PRECOPY_BENCH_L1_H */
