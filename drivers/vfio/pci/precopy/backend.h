@@ -13,9 +13,11 @@
 
 #include <linux/types.h>
 
+struct folio;
 struct mem_cgroup;
 struct page;
 struct precopy_ram;
+struct precopy_ram_unit;
 
 struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg);
 struct precopy_ram *precopy_ram_get(struct precopy_ram *ram);
@@ -23,12 +25,24 @@ void precopy_ram_put(struct precopy_ram *ram);
 
 struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index);
 int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
-			 gfp_t gfp);
+			 bool huge, gfp_t gfp);
 int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit);
-bool precopy_ram_page_busy(struct precopy_ram *ram, unsigned long index);
+struct folio *precopy_ram_huge_folio(struct precopy_ram *ram,
+				     unsigned long unit);
+bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
+		      const unsigned long *pages, unsigned long *busy);
+
+struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge);
+bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
+		      struct precopy_ram_unit *spare);
+void precopy_ram_unit_free(struct precopy_ram *ram,
+			   struct precopy_ram_unit *u);
+bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit);
 
 unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages);
+unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
+				    unsigned long from);
 void precopy_ram_units(struct precopy_ram *ram, unsigned long *units);
 u64 precopy_ram_bytes(struct precopy_ram *ram);
 

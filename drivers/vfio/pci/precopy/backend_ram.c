@@ -2,11 +2,13 @@
 /* The RAM backend: the BAR's contents in ordinary, accounted pages. */
 
 #include <linux/bitmap.h>
+#include <linux/highmem.h>
 #include <linux/kref.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -16,25 +18,32 @@
 
 #define PRECOPY_UNIT_ORDER	(ilog2(PRECOPY_UNIT_SIZE) - PAGE_SHIFT)
 
-/*
- * A unit is either one run of contiguous pages or, where none could be had, a
- * table of single pages that fills as they are touched. The run is split into
- * single pages, so that a pin on one of them does not look like a pin on all.
+/**
+ * struct precopy_ram_unit - the pages of a unit
+ * @folio: all of the unit in one, so that one page table entry can map it; or
+ *	   NULL
+ * @pages: single pages, NULL where there is none yet; NULL if there is @folio
+ *
+ * Whoever reads a unit holds memory.sem, or the lock of struct precopy_ram;
+ * what changes it from one kind to the other holds the first for write and the
+ * second too.
  */
 struct precopy_ram_unit {
-	struct page	*run;
-	struct page	*pages[];
+	struct folio	*folio;
+	struct page	**pages;
 };
 
 /**
  * struct precopy_ram - one life of the device's memory
  * @kref: the memory object itself, and whoever looks at pages without its
  *	  lock
- * @units: unit number to struct precopy_ram_unit. Entries are only added,
- *	   by cmpxchg, so that readers need no lock but RCU's in the xarray.
+ * @units: unit number to struct precopy_ram_unit. Entries are only added, by
+ *	   cmpxchg, and stay, so that readers need no lock but RCU's in the
+ *	   xarray.
+ * @lock: what is in the units, see there
  * @memcg: the opener's memory cgroup, charged for everything here
  * @nr_units: units in the BAR, at least 1
- * @order: order of a run: that of a unit, or less in a small BAR
+ * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
  * @bytes: memory allocated to pages
  * @work: frees the pages, since the last put may come with locks held that
  *	  should not wait for that
@@ -42,6 +51,7 @@ struct precopy_ram_unit {
 struct precopy_ram {
 	struct kref		kref;
 	struct xarray		units;
+	spinlock_t		lock;	/* see struct precopy_ram_unit */
 	struct mem_cgroup	*memcg;
 	unsigned long		nr_units;
 	unsigned int		order;
@@ -52,20 +62,29 @@ struct precopy_ram {
 static struct page *precopy_ram_unit_page(const struct precopy_ram_unit *u,
 					  unsigned long i)
 {
-	if (u->run)
-		return u->run + i;
-	/* Pairs with the cmpxchg in precopy_ram_populate_single() */
+	if (u->folio)
+		return folio_page(u->folio, i);
+	/* Pairs with precopy_ram_unit_add() */
 	return smp_load_acquire(&u->pages[i]);
 }
 
-static void precopy_ram_unit_free(struct precopy_ram *ram,
-				  struct precopy_ram_unit *u)
+/**
+ * precopy_ram_unit_free - free a unit's pages
+ * @ram: the memory
+ * @u: the unit, not in @ram; may be NULL
+ */
+void precopy_ram_unit_free(struct precopy_ram *ram, struct precopy_ram_unit *u)
 {
 	unsigned long i;
 
-	for (i = 0; i < (1UL << ram->order); i++)
-		if (precopy_ram_unit_page(u, i))
-			put_page(precopy_ram_unit_page(u, i));
+	if (!u)
+		return;
+	if (u->folio)
+		folio_put(u->folio);
+	for (i = 0; u->pages && i < (1UL << ram->order); i++)
+		if (u->pages[i])
+			put_page(u->pages[i]);
+	kfree(u->pages);
 	kfree(u);
 }
 
@@ -107,6 +126,7 @@ struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg)
 		return ERR_PTR(-ENOMEM);
 	kref_init(&ram->kref);
 	xa_init_flags(&ram->units, XA_FLAGS_ACCOUNT);
+	spin_lock_init(&ram->lock);
 	INIT_WORK(&ram->work, precopy_ram_free);
 	ram->nr_units = DIV_ROUND_UP(size, PRECOPY_UNIT_SIZE);
 	ram->order = min(PRECOPY_UNIT_ORDER, ilog2(size) - PAGE_SHIFT);
@@ -145,9 +165,7 @@ void precopy_ram_put(struct precopy_ram *ram)
  * @ram: the memory
  * @index: page number in the BAR
  *
- * The page stays as long as the caller's reference on @ram, or the lock that
- * stands for it.
- *
+ * Context: memory.sem held, for as long as the page is used.
  * Return: the page, or NULL for a hole.
  */
 struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index)
@@ -158,47 +176,132 @@ struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index)
 	return u ? precopy_ram_unit_page(u, index % PRECOPY_UNIT_PAGES) : NULL;
 }
 
-static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
-						       gfp_t gfp)
+/**
+ * precopy_ram_huge_folio - the folio that is all of a unit
+ * @ram: the memory, or NULL
+ * @unit: unit number
+ *
+ * Context: memory.sem held, for as long as the folio is used.
+ * Return: a folio of PRECOPY_UNIT_SIZE, or NULL if the unit is not one.
+ */
+struct folio *precopy_ram_huge_folio(struct precopy_ram *ram,
+				     unsigned long unit)
 {
-	struct precopy_ram_unit *u;
-	struct page *page;
+	struct precopy_ram_unit *u = ram ? xa_load(&ram->units, unit) : NULL;
 
-	/* A run is a bonus: never try hard, never warn, for it */
-	page = alloc_pages((gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_ZERO |
-			   __GFP_NORETRY | __GFP_NOWARN, ram->order);
-	u = kzalloc_flex(*u, pages, page ? 0 : 1UL << ram->order, gfp);
-	if (!u) {
-		if (page)
-			__free_pages(page, ram->order);
+	return u ? u->folio : NULL;
+}
+
+/* What is a bonus is not tried hard for, and not missed with a warning */
+static gfp_t precopy_ram_bonus(gfp_t gfp)
+{
+	return (gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_NORETRY | __GFP_NOWARN;
+}
+
+static bool precopy_ram_may_be_huge(const struct precopy_ram *ram)
+{
+	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) &&
+	       ram->order == PRECOPY_UNIT_ORDER;
+}
+
+/* Fill a table with pages, neighbours in memory where such can be had */
+static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
+			     gfp_t gfp)
+{
+	struct page *run = alloc_pages(precopy_ram_bonus(gfp), ram->order);
+	unsigned long i;
+
+	if (!run)
+		return false;
+	split_page(run, ram->order);
+	for (i = 0; i < (1UL << ram->order); i++)
+		pages[i] = run + i;
+	return true;
+}
+
+static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
+						       bool huge, gfp_t gfp)
+{
+	struct precopy_ram_unit *u = kzalloc_obj(*u, gfp);
+
+	if (!u)
+		return NULL;
+	if (huge)
+		u->folio = folio_alloc(precopy_ram_bonus(gfp), ram->order);
+	if (!u->folio)
+		u->pages = kcalloc(1UL << ram->order, sizeof(*u->pages), gfp);
+	if (!u->folio && !u->pages) {
+		kfree(u);
 		return NULL;
 	}
-	if (page)
-		split_page(page, ram->order);
-	u->run = page;
 	return u;
+}
+
+/* A unit to go into @ram: its pages may come later */
+static struct precopy_ram_unit *precopy_ram_unit_new(struct precopy_ram *ram,
+						     bool huge, gfp_t gfp)
+{
+	struct precopy_ram_unit *u;
+
+	huge &= precopy_ram_may_be_huge(ram);
+	u = precopy_ram_unit_alloc(ram, huge, gfp | __GFP_ZERO);
+	if (u && !huge)
+		precopy_ram_fill(ram, u->pages, gfp | __GFP_ZERO);
+	return u;
+}
+
+static u64 precopy_ram_unit_bytes(const struct precopy_ram *ram,
+				  const struct precopy_ram_unit *u)
+{
+	u64 bytes = 0;
+	unsigned long i;
+
+	for (i = 0; i < (1UL << ram->order); i++)
+		if (precopy_ram_unit_page(u, i))
+			bytes += PAGE_SIZE;
+	return bytes;
 }
 
 static struct precopy_ram_unit *precopy_ram_unit_get(struct precopy_ram *ram,
 						     unsigned long unit,
-						     gfp_t gfp)
+						     bool huge, gfp_t gfp)
 {
 	struct precopy_ram_unit *u, *old;
+	u64 bytes;
 
 	u = xa_load(&ram->units, unit);
 	if (u)
 		return u;
-	u = precopy_ram_unit_alloc(ram, gfp);
+	u = precopy_ram_unit_new(ram, huge, gfp);
 	if (!u)
 		return ERR_PTR(-ENOMEM);
+	bytes = precopy_ram_unit_bytes(ram, u);
 	old = xa_cmpxchg(&ram->units, unit, NULL, u, gfp);
 	if (old) {
 		precopy_ram_unit_free(ram, u);
 		return xa_is_err(old) ? ERR_PTR(xa_err(old)) : old;
 	}
-	if (u->run)
-		atomic64_add(PAGE_SIZE << ram->order, &ram->bytes);
+	atomic64_add(bytes, &ram->bytes);
 	return u;
+}
+
+static bool precopy_ram_unit_has(struct precopy_ram *ram,
+				 struct precopy_ram_unit *u, unsigned long i)
+{
+	guard(spinlock)(&ram->lock);
+	return precopy_ram_unit_page(u, i);
+}
+
+static bool precopy_ram_unit_add(struct precopy_ram *ram,
+				 struct precopy_ram_unit *u, unsigned long i,
+				 struct page *page)
+{
+	guard(spinlock)(&ram->lock);
+	if (precopy_ram_unit_page(u, i))
+		return false;
+	/* Readers that hold memory.sem do not hold the lock */
+	smp_store_release(&u->pages[i], page);
+	return true;
 }
 
 static int precopy_ram_populate_single(struct precopy_ram *ram,
@@ -207,15 +310,15 @@ static int precopy_ram_populate_single(struct precopy_ram *ram,
 {
 	struct page *page;
 
-	if (precopy_ram_unit_page(u, i))
+	if (precopy_ram_unit_has(ram, u, i))
 		return 0;
 	page = alloc_page(gfp | __GFP_ZERO);
 	if (!page)
 		return -ENOMEM;
-	if (cmpxchg(&u->pages[i], NULL, page))
-		put_page(page);
-	else
+	if (precopy_ram_unit_add(ram, u, i, page))
 		atomic64_add(PAGE_SIZE, &ram->bytes);
+	else
+		put_page(page);
 	return 0;
 }
 
@@ -223,6 +326,7 @@ static int precopy_ram_populate_single(struct precopy_ram *ram,
  * precopy_ram_populate - make sure that a page is there
  * @ram: the memory
  * @index: page number in the BAR
+ * @huge: if its unit is new, better make it one folio
  * @gfp: how hard to try. Page faults pass GFP_KERNEL_ACCOUNT, so that running
  *	 out acts on them like on any memory; all others add
  *	 __GFP_RETRY_MAYFAIL and report the failure.
@@ -231,13 +335,13 @@ static int precopy_ram_populate_single(struct precopy_ram *ram,
  * Return: 0 or -ENOMEM.
  */
 int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
-			 gfp_t gfp)
+			 bool huge, gfp_t gfp)
 {
 	struct mem_cgroup *old = set_active_memcg(ram->memcg);
 	struct precopy_ram_unit *u;
 	int ret;
 
-	u = precopy_ram_unit_get(ram, index / PRECOPY_UNIT_PAGES, gfp);
+	u = precopy_ram_unit_get(ram, index / PRECOPY_UNIT_PAGES, huge, gfp);
 	if (IS_ERR(u))
 		ret = PTR_ERR(u);
 	else
@@ -263,44 +367,160 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 
 	for (i = 0; !ret && i < (1UL << ram->order); i++)
 		ret = precopy_ram_populate(ram, unit * PRECOPY_UNIT_PAGES + i,
-					   GFP_KERNEL_ACCOUNT |
+					   true, GFP_KERNEL_ACCOUNT |
 					   __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	return ret;
 }
 
-/**
- * precopy_ram_page_busy - may somebody write a page without a page table?
- * @ram: the memory
- * @index: page number in the BAR
- *
- * A short-term pin (O_DIRECT, process_vm_writev) or a plain reference (ptrace,
- * vmsplice) taken while the page was writable may store to it after it was
- * write-protected, and no fault would tell. References that come and go with a
- * fault look the same for a moment; they only cost a second look later.
- *
- * Context: after the page was protected and the TLBs were flushed; the
- * flush orders this check after the last page table walk that could pin.
- * memory.sem is held for write: a mapping that was added between the two reads
- * below would hide a reference.
- * Return: true if the page has references that page tables do not explain.
- */
-bool precopy_ram_page_busy(struct precopy_ram *ram, unsigned long index)
+static bool precopy_folio_busy(struct folio *folio)
 {
-	struct page *page = precopy_ram_page(ram, index);
-	struct folio *folio;
 	int refs;
 
-	if (!page)
-		return false;
-	folio = page_folio(page);
 	if (folio_maybe_dma_pinned(folio))
 		return true;
 	refs = folio_ref_count(folio);
-	/* A mapping that goes away meanwhile only makes the page look busy */
+	/* A mapping that goes away meanwhile only makes the folio look busy */
 	smp_rmb();
 	/* One reference is ours, and one for each time it is mapped */
 	return refs > folio_mapcount(folio) + 1;
 }
+
+/**
+ * precopy_ram_busy - may somebody write pages without a page table?
+ * @ram: the memory
+ * @unit: unit number
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to look at
+ * @busy: bitmap of PRECOPY_UNIT_PAGES bits, overwritten: those of them of
+ *	  which that is so
+ *
+ * A short-term pin (O_DIRECT, process_vm_writev) or a plain reference (ptrace,
+ * vmsplice) taken while a page was writable may store to it after it was
+ * write-protected, and no fault would tell. References that come and go with a
+ * fault look the same for a moment; they only cost a second look later. A
+ * reference on a large folio does not tell which page it is for: all are busy.
+ *
+ * Context: after the pages were protected and the TLBs were flushed; the
+ * flush orders this check after the last page table walk that could pin.
+ * memory.sem is held for write: a mapping that was added between reading the
+ * two counts would hide a reference.
+ * Return: true if any page is busy.
+ */
+bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
+		      const unsigned long *pages, unsigned long *busy)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+	struct page *page;
+	unsigned long i;
+
+	bitmap_zero(busy, PRECOPY_UNIT_PAGES);
+	if (!u)
+		return false;
+	if (u->folio) {
+		if (precopy_folio_busy(u->folio))
+			bitmap_copy(busy, pages, PRECOPY_UNIT_PAGES);
+		return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
+	}
+	for_each_set_bit(i, pages, 1UL << ram->order) {
+		page = precopy_ram_unit_page(u, i);
+		if (page && precopy_folio_busy(page_folio(page)))
+			__set_bit(i, busy);
+	}
+	return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
+}
+
+/* --- From one kind of unit to the other ------------------------------------- */
+
+/**
+ * precopy_ram_spare - get ready for precopy_ram_swap()
+ * @ram: the memory
+ * @huge: one folio, or single pages
+ *
+ * Context: process context, may sleep; no lock of this driver held. Does not
+ * try hard: nobody is to be killed for a unit that could stay as it is.
+ * Return: a unit with all of its pages, or NULL.
+ */
+struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge)
+{
+	struct mem_cgroup *old = set_active_memcg(ram->memcg);
+	gfp_t gfp = precopy_ram_bonus(GFP_KERNEL_ACCOUNT);
+	struct precopy_ram_unit *u;
+	unsigned long i;
+	bool good;
+
+	u = precopy_ram_unit_alloc(ram, huge, gfp);
+	good = u && (u->folio ? huge : precopy_ram_fill(ram, u->pages, gfp));
+	for (i = 0; u && !huge && !good && i < (1UL << ram->order); i++) {
+		u->pages[i] = alloc_page(gfp);
+		if (!u->pages[i])
+			break;
+		good = i + 1 == 1UL << ram->order;
+	}
+	set_active_memcg(old);
+	if (good)
+		return u;
+	precopy_ram_unit_free(ram, u);
+	return NULL;
+}
+
+/* Is every page there, and nobody but us has a reference on any? */
+static bool precopy_ram_unit_idle(struct precopy_ram *ram,
+				  const struct precopy_ram_unit *u)
+{
+	struct page *page;
+	unsigned long i;
+
+	if (u->folio)
+		return !precopy_folio_busy(u->folio);
+	for (i = 0; i < (1UL << ram->order); i++) {
+		page = precopy_ram_unit_page(u, i);
+		if (!page || precopy_folio_busy(page_folio(page)))
+			return false;
+	}
+	return true;
+}
+
+/**
+ * precopy_ram_swap - have a unit's contents in other pages
+ * @ram: the memory
+ * @unit: unit number, in use
+ * @spare: where to; has the old pages afterwards, for the caller to free
+ *
+ * Context: memory.sem held for write, nothing of the unit mapped.
+ * Return: true, or false if a page is missing or somebody has a reference on
+ * one: a store through that would be lost. Then nothing is changed.
+ */
+bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
+		      struct precopy_ram_unit *spare)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+	unsigned long i;
+
+	if (!precopy_ram_unit_idle(ram, u))
+		return false;
+	for (i = 0; i < (1UL << ram->order); i++)
+		copy_highpage(precopy_ram_unit_page(spare, i),
+			      precopy_ram_unit_page(u, i));
+	guard(spinlock)(&ram->lock);
+	swap(*u, *spare);
+	return true;
+}
+
+/**
+ * precopy_ram_unit_full - does a unit have all of its pages?
+ * @ram: the memory
+ * @unit: unit number
+ *
+ * Context: memory.sem held.
+ * Return: true if so.
+ */
+bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+
+	return u && precopy_ram_unit_bytes(ram, u) == PAGE_SIZE << ram->order;
+}
+
+/* --- What is there ------------------------------------------------------------ */
 
 /**
  * precopy_ram_unit_pages - which pages of a unit are there
@@ -321,6 +541,22 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 		if (precopy_ram_unit_page(u, i))
 			__set_bit(i, pages);
 	return bitmap_weight(pages, PRECOPY_UNIT_PAGES);
+}
+
+/**
+ * precopy_ram_next_unit - find a unit in use
+ * @ram: the memory
+ * @from: unit to start from
+ *
+ * Return: the first one at or after @from, ULONG_MAX if there is none.
+ */
+unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
+				    unsigned long from)
+{
+	unsigned long unit = from;
+
+	return xa_find(&ram->units, &unit, ULONG_MAX - 1, XA_PRESENT) ?
+	       unit : ULONG_MAX;
 }
 
 /**

@@ -19,6 +19,48 @@ static void precopy_stat64(struct seq_file *seq, const char *name,
 	precopy_stat(seq, name, atomic64_read(value));
 }
 
+static void precopy_stats_faults(struct seq_file *seq,
+				 const struct precopy_memory *mem)
+{
+	precopy_stat64(seq, "read_faults", &mem->faults.read);
+	precopy_stat64(seq, "write_faults", &mem->faults.write);
+	precopy_stat64(seq, "mkwrite_faults", &mem->faults.mkwrite);
+	precopy_stat64(seq, "huge_faults", &mem->faults.huge);
+	precopy_stat64(seq, "around_pages", &mem->faults.around);
+	precopy_stat64(seq, "waited_faults", &mem->faults.waited);
+}
+
+static void precopy_stats_tracking(struct seq_file *seq,
+				   const struct precopy_stats *stats)
+{
+	precopy_stat64(seq, "arms", &stats->arms);
+	precopy_stat64(seq, "last_arm_ns", &stats->last_arm_ns);
+	precopy_stat64(seq, "last_disarm_ns", &stats->last_disarm_ns);
+	precopy_stat64(seq, "collected_pages", &stats->collected_pages);
+	precopy_stat64(seq, "set_aside_pages", &stats->set_aside_pages);
+	precopy_stat64(seq, "splits", &stats->splits);
+	precopy_stat64(seq, "failed_splits", &stats->failed_splits);
+	precopy_stat64(seq, "collapses", &stats->collapses);
+	precopy_stat64(seq, "save_protect_ns", &stats->save_protect_ns);
+}
+
+static void precopy_stats_streams(struct seq_file *seq,
+				  const struct precopy_stats *stats)
+{
+	precopy_stat64(seq, "resets", &stats->resets);
+	precopy_stat64(seq, "saved_bytes", &stats->saved_bytes);
+	precopy_stat64(seq, "save_copy_ns", &stats->save_copy_ns);
+	precopy_stat64(seq, "save_checksum_ns", &stats->save_checksum_ns);
+	precopy_stat64(seq, "save_user_ns", &stats->save_user_ns);
+	precopy_stat64(seq, "loaded_bytes", &stats->loaded_bytes);
+	precopy_stat64(seq, "load_user_ns", &stats->load_user_ns);
+	precopy_stat64(seq, "load_checksum_ns", &stats->load_checksum_ns);
+	precopy_stat64(seq, "load_store_ns", &stats->load_store_ns);
+	precopy_stat64(seq, "refused_streams", &stats->refused_streams);
+	precopy_stat64(seq, "startups", &stats->startups);
+	precopy_stat64(seq, "last_startup_ns", &stats->last_startup_ns);
+}
+
 static int precopy_stats_show(struct seq_file *seq, void *unused)
 {
 	struct precopy_device *pcd = seq->private;
@@ -32,16 +74,9 @@ static int precopy_stats_show(struct seq_file *seq, void *unused)
 	precopy_stat(seq, "initial_bytes", initial);
 	precopy_stat(seq, "dirty_bytes", dirty);
 	precopy_stat(seq, "stop_copy_bytes", precopy_save_estimate(pcd));
-	precopy_stat64(seq, "read_faults", &mem->faults.read);
-	precopy_stat64(seq, "write_faults", &mem->faults.write);
-	precopy_stat64(seq, "mkwrite_faults", &mem->faults.mkwrite);
-	precopy_stat64(seq, "waited_faults", &mem->faults.waited);
-	precopy_stat64(seq, "resets", &pcd->stats.resets);
-	precopy_stat64(seq, "saved_bytes", &pcd->stats.saved_bytes);
-	precopy_stat64(seq, "loaded_bytes", &pcd->stats.loaded_bytes);
-	precopy_stat64(seq, "refused_streams", &pcd->stats.refused_streams);
-	precopy_stat64(seq, "startups", &pcd->stats.startups);
-	precopy_stat64(seq, "last_startup_ns", &pcd->stats.last_startup_ns);
+	precopy_stats_faults(seq, mem);
+	precopy_stats_tracking(seq, &pcd->stats);
+	precopy_stats_streams(seq, &pcd->stats);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(precopy_stats);

@@ -131,11 +131,15 @@ static int precopy_load_event(struct precopy_loading *loading,
 /* Tell the decoder of @n bytes, and do what they ask for */
 static int precopy_load_advance(struct precopy_loading *loading, size_t n)
 {
+	struct precopy_stats *stats = &loading->session.pcd->stats;
+	ktime_t mark = ktime_get();
 	int ret = precopy_decoder_advance(&loading->dec, n);
 
+	precopy_stat_lap(&stats->load_checksum_ns, &mark);
 	if (ret < 0)
 		return precopy_load_fail(loading, ret, loading->dec.error);
 	ret = precopy_load_event(loading, ret);
+	precopy_stat_lap(&stats->load_store_ns, &mark);
 	if (ret)
 		return precopy_load_fail(loading, ret, NULL);
 	return 0;
@@ -183,6 +187,7 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 				       bool nonblock)
 {
 	size_t want, n;
+	ktime_t mark;
 	void *dst;
 	int ret;
 
@@ -194,7 +199,9 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 		return precopy_load_fail(loading, -EINVAL,
 					 "bytes after the end");
 	n = min(count, want);
+	mark = ktime_get();
 	n -= copy_from_user(dst, buf, n);
+	precopy_stat_lap(&loading->session.pcd->stats.load_user_ns, &mark);
 	if (!n)
 		return -EFAULT;
 	if (precopy_decoder_at_barrier(&loading->dec, n)) {

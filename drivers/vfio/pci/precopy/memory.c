@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The memory behind the BAR, as the user sees it: mmap and its faults, read
- * and write of the region. A store, on whichever way it comes, is one read
- * section of memory.sem that checks that it may happen, tells the tracker,
- * and does it. That is what makes collecting, arming and reset exact: they
- * hold the lock for write.
+ * The memory behind the BAR: its life, read and write of the region, and the
+ * stores of a load. A store, on whichever way it comes, is one read section of
+ * memory.sem that checks that it may happen, tells the tracker, and does it.
+ * That is what makes collecting, arming and reset exact: they hold the lock
+ * for write. Stores through a mapping are in fault.c.
  */
 
-#include <linux/file.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -70,6 +69,21 @@ void precopy_memory_zap(struct precopy_device *pcd)
 	unmap_mapping_range(pcd->core.vdev.inode->i_mapping,
 			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR),
 			    pcd->memory.size, true);
+}
+
+/**
+ * precopy_memory_zap_unit - remove all page table entries of a unit
+ * @pcd: the device
+ * @unit: unit number
+ *
+ * Context: may sleep; memory.sem held, so that nobody makes new ones if it is
+ * held for write.
+ */
+void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit)
+{
+	unmap_mapping_range(pcd->core.vdev.inode->i_mapping,
+			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) +
+			    unit * PRECOPY_UNIT_SIZE, PRECOPY_UNIT_SIZE, true);
 }
 
 /**
@@ -165,184 +179,57 @@ struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
 	return precopy_memory_install(pcd, generation, new);
 }
 
-static int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
-				   unsigned long index, gfp_t gfp)
+/**
+ * precopy_memory_populate - make sure that a page is there
+ * @pcd: the device
+ * @generation: of the caller's view of the device
+ * @index: page number in the BAR
+ * @gfp: as for precopy_ram_populate()
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: 0, -ENOMEM, or -ECANCELED after a reset.
+ */
+int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
+			    unsigned long index, gfp_t gfp)
 {
 	struct precopy_ram *ram = precopy_memory_ram(pcd, generation);
 	int ret;
 
 	if (IS_ERR(ram))
 		return PTR_ERR(ram);
-	ret = precopy_ram_populate(ram, index, gfp);
+	/* What is tracked is about to be written: it would be split at once */
+	ret = precopy_ram_populate(ram, index, !READ_ONCE(pcd->memory.tracker),
+				   gfp);
 	precopy_ram_put(ram);
 	return ret;
 }
 
-/* Under memory.sem: may the user touch the memory? -EAGAIN: not yet */
-static int precopy_memory_access(const struct precopy_memory *mem)
+/**
+ * precopy_memory_access - may the user touch the memory?
+ * @mem: the memory
+ *
+ * Context: memory.sem held.
+ * Return: 0, -EAGAIN if not before the startup completes, -EIO if not at all.
+ */
+int precopy_memory_access(const struct precopy_memory *mem)
 {
 	if (!mem->decode || mem->gate == PRECOPY_GATE_FAILED)
 		return -EIO;
 	return mem->gate == PRECOPY_GATE_WAIT ? -EAGAIN : 0;
 }
 
-static struct page *precopy_memory_page(const struct precopy_memory *mem,
-					unsigned long index)
+/**
+ * precopy_memory_page - look up a page
+ * @mem: the memory
+ * @index: page number in the BAR
+ *
+ * Context: memory.sem held, for as long as the page is used.
+ * Return: the page, or NULL for a hole.
+ */
+struct page *precopy_memory_page(const struct precopy_memory *mem,
+				 unsigned long index)
 {
 	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
-}
-
-static bool precopy_gate_shut(struct precopy_device *pcd)
-{
-	return READ_ONCE(pcd->memory.gate) == PRECOPY_GATE_WAIT;
-}
-
-/* --- Page faults ------------------------------------------------------- */
-
-static unsigned long precopy_fault_index(const struct vm_fault *vmf)
-{
-	return vmf->pgoff - PRECOPY_BAR_PGOFF;
-}
-
-static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
-{
-	if (flags & FAULT_FLAG_INTERRUPTIBLE)
-		wait_event_interruptible(pcd->wait, !precopy_gate_shut(pcd));
-	else if (flags & FAULT_FLAG_KILLABLE)
-		wait_event_killable(pcd->wait, !precopy_gate_shut(pcd));
-	else
-		wait_event(pcd->wait, !precopy_gate_shut(pcd));
-}
-
-/*
- * Wait for the startup with the mm's locks dropped, as fault handlers may
- * when they then ask for a retry. The file keeps the device open meanwhile:
- * the VMA may be gone by the time we wake.
- */
-static vm_fault_t precopy_fault_wait(struct precopy_device *pcd,
-				     struct vm_fault *vmf)
-{
-	unsigned int flags = vmf->flags;
-	struct file *file;
-
-	if (!(flags & FAULT_FLAG_ALLOW_RETRY))
-		return VM_FAULT_SIGBUS;
-	if (flags & FAULT_FLAG_RETRY_NOWAIT)
-		return VM_FAULT_RETRY;
-
-	atomic64_inc(&pcd->memory.faults.waited);
-	file = get_file(vmf->vma->vm_file);
-	release_fault_lock(vmf);
-	precopy_fault_sleep(pcd, flags);
-	fput(file);
-	return VM_FAULT_RETRY;
-}
-
-/*
- * The one section of a fault: check, mark, insert. While nobody tracks, a
- * read fault inserts a writable entry too, so that the store that may follow
- * costs nothing.
- *
- * Return: what the mm gets, or 0 if the page must be allocated first, or
- * VM_FAULT_RETRY if the caller must wait for the startup.
- */
-static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
-				       struct vm_fault *vmf, bool write)
-{
-	struct precopy_memory *mem = &pcd->memory;
-	unsigned long index = precopy_fault_index(vmf);
-	struct page *page;
-	int ret;
-
-	guard(rwsem_read)(&mem->sem);
-	ret = precopy_memory_access(mem);
-	if (ret)
-		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;
-	page = precopy_memory_page(mem, index);
-	if (!page)
-		return 0;
-	if (mem->tracker && write)
-		precopy_tracker_mark(mem->tracker, index);
-	return vmf_insert_page_mkwrite(vmf, page, write || !mem->tracker);
-}
-
-static vm_fault_t precopy_fault(struct vm_fault *vmf)
-{
-	struct precopy_device *pcd = vmf->vma->vm_private_data;
-	bool write = vmf->flags & FAULT_FLAG_WRITE;
-	vm_fault_t fault;
-	int ret;
-
-	atomic64_inc(write ? &pcd->memory.faults.write :
-			     &pcd->memory.faults.read);
-	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
-		/* -ECANCELED, a reset in between, is no reason to give up */
-		ret = precopy_memory_populate(pcd,
-					      READ_ONCE(pcd->generation),
-					      precopy_fault_index(vmf),
-					      GFP_KERNEL_ACCOUNT);
-		if (ret == -ENOMEM)
-			return VM_FAULT_OOM;
-	}
-	if (fault == VM_FAULT_RETRY)
-		return precopy_fault_wait(pcd, vmf);
-	return fault;
-}
-
-/*
- * A store to a page mapped read-only. If the page is not ours any more, or
- * access is shut, its entry was zapped since: touch nothing and let the store
- * fault again. Returning the page locked and letting the mm make the entry
- * writable would leave a window in which collecting loses the store.
- */
-static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
-{
-	struct precopy_device *pcd = vmf->vma->vm_private_data;
-	struct precopy_memory *mem = &pcd->memory;
-	unsigned long index = precopy_fault_index(vmf);
-
-	atomic64_inc(&mem->faults.mkwrite);
-	guard(rwsem_read)(&mem->sem);
-	if (precopy_memory_access(mem) ||
-	    precopy_memory_page(mem, index) != vmf->page)
-		return VM_FAULT_NOPAGE;
-	if (mem->tracker)
-		precopy_tracker_mark(mem->tracker, index);
-	return vmf_insert_page_mkwrite(vmf, vmf->page, true);
-}
-
-static const struct vm_operations_struct precopy_vm_ops = {
-	.fault		= precopy_fault,
-	.page_mkwrite	= precopy_page_mkwrite,
-};
-
-/**
- * precopy_memory_mmap - map part of the BAR
- * @pcd: the device
- * @vma: to be filled in
- *
- * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
- * makes it writable by a fault; without one it would emulate the store, or
- * fail it. Having page_mkwrite makes long-term pins fail, which is wanted:
- * they could store without being seen.
- *
- * Return: 0 or -EINVAL.
- */
-int precopy_memory_mmap(struct precopy_device *pcd, struct vm_area_struct *vma)
-{
-	u64 start = (u64)vma->vm_pgoff - PRECOPY_BAR_PGOFF;
-	u64 end;
-
-	if (!(vma->vm_flags & VM_SHARED))
-		return -EINVAL;
-	if (check_add_overflow(start, (u64)vma_pages(vma), &end) ||
-	    end > pcd->memory.size >> PAGE_SHIFT)
-		return -EINVAL;
-
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_private_data = pcd;
-	vma->vm_ops = &precopy_vm_ops;
-	return 0;
 }
 
 /* --- read() and write() of the region ---------------------------------- */
@@ -430,7 +317,7 @@ static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
 			continue;
 		if (ret != -EAGAIN)
 			return ret;
-		if (wait_event_killable(pcd->wait, !precopy_gate_shut(pcd)))
+		if (wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory)))
 			return -EINTR;
 	}
 }

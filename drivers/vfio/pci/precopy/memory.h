@@ -38,7 +38,8 @@ enum precopy_gate {
  * @gate: may the user touch the memory?
  * @decode: the memory bit of COMMAND
  * @tracker: told of every page written; NULL while not tracking
- * @faults: page faults served, by kind, for debugfs
+ * @faults: page faults served, by kind, and pages mapped besides the one
+ *	    that was asked for (@around), for debugfs
  */
 struct precopy_memory {
 	struct rw_semaphore	sem;
@@ -52,6 +53,8 @@ struct precopy_memory {
 		atomic64_t	read;
 		atomic64_t	write;
 		atomic64_t	mkwrite;
+		atomic64_t	huge;
+		atomic64_t	around;
 		atomic64_t	waited;
 	} faults;
 };
@@ -62,13 +65,18 @@ void precopy_memory_close(struct precopy_device *pcd);
 
 struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd);
 void precopy_memory_zap(struct precopy_device *pcd);
+void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit);
 void precopy_memory_set_gate(struct precopy_device *pcd,
 			     enum precopy_gate gate);
 struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
 				       u64 generation);
 
-int precopy_memory_mmap(struct precopy_device *pcd,
-			struct vm_area_struct *vma);
+int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
+			    unsigned long index, gfp_t gfp);
+int precopy_memory_access(const struct precopy_memory *mem);
+struct page *precopy_memory_page(const struct precopy_memory *mem,
+				 unsigned long index);
+
 ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset);
 ssize_t precopy_memory_write(struct precopy_device *pcd,
@@ -78,6 +86,16 @@ int precopy_memory_load(struct precopy_device *pcd, u64 generation,
 			u64 offset, const void *data, size_t len);
 int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 			     u64 offset, u64 len);
+
+/* fault.c */
+int precopy_memory_mmap(struct precopy_device *pcd,
+			struct vm_area_struct *vma);
+
+/* Must accesses wait for the startup? A look without the lock, to wait on. */
+static inline bool precopy_memory_waits(const struct precopy_memory *mem)
+{
+	return READ_ONCE(mem->gate) == PRECOPY_GATE_WAIT;
+}
 
 /* First page of the BAR in the address space of the vfio device's inode */
 #define PRECOPY_BAR_PGOFF \

@@ -3,6 +3,8 @@
 #ifndef PRECOPY_H
 #define PRECOPY_H
 
+#include <linux/atomic.h>
+#include <linux/ktime.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/vfio_pci_core.h>
@@ -38,6 +40,22 @@ struct precopy_config {
  * @startups: startups completed on this device as a target
  * @last_startup_ns: how long the last of them took
  * @refused_streams: streams given up because of their contents
+ * @arms: times that tracking began
+ * @last_arm_ns: how long that held up every access, the last time
+ * @last_disarm_ns: the same of the end of tracking
+ * @collected_pages: pages that tracking found written, or in use at its start
+ * @set_aside_pages: how many of them had to wait for a reference to go
+ * @splits: units that became single pages, because they were written while
+ *	    tracked
+ * @failed_splits: units that should have, and could not
+ * @collapses: units that became one folio again
+ * @save_protect_ns: time spent on protecting pages before they are copied
+ * @save_copy_ns: on copying them, or finding them zero
+ * @save_checksum_ns: on making records of them
+ * @save_user_ns: on handing them to the user
+ * @load_user_ns: on taking the stream from the user
+ * @load_checksum_ns: on checking it
+ * @load_store_ns: on storing what it holds
  */
 struct precopy_stats {
 	atomic64_t	resets;
@@ -46,6 +64,21 @@ struct precopy_stats {
 	atomic64_t	startups;
 	atomic64_t	last_startup_ns;
 	atomic64_t	refused_streams;
+	atomic64_t	arms;
+	atomic64_t	last_arm_ns;
+	atomic64_t	last_disarm_ns;
+	atomic64_t	collected_pages;
+	atomic64_t	set_aside_pages;
+	atomic64_t	splits;
+	atomic64_t	failed_splits;
+	atomic64_t	collapses;
+	atomic64_t	save_protect_ns;
+	atomic64_t	save_copy_ns;
+	atomic64_t	save_checksum_ns;
+	atomic64_t	save_user_ns;
+	atomic64_t	load_user_ns;
+	atomic64_t	load_checksum_ns;
+	atomic64_t	load_store_ns;
 };
 
 /**
@@ -113,6 +146,15 @@ static inline struct precopy_device *to_precopy(struct vfio_device *vdev)
 static inline struct device *precopy_dev(struct precopy_device *pcd)
 {
 	return &pcd->core.pdev->dev;
+}
+
+/* Add the time since @mark to @sum, and set the mark anew */
+static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
+{
+	ktime_t now = ktime_get();
+
+	atomic64_add(ktime_to_ns(ktime_sub(now, *mark)), sum);
+	*mark = now;
 }
 
 /* main.c; frees memory and runs startups */

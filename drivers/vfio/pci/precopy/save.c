@@ -216,51 +216,97 @@ static bool precopy_save_current(const struct precopy_saving *saving)
 	return saving->session.pcd->memory.tracker == &saving->tracker;
 }
 
-/* Copy a page as it is now. A page taken that is a hole reads as zeroes. */
-static void precopy_save_copy(struct precopy_saving *saving, void *to,
-			      unsigned long index)
+/* A page taken, to look at: one that is a hole reads as zeroes */
+static const void *precopy_save_map(struct precopy_saving *saving,
+				    unsigned long i)
 {
 	struct precopy_memory *mem = &saving->session.pcd->memory;
-	struct page *page = mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
+	struct page *page;
 
-	if (page)
-		memcpy_from_page(to, page, 0, PAGE_SIZE);
-	else
-		memset(to, 0, PAGE_SIZE);
+	page = precopy_memory_page(mem, saving->unit * PRECOPY_UNIT_PAGES + i);
+	return kmap_local_page(page ?: ZERO_PAGE(0));
 }
 
 /*
- * Copy pages of the run that begins at @start, as long as they are alike: all
- * zero or none. The copy is what is looked at: the memory may be written
- * meanwhile, and then counts as dirty again.
+ * How far do zero pages go, from @start? They may be written meanwhile, but
+ * then they count as dirty again.
+ */
+static unsigned int precopy_save_zero_run(struct precopy_saving *saving,
+					  unsigned long start, unsigned int max)
+{
+	unsigned long end = find_next_zero_bit(saving->pages,
+					       PRECOPY_UNIT_PAGES, start);
+	const void *from;
+	unsigned int n;
+	bool zero;
+
+	max = min(max, end - start);
+	for (n = 0; n < max; n++) {
+		from = precopy_save_map(saving, start + n);
+		zero = !memchr_inv(from, 0, PAGE_SIZE);
+		kunmap_local(from);
+		if (!zero)
+			break;
+	}
+	return n;
+}
+
+/* Copy pages as they are now, from @start to the first that is zero */
+static unsigned int precopy_save_data_run(struct precopy_saving *saving,
+					  void *to, unsigned long start,
+					  unsigned int max)
+{
+	unsigned int n = 0;
+	const void *from;
+
+	do {
+		from = precopy_save_map(saving, start + n);
+		memcpy(to, from, PAGE_SIZE);
+		kunmap_local(from);
+		to += PAGE_SIZE;
+		n++;
+	} while (n < max && start + n < PRECOPY_UNIT_PAGES &&
+		 test_bit(start + n, saving->pages) &&
+		 !precopy_save_zero_run(saving, start + n, 1));
+	return n;
+}
+
+/*
+ * Copy the next run of pages that are alike: all zero, which takes no copy, or
+ * none.
  *
- * Return: pages copied, or -ENODEV if the session is over.
+ * Return: pages in the run, or -ENODEV if the session is over.
  */
 static int precopy_save_copy_run(struct precopy_saving *saving, void *to,
 				 unsigned long start, unsigned int max,
 				 bool *zero)
 {
 	unsigned int n;
-	bool same;
 
 	guard(rwsem_read)(&saving->session.pcd->memory.sem);
 	if (!precopy_save_current(saving))
 		return -ENODEV;
-	for (n = 0; n < max && start + n < PRECOPY_UNIT_PAGES &&
-	     test_bit(start + n, saving->pages); n++, to += PAGE_SIZE) {
-		precopy_save_copy(saving, to, saving->unit *
-				  PRECOPY_UNIT_PAGES + start + n);
-		same = !memchr_inv(to, 0, PAGE_SIZE);
-		if (!n)
-			*zero = same;
-		else if (same != *zero)
-			break;
-	}
-	return n;
+	/* A dirty page has a record of its own, others are not limited */
+	n = precopy_save_zero_run(saving, start,
+				  max > 1 ? PRECOPY_UNIT_PAGES : 1);
+	*zero = n;
+	return n ?: precopy_save_data_run(saving, to, start, max);
+}
+
+static size_t precopy_save_encode(struct precopy_saving *saving, void *buf,
+				  u64 offset, u64 nr_bytes, bool zero)
+{
+	trace_precopy_save_record(precopy_dev(saving->session.pcd),
+				  zero ? PRECOPY_REC_ZERO : PRECOPY_REC_DATA,
+				  offset, nr_bytes);
+	if (zero)
+		return precopy_encode_zero(&saving->enc, buf, offset, nr_bytes);
+	return precopy_encode_record(&saving->enc, buf, PRECOPY_REC_DATA,
+				     offset, nr_bytes);
 }
 
 /*
- * Encode one record of up to @max of the pages taken.
+ * Encode one record of pages taken, of up to @max of them if it holds data.
  *
  * Return: its length, or -ENODEV if the session is over.
  */
@@ -269,6 +315,9 @@ static ssize_t precopy_save_run(struct precopy_saving *saving, void *buf,
 {
 	unsigned long start = find_first_bit(saving->pages, PRECOPY_UNIT_PAGES);
 	u64 offset = (saving->unit * PRECOPY_UNIT_PAGES + start) * PAGE_SIZE;
+	struct precopy_stats *stats = &saving->session.pcd->stats;
+	ktime_t mark = ktime_get();
+	ssize_t len;
 	bool zero;
 	int n;
 
@@ -276,15 +325,11 @@ static ssize_t precopy_save_run(struct precopy_saving *saving, void *buf,
 				  &zero);
 	if (n < 0)
 		return n;
+	precopy_stat_lap(&stats->save_copy_ns, &mark);
 	bitmap_clear(saving->pages, start, n);
-	trace_precopy_save_record(precopy_dev(saving->session.pcd),
-				  zero ? PRECOPY_REC_ZERO : PRECOPY_REC_DATA,
-				  offset, n * PAGE_SIZE);
-	if (zero)
-		return precopy_encode_zero(&saving->enc, buf, offset,
-					   n * PAGE_SIZE);
-	return precopy_encode_record(&saving->enc, buf, PRECOPY_REC_DATA,
-				     offset, n * PAGE_SIZE);
+	len = precopy_save_encode(saving, buf, offset, n * PAGE_SIZE, zero);
+	precopy_stat_lap(&stats->save_checksum_ns, &mark);
+	return len;
 }
 
 /* Protect the pages just taken, and set aside those that may be pinned */
@@ -293,11 +338,10 @@ static int precopy_save_protect(struct precopy_saving *saving)
 	struct precopy_device *pcd = saving->session.pcd;
 	unsigned long nr;
 
-	precopy_tracker_protect(pcd, saving->unit, saving->pages);
 	scoped_guard(rwsem_read, &pcd->memory.sem) {
 		if (!precopy_save_current(saving))
 			return -ENODEV;
-		precopy_tracker_seal(pcd, saving->unit, saving->pages);
+		precopy_tracker_protect(pcd, saving->unit, saving->pages);
 	}
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (!precopy_save_current(saving))
@@ -339,6 +383,7 @@ static long precopy_save_take(struct precopy_saving *saving)
 	}
 	if (saving->unit == set->nr_units)
 		return 0;
+	precopy_tracker_tighten(pcd, &saving->tracker, saving->unit);
 	guard(spinlock)(&pcd->state_lock);
 	nr = precopy_dirty_take(set, saving->unit, saving->pages);
 	if (live)
@@ -355,6 +400,8 @@ static long precopy_save_take(struct precopy_saving *saving)
  */
 static int precopy_save_more_pages(struct precopy_saving *saving)
 {
+	struct precopy_stats *stats = &saving->session.pcd->stats;
+	ktime_t mark;
 	long ret;
 
 	while (bitmap_empty(saving->pages, PRECOPY_UNIT_PAGES)) {
@@ -364,8 +411,11 @@ static int precopy_save_more_pages(struct precopy_saving *saving)
 		ret = precopy_save_take(saving);
 		if (ret <= 0)
 			return ret;
+		atomic64_add(ret, &stats->collected_pages);
 		saving->unit_cost = precopy_initial_cost(saving->pages);
+		mark = ktime_get();
 		ret = precopy_save_protect(saving);
+		precopy_stat_lap(&stats->save_protect_ns, &mark);
 		if (ret)
 			return ret;
 		if (!bitmap_empty(saving->pages, PRECOPY_UNIT_PAGES))
@@ -547,6 +597,7 @@ static ssize_t precopy_save_read_some(struct precopy_saving *saving,
 				      char __user *buf, size_t count)
 {
 	size_t n, left;
+	ktime_t mark;
 	int ret;
 
 	if (precopy_session_dead(&saving->session))
@@ -557,7 +608,9 @@ static ssize_t precopy_save_read_some(struct precopy_saving *saving,
 			return ret;
 	}
 	n = min(count, saving->len - saving->pos);
+	mark = ktime_get();
 	left = copy_to_user(buf, saving->buf + saving->pos, n);
+	precopy_stat_lap(&saving->session.pcd->stats.save_user_ns, &mark);
 	precopy_save_consumed(saving, n - left);
 	return n - left ?: -EFAULT;
 }
@@ -701,6 +754,7 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 				  struct precopy_saving *saving)
 {
 	struct precopy_dirty *initial = &saving->tracker.initial;
+	ktime_t mark = ktime_get();
 	unsigned long unit, *words;
 	u64 in_use;
 
@@ -723,6 +777,8 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 		saving->initial_left += precopy_initial_cost(words);
 		cond_resched();
 	}
+	atomic64_inc(&pcd->stats.arms);
+	atomic64_set(&pcd->stats.last_arm_ns, ktime_get() - mark);
 }
 
 /* Begin the session in one step, unless there was a reset */
@@ -803,12 +859,13 @@ int precopy_save_stop(struct precopy_device *pcd, u64 generation)
 	struct precopy_saving *saving;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
-		guard(spinlock)(&pcd->state_lock);
 		if (pcd->generation != generation)
 			return -ECANCELED;
-		saving = pcd->saving;
-		pcd->saving = NULL;
-		precopy_save_kill(saving);
+		scoped_guard(spinlock, &pcd->state_lock) {
+			saving = pcd->saving;
+			pcd->saving = NULL;
+			precopy_save_kill(saving);
+		}
 		precopy_tracker_disarm(pcd);
 	}
 	precopy_save_release(saving);

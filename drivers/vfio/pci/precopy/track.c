@@ -5,12 +5,15 @@
  * Arm:     take a snapshot of what is in use, point the memory to the tracker,
  *	    remove all page table entries.
  * Collect: take pages out of a set (save.c, under memory.sem for write), then
- *	    protect and seal them, flushed, then look for pins, and only then
- *	    copy. A store that the copy misses comes after the protection, so
- *	    it faults and marks the page again.
- * Disarm:  the faults stop marking and give out writable entries.
+ *	    protect them, flushed, then look for pins, and only then copy. A
+ *	    store that the copy misses comes after the protection, so it faults
+ *	    and marks the page again.
+ * Disarm:  take the tracker away from the memory, remove all page table
+ *	    entries; those that come next are writable.
  */
 
+#include <linux/bitmap.h>
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
 #include <linux/wait.h>
@@ -35,6 +38,10 @@ int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
 	unsigned long nr_pages = size >> PAGE_SHIFT;
 
 	tracker->wait = wait;
+	tracker->loose = bitmap_zalloc(precopy_stream_units(size),
+				       GFP_KERNEL_ACCOUNT);
+	if (!tracker->loose)
+		return -ENOMEM;
 	return precopy_dirty_init(&tracker->initial, nr_pages) ?:
 	       precopy_dirty_init(&tracker->dirty, nr_pages) ?:
 	       precopy_dirty_init(&tracker->pinned, nr_pages);
@@ -49,6 +56,7 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker)
 	precopy_dirty_destroy(&tracker->initial);
 	precopy_dirty_destroy(&tracker->dirty);
 	precopy_dirty_destroy(&tracker->pinned);
+	bitmap_free(tracker->loose);
 }
 
 /**
@@ -73,9 +81,72 @@ void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page)
 }
 
 /**
+ * precopy_tracker_writable - may entries of a unit be writable?
+ * @mem: the memory, tracked
+ * @unit: unit number
+ *
+ * Context: memory.sem held.
+ * Return: true if it is single pages, or loose; false if it has to be split
+ * first.
+ */
+bool precopy_tracker_writable(const struct precopy_memory *mem,
+			      unsigned long unit)
+{
+	return !precopy_ram_huge_folio(mem->ram, unit) ||
+	       test_bit(unit, mem->tracker->loose);
+}
+
+/**
+ * precopy_tracker_loosen - a unit cannot be split, but will be written
+ * @tracker: of the memory
+ * @unit: unit number, one folio
+ *
+ * Nobody can tell which pages are written: all wait, as those do on which
+ * somebody has a reference.
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_tracker_loosen(struct precopy_tracker *tracker, unsigned long unit)
+{
+	unsigned long page = unit * PRECOPY_UNIT_PAGES;
+	unsigned long end = page + PRECOPY_UNIT_PAGES;
+
+	for (; page < end; page++)
+		if (!precopy_dirty_test(&tracker->initial, page) &&
+		    !precopy_dirty_test(&tracker->dirty, page))
+			precopy_dirty_mark(&tracker->pinned, page);
+	__set_bit(unit, tracker->loose);
+}
+
+/**
+ * precopy_tracker_tighten - pages of a unit are about to be taken
+ * @pcd: the device
+ * @tracker: of the memory
+ * @unit: unit number
+ *
+ * Context: memory.sem held for write. All TLBs are flushed on return.
+ */
+void precopy_tracker_tighten(struct precopy_device *pcd,
+			     struct precopy_tracker *tracker,
+			     unsigned long unit)
+{
+	lockdep_assert_held_write(&pcd->memory.sem);
+	if (__test_and_clear_bit(unit, tracker->loose))
+		precopy_memory_zap_unit(pcd, unit);
+}
+
+static unsigned long precopy_tracker_next_used(struct precopy_memory *mem,
+					       unsigned long from)
+{
+	return mem->ram ? precopy_ram_next_unit(mem->ram, from) : ULONG_MAX;
+}
+
+/**
  * precopy_tracker_arm - begin tracking
  * @pcd: the device
  * @tracker: empty sets; the initial one is filled with what is in use
+ *
+ * Costs in proportion to what is in use and mapped.
  *
  * Context: memory.sem held for write.
  */
@@ -87,9 +158,10 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 	unsigned long unit;
 
 	lockdep_assert_held_write(&mem->sem);
-	for (unit = 0; mem->ram && unit < tracker->initial.nr_units; unit++) {
-		if (precopy_ram_unit_pages(mem->ram, unit, pages))
-			precopy_dirty_fill(&tracker->initial, unit, pages);
+	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
+	     unit = precopy_tracker_next_used(mem, unit + 1)) {
+		precopy_ram_unit_pages(mem->ram, unit, pages);
+		precopy_dirty_fill(&tracker->initial, unit, pages);
 		cond_resched();
 	}
 	mem->tracker = tracker;
@@ -102,33 +174,30 @@ void precopy_tracker_arm(struct precopy_device *pcd,
  * precopy_tracker_disarm - stop tracking
  * @pcd: the device
  *
- * Entries that are read-only stay so until they are written or removed; the
- * fault that then comes makes them writable without marking anything.
+ * Entries that tracking left read-only would each cost a fault: remove them.
+ * The page tables stay, though, and while they do there is no room for 2 MiB
+ * entries. They go when the user unmaps, or with MADV_DONTNEED; a driver has
+ * no means to free them.
  *
  * Context: memory.sem held for write.
  */
 void precopy_tracker_disarm(struct precopy_device *pcd)
 {
+	ktime_t began = ktime_get();
+
 	lockdep_assert_held_write(&pcd->memory.sem);
-	if (pcd->memory.tracker)
-		trace_precopy_disarm(precopy_dev(pcd));
+	if (!pcd->memory.tracker)
+		return;
 	pcd->memory.tracker = NULL;
+	precopy_memory_zap(pcd);
+	atomic64_set(&pcd->stats.last_disarm_ns, ktime_get() - began);
+	trace_precopy_disarm(precopy_dev(pcd));
 }
 
-/**
- * precopy_tracker_protect - write-protect and clean pages, in bulk
- * @pcd: the device
- * @unit: that the pages are in
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
- *	   before
- *
- * Two walks with one flush each. Not enough by itself: see
- * precopy_tracker_seal(), which must follow.
- *
- * Context: may sleep; no lock of this driver held.
- */
-void precopy_tracker_protect(struct precopy_device *pcd,
-			     unsigned long unit, const unsigned long *pages)
+/* Write-protect and clean: a walk with one flush for each */
+static void precopy_tracker_clean(struct precopy_device *pcd,
+				  unsigned long unit,
+				  const unsigned long *pages)
 {
 	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
 	unsigned long first = find_first_bit(pages, PRECOPY_UNIT_PAGES);
@@ -141,8 +210,6 @@ void precopy_tracker_protect(struct precopy_device *pcd,
 	wp_shared_mapping_range(mapping, start, nr);
 	clean_record_shared_mapping_range(mapping, start, nr, start, cleaned,
 					  &cleaned_start, &cleaned_end);
-	trace_precopy_collect(precopy_dev(pcd), unit,
-			      bitmap_weight(pages, PRECOPY_UNIT_PAGES));
 }
 
 static unsigned long precopy_tracker_run(struct precopy_ram *ram,
@@ -160,33 +227,24 @@ static unsigned long precopy_tracker_run(struct precopy_ram *ram,
 	return n;
 }
 
-/**
- * precopy_tracker_seal - let the next store to each of some pages fault
- * @pcd: the device
- * @unit: that the pages are in
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits, after precopy_tracker_protect()
- *
+/*
  * An entry that is read-only but dirty can become writable again without a
  * fault: the mm (mprotect, NUMA hinting) takes it for one whose store was
- * notified. Between the two walks of precopy_tracker_protect() entries are
- * like that, and neither order of the walks closes the gap (the model in
+ * notified. Between the two walks of precopy_tracker_clean() entries are like
+ * that, and neither order of the walks closes the gap (the model in
  * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
  * and clean in one step under its page table lock. It would flush entry by
  * entry, but hardly ever finds one to change; what remains is a call of the
  * MMU notifiers for each run of pages.
- *
- * Context: memory.sem held for read, so that the pages stay; may sleep. All
- * TLBs are flushed on return.
  */
-void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
-			  const unsigned long *pages)
+static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
+				 const unsigned long *pages)
 {
 	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
 	struct precopy_ram *ram = pcd->memory.ram;
 	unsigned long start, end, first, n;
 	struct page *page;
 
-	lockdep_assert_held(&pcd->memory.sem);
 	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
 		for (; start < end; start += n) {
 			n = 1;
@@ -204,11 +262,36 @@ void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
 }
 
 /**
+ * precopy_tracker_protect - let the next store to each of some pages fault
+ * @pcd: the device
+ * @unit: that the pages are in
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
+ *	   before
+ *
+ * Entries of a unit that is one folio, and not loose, are read-only and clean
+ * already, as they have been since they were made.
+ *
+ * Context: may sleep; memory.sem held, and the memory tracked, so that the pages
+ * stay, and no 2 MiB entry is writable. All TLBs are flushed on return.
+ */
+void precopy_tracker_protect(struct precopy_device *pcd, unsigned long unit,
+			     const unsigned long *pages)
+{
+	lockdep_assert_held(&pcd->memory.sem);
+	if (!precopy_ram_huge_folio(pcd->memory.ram, unit)) {
+		precopy_tracker_clean(pcd, unit, pages);
+		precopy_tracker_seal(pcd, unit, pages);
+	}
+	trace_precopy_collect(precopy_dev(pcd), unit,
+			      bitmap_weight(pages, PRECOPY_UNIT_PAGES));
+}
+
+/**
  * precopy_tracker_set_aside - do not send now what may be written unseen
  * @pcd: the device
  * @tracker: of the memory
  * @unit: that the pages are in
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits, sealed; pages with references
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, protected; pages with references
  *	   that page tables do not explain are removed from it
  *
  * Context: memory.sem held for write, the tracker being that of the memory.
@@ -219,17 +302,18 @@ unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 					unsigned long unit,
 					unsigned long *pages)
 {
-	unsigned long i, page, nr = 0;
+	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES);
+	unsigned long i, nr;
 
 	lockdep_assert_held_write(&pcd->memory.sem);
-	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
-		page = unit * PRECOPY_UNIT_PAGES + i;
-		if (!precopy_ram_page_busy(pcd->memory.ram, page))
-			continue;
-		precopy_dirty_mark(&tracker->pinned, page);
-		__clear_bit(i, pages);
-		nr++;
-	}
+	if (!precopy_ram_busy(pcd->memory.ram, unit, pages, busy))
+		return 0;
+	for_each_set_bit(i, busy, PRECOPY_UNIT_PAGES)
+		precopy_dirty_mark(&tracker->pinned,
+				   unit * PRECOPY_UNIT_PAGES + i);
+	bitmap_andnot(pages, pages, busy, PRECOPY_UNIT_PAGES);
+	nr = bitmap_weight(busy, PRECOPY_UNIT_PAGES);
+	atomic64_add(nr, &pcd->stats.set_aside_pages);
 	return nr;
 }
 
@@ -239,16 +323,17 @@ static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
 					 unsigned long unit, bool all)
 {
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES) = {};
 	unsigned long page, i;
 
 	guard(spinlock)(&pcd->state_lock);
 	precopy_dirty_take(&tracker->pinned, unit, pages);
+	if (!all)
+		precopy_ram_busy(pcd->memory.ram, unit, pages, busy);
 	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
 		page = unit * PRECOPY_UNIT_PAGES + i;
-		if (!all && precopy_ram_page_busy(pcd->memory.ram, page))
-			precopy_dirty_mark(&tracker->pinned, page);
-		else
-			precopy_dirty_mark(&tracker->dirty, page);
+		precopy_dirty_mark(test_bit(i, busy) ? &tracker->pinned :
+						       &tracker->dirty, page);
 	}
 }
 

@@ -8,6 +8,7 @@
 #include "dirty.h"
 
 struct precopy_device;
+struct precopy_memory;
 struct wait_queue_head;
 
 /**
@@ -16,18 +17,22 @@ struct wait_queue_head;
  * @dirty: written after they were sent, or first used since the session began
  * @pinned: sent, but with references that can write unseen. Sent again when
  *	    released, at the latest when the device has stopped.
+ * @loose: units that are one folio and have writable entries all the same. All
+ *	   of their pages are in one of the sets; taking any of them out of
+ *	   @initial or @dirty ends it. Written with memory.sem held for write.
  * @wait: woken when there is a first dirty page
  *
  * A page is in one of them, but may be both dirty and pinned if it was written
  * just before it was set aside; it is then sent once more than needed. Marking
  * happens in read sections of memory.sem, taking out of a set in write
- * sections. The tracker is
- * part of a saving session; memory.tracker points to it while tracking.
+ * sections. The tracker is part of a saving session; memory.tracker points to
+ * it while tracking.
  */
 struct precopy_tracker {
 	struct precopy_dirty	initial;
 	struct precopy_dirty	dirty;
 	struct precopy_dirty	pinned;
+	unsigned long		*loose;
 	struct wait_queue_head	*wait;
 };
 
@@ -40,10 +45,16 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 void precopy_tracker_disarm(struct precopy_device *pcd);
 void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page);
 
+bool precopy_tracker_writable(const struct precopy_memory *mem,
+			      unsigned long unit);
+void precopy_tracker_loosen(struct precopy_tracker *tracker,
+			    unsigned long unit);
+void precopy_tracker_tighten(struct precopy_device *pcd,
+			     struct precopy_tracker *tracker,
+			     unsigned long unit);
+
 void precopy_tracker_protect(struct precopy_device *pcd,
 			     unsigned long unit, const unsigned long *pages);
-void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
-			  const unsigned long *pages);
 unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 					struct precopy_tracker *tracker,
 					unsigned long unit,

@@ -647,13 +647,15 @@ TEST_F_TIMEOUT(dirty, direct_io, 120)
  */
 TEST_F(dirty, held_reference)
 {
-	u64 pages[] = { 3, 4, 40 }, size;
+	/* The third in another unit: a reference may concern all of its unit */
+	u64 pages[] = { 3, 4, 601 }, size;
 	struct iovec iov = { .iov_len = PRECOPY_PAGE };
 	u8 page[PRECOPY_PAGE];
 	size_t len;
 	int i;
 
 	precopy_fill(&self->a, 0, 64, 1, BY_MMAP);
+	precopy_fill(&self->a, 600, 8, 1, BY_MMAP);
 	for (i = 0; i < 3; i++) {
 		iov.iov_base = self->a.bar + pages[i] * PRECOPY_PAGE;
 		if (vmsplice(self->pipe[1], &iov, 1, 0) != (ssize_t)PRECOPY_PAGE)

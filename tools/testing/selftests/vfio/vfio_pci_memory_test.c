@@ -196,19 +196,20 @@ static void works_after_reset(struct __test_metadata *_metadata,
 
 TEST_F(memory, write_beyond_the_limit)
 {
-	u64 unit, byte = ~0ULL;
+	u64 page, byte = ~0ULL;
 	ssize_t ret = 0;
 
 	limit_to(_metadata, self, USED);
-	for (unit = 0; unit < SIZE / WIRE_UNIT; unit++) {
+	/* Every page: what has no room as a whole unit goes on by single pages */
+	for (page = 0; page < SIZE / PRECOPY_PAGE; page++) {
 		ret = pwrite(self->a.fd, &byte, sizeof(byte),
-			     self->a.bar_offset + unit * WIRE_UNIT);
+			     self->a.bar_offset + page * PRECOPY_PAGE);
 		if (ret < 0)
 			break;
 	}
 	EXPECT_EQ(-1, ret);
 	EXPECT_EQ(ENOMEM, errno);
-	EXPECT_GE(unit, UNITS / 2);
+	EXPECT_GE(page, UNITS / 2 * UNIT_PAGES);
 	/* Nothing that was stored before is lost by it */
 	EXPECT_EQ(sizeof(byte), (size_t)pread(self->a.fd, &byte, sizeof(byte),
 					      self->a.bar_offset));

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Mappings of the BAR and their page faults. Every page table entry is made
+ * here, inside a section of memory.sem that checks that the access may happen
+ * and tells the tracker of it.
+ *
+ * While nobody tracks, entries are as large as can be and always writable, so
+ * that the mapping costs nothing once it is there: 2 MiB where the unit is one
+ * folio and the mapping is aligned, else all pages of the unit at once. While
+ * somebody tracks, an entry is writable only once its page is marked, and then
+ * maps one page that is a folio of its own (see layout.c).
+ */
+
+#include <linux/file.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+
+#include "backend.h"
+#include "layout.h"
+#include "precopy.h"
+#include "track.h"
+
+static unsigned long precopy_fault_index(const struct vm_fault *vmf)
+{
+	return vmf->pgoff - PRECOPY_BAR_PGOFF;
+}
+
+static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
+{
+	if (flags & FAULT_FLAG_INTERRUPTIBLE)
+		wait_event_interruptible(pcd->wait, !precopy_memory_waits(&pcd->memory));
+	else if (flags & FAULT_FLAG_KILLABLE)
+		wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory));
+	else
+		wait_event(pcd->wait, !precopy_memory_waits(&pcd->memory));
+}
+
+/*
+ * Wait for the startup with the mm's locks dropped, as fault handlers may
+ * when they then ask for a retry. The file keeps the device open meanwhile:
+ * the VMA may be gone by the time we wake.
+ */
+static vm_fault_t precopy_fault_wait(struct precopy_device *pcd,
+				     struct vm_fault *vmf)
+{
+	unsigned int flags = vmf->flags;
+	struct file *file;
+
+	if (!(flags & FAULT_FLAG_ALLOW_RETRY))
+		return VM_FAULT_SIGBUS;
+	if (flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+
+	atomic64_inc(&pcd->memory.faults.waited);
+	file = get_file(vmf->vma->vm_file);
+	release_fault_lock(vmf);
+	precopy_fault_sleep(pcd, flags);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
+static unsigned long precopy_fault_unit(const struct vm_fault *vmf)
+{
+	return precopy_fault_index(vmf) / PRECOPY_UNIT_PAGES;
+}
+
+/* Allocate what is missing; 0 if it is there */
+static vm_fault_t precopy_fault_populate(struct precopy_device *pcd,
+					 struct vm_fault *vmf)
+{
+	/* -ECANCELED, a reset in between, is no reason to give up */
+	int ret = precopy_memory_populate(pcd, READ_ONCE(pcd->generation),
+					  precopy_fault_index(vmf),
+					  GFP_KERNEL_ACCOUNT);
+
+	return ret == -ENOMEM ? VM_FAULT_OOM : 0;
+}
+
+/* --- 2 MiB entries -------------------------------------------------------- */
+
+/* Does the mapping have all of the unit, where one entry can map it? */
+static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
+{
+	unsigned long start = vmf->address & PMD_MASK;
+	unsigned long first = precopy_fault_index(vmf) -
+			      ((vmf->address - start) >> PAGE_SHIFT);
+
+	return PMD_SIZE == PRECOPY_UNIT_SIZE && start >= vmf->vma->vm_start &&
+	       start + PMD_SIZE <= vmf->vma->vm_end &&
+	       IS_ALIGNED(first, PRECOPY_UNIT_PAGES);
+}
+
+/*
+ * The section of a 2 MiB fault. It holds memory.sem for write: inserting over
+ * a page table is a bug, and nobody but this file makes page tables here, so
+ * that none can appear between looking and inserting.
+ *
+ * Return: what the mm gets, or 0 if the unit is not one folio.
+ */
+static vm_fault_t precopy_huge_insert(struct precopy_device *pcd,
+				      struct vm_fault *vmf)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct folio *folio;
+	pmd_t pmd;
+
+	guard(rwsem_write)(&mem->sem);
+	/* Waiting, failing, and marking is for the small fault */
+	if (precopy_memory_access(mem) ||
+	    (mem->tracker && (vmf->flags & FAULT_FLAG_WRITE)))
+		return VM_FAULT_FALLBACK;
+	pmd = pmdp_get_lockless(vmf->pmd);
+	if (!pmd_none(pmd) && !pmd_trans_huge(pmd))
+		return VM_FAULT_FALLBACK;
+	folio = precopy_ram_huge_folio(mem->ram, precopy_fault_unit(vmf));
+	if (!folio)
+		return 0;
+	atomic64_inc(&mem->faults.huge);
+	return vmf_insert_folio_pmd(vmf, folio, !mem->tracker);
+}
+
+static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	vm_fault_t fault;
+
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || order != PMD_ORDER ||
+	    !precopy_fault_fits_huge(vmf))
+		return VM_FAULT_FALLBACK;
+	fault = precopy_huge_insert(pcd, vmf);
+	if (fault)
+		return fault;
+	fault = precopy_fault_populate(pcd, vmf);
+	if (fault)
+		return fault;
+	precopy_layout_collapse(pcd, precopy_fault_unit(vmf));
+	return precopy_huge_insert(pcd, vmf) ?: VM_FAULT_FALLBACK;
+}
+
+/* --- Small entries -------------------------------------------------------- */
+
+/*
+ * Map the rest of the unit as well, writable; while nobody tracks. This is
+ * what a unit costs that has no 2 MiB entry, be it for want of a folio, for
+ * the mapping's alignment, or because page tables are left of a time when it
+ * was tracked: one fault instead of 512.
+ */
+static void precopy_fault_around(struct precopy_memory *mem,
+				 struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long index = precopy_fault_index(vmf);
+	unsigned long in_unit = index % PRECOPY_UNIT_PAGES;
+	unsigned long i, before, after;
+
+	before = min(in_unit, (vmf->address - vma->vm_start) >> PAGE_SHIFT);
+	after = min(PRECOPY_UNIT_PAGES - in_unit,
+		    (vma->vm_end - vmf->address) >> PAGE_SHIFT);
+	for (i = index - before; i < index + after; i++) {
+		struct page *page = precopy_memory_page(mem, i);
+		struct vm_fault next = {
+			.vma = vma,
+			.address = vmf->address + (i - index) * PAGE_SIZE,
+		};
+
+		if (!page || i == index)
+			continue;
+		if (vmf_insert_page_mkwrite(&next, page, true) !=
+		    VM_FAULT_NOPAGE)
+			break;
+		atomic64_inc(&mem->faults.around);
+	}
+}
+
+/*
+ * The one section of a fault: check, mark, insert. While nobody tracks, a
+ * read fault inserts a writable entry too, so that the store that may follow
+ * costs nothing.
+ *
+ * Return: what the mm gets, or 0 if the page must be allocated or the unit be
+ * split first, or VM_FAULT_RETRY if the caller must wait for the startup.
+ */
+static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
+				       struct vm_fault *vmf, bool write)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long index = precopy_fault_index(vmf);
+	struct page *page;
+	vm_fault_t fault;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	ret = precopy_memory_access(mem);
+	if (ret)
+		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;
+	page = precopy_memory_page(mem, index);
+	if (!page)
+		return 0;
+	if (mem->tracker && write) {
+		if (!precopy_tracker_writable(mem, precopy_fault_unit(vmf)))
+			return 0;
+		precopy_tracker_mark(mem->tracker, index);
+	}
+	fault = vmf_insert_page_mkwrite(vmf, page, write || !mem->tracker);
+	if (!mem->tracker && fault == VM_FAULT_NOPAGE)
+		precopy_fault_around(mem, vmf);
+	return fault;
+}
+
+static vm_fault_t precopy_fault(struct vm_fault *vmf)
+{
+	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
+	vm_fault_t fault;
+
+	atomic64_inc(write ? &pcd->memory.faults.write :
+			     &pcd->memory.faults.read);
+	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
+		fault = precopy_fault_populate(pcd, vmf);
+		if (fault)
+			return fault;
+		if (write)
+			precopy_layout_split(pcd, precopy_fault_unit(vmf));
+	}
+	if (fault == VM_FAULT_RETRY)
+		return precopy_fault_wait(pcd, vmf);
+	return fault;
+}
+
+/*
+ * A store to a page mapped read-only. If the page is not ours any more, or
+ * access is shut, its entry was zapped since: touch nothing and let the store
+ * fault again. Returning the page locked and letting the mm make the entry
+ * writable would leave a window in which collecting loses the store. A unit
+ * to be split is left to a fault on an empty entry: this one has a reference on
+ * the page.
+ */
+static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
+{
+	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long index = precopy_fault_index(vmf);
+
+	atomic64_inc(&mem->faults.mkwrite);
+	guard(rwsem_read)(&mem->sem);
+	if (precopy_memory_access(mem) ||
+	    precopy_memory_page(mem, index) != vmf->page)
+		return VM_FAULT_NOPAGE;
+	if (mem->tracker &&
+	    !precopy_tracker_writable(mem, precopy_fault_unit(vmf))) {
+		precopy_memory_zap_unit(pcd, precopy_fault_unit(vmf));
+		return VM_FAULT_NOPAGE;
+	}
+	if (mem->tracker)
+		precopy_tracker_mark(mem->tracker, index);
+	return vmf_insert_page_mkwrite(vmf, vmf->page, true);
+}
+
+static const struct vm_operations_struct precopy_vm_ops = {
+	.fault		= precopy_fault,
+	.huge_fault	= precopy_huge_fault,
+	.page_mkwrite	= precopy_page_mkwrite,
+};
+
+/**
+ * precopy_memory_mmap - map part of the BAR
+ * @pcd: the device
+ * @vma: to be filled in
+ *
+ * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
+ * makes it writable by a fault; without one it would emulate the store, or
+ * fail it. Having page_mkwrite makes long-term pins fail, which is wanted:
+ * they could store without being seen.
+ *
+ * Return: 0 or -EINVAL.
+ */
+int precopy_memory_mmap(struct precopy_device *pcd, struct vm_area_struct *vma)
+{
+	u64 start = (u64)vma->vm_pgoff - PRECOPY_BAR_PGOFF;
+	u64 end;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	if (check_add_overflow(start, (u64)vma_pages(vma), &end) ||
+	    end > pcd->memory.size >> PAGE_SHIFT)
+		return -EINVAL;
+
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_private_data = pcd;
+	vma->vm_ops = &precopy_vm_ops;
+	return 0;
+}

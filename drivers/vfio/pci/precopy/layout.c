@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Large or small: when a unit is one folio, and when it is single pages.
+ *
+ * One folio lets a unit be mapped by one entry. But the mm knows whether a
+ * folio was written, not which page of it: mprotect() and NUMA hinting change
+ * the entries of a folio in batches and give all of them the dirty bit of any,
+ * and an entry that is dirty may become writable without a fault. So what is
+ * tracked by page has to be a folio by page: the first store to a unit while
+ * it is tracked splits it. Until then it is mapped read-only. The contents move
+ * to new pages, as there is no other way to divide a folio that is not in a
+ * page cache.
+ *
+ * Both directions need memory.sem for write, nothing mapped, and no reference
+ * but ours. A split that cannot be done makes the unit loose (see track.h).
+ */
+
+#include <linux/delay.h>
+
+#include "backend.h"
+#include "layout.h"
+#include "precopy.h"
+#include "track.h"
+
+/* References that faults hold for a moment are waited for; others are not */
+#define PRECOPY_SPLIT_TRIES	4
+
+static struct precopy_ram *precopy_layout_ram(struct precopy_device *pcd)
+{
+	guard(rwsem_read)(&pcd->memory.sem);
+	return pcd->memory.ram ? precopy_ram_get(pcd->memory.ram) : NULL;
+}
+
+static bool precopy_layout_splittable(const struct precopy_memory *mem,
+				      struct precopy_ram *ram,
+				      unsigned long unit)
+{
+	return mem->ram == ram && mem->tracker &&
+	       !precopy_tracker_writable(mem, unit);
+}
+
+/* Return: false to try again */
+static bool precopy_layout_try_split(struct precopy_device *pcd,
+				     struct precopy_ram *ram,
+				     unsigned long unit,
+				     struct precopy_ram_unit *spare, bool last)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_write)(&mem->sem);
+	/* Somebody else did it, or there is no reason any more */
+	if (!precopy_layout_splittable(mem, ram, unit))
+		return true;
+	precopy_memory_zap_unit(pcd, unit);
+	if (spare && precopy_ram_swap(ram, unit, spare)) {
+		atomic64_inc(&pcd->stats.splits);
+		return true;
+	}
+	if (spare && !last)
+		return false;
+	precopy_tracker_loosen(mem->tracker, unit);
+	atomic64_inc(&pcd->stats.failed_splits);
+	return true;
+}
+
+/**
+ * precopy_layout_split - make a unit fit to be written while it is tracked
+ * @pcd: the device
+ * @unit: unit number
+ *
+ * Does nothing if it is that already, or is not tracked.
+ *
+ * Context: a page fault; may sleep, no lock of this driver held.
+ */
+void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
+{
+	struct precopy_ram *ram = precopy_layout_ram(pcd);
+	struct precopy_ram_unit *spare;
+	int try = 0;
+
+	if (!ram)
+		return;
+	spare = precopy_ram_spare(ram, false);
+	while (!precopy_layout_try_split(pcd, ram, unit, spare,
+					 ++try == PRECOPY_SPLIT_TRIES))
+		usleep_range(20, 100);
+	precopy_ram_unit_free(ram, spare);
+	precopy_ram_put(ram);
+}
+
+/**
+ * precopy_layout_collapse - make a unit one folio
+ * @pcd: the device
+ * @unit: unit number
+ *
+ * Does nothing if it is one, is tracked, or has holes; nor if there is no such
+ * folio to be had, or somebody has a reference on a page.
+ *
+ * Context: a page fault; may sleep, no lock of this driver held.
+ */
+void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct precopy_ram *ram = precopy_layout_ram(pcd);
+	struct precopy_ram_unit *spare;
+
+	if (!ram)
+		return;
+	spare = precopy_ram_spare(ram, true);
+	scoped_guard(rwsem_write, &mem->sem) {
+		if (!spare || mem->ram != ram || mem->tracker ||
+		    precopy_ram_huge_folio(ram, unit) ||
+		    !precopy_ram_unit_full(ram, unit))
+			break;
+		precopy_memory_zap_unit(pcd, unit);
+		if (precopy_ram_swap(ram, unit, spare))
+			atomic64_inc(&pcd->stats.collapses);
+	}
+	precopy_ram_unit_free(ram, spare);
+	precopy_ram_put(ram);
+}

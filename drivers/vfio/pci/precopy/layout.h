@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* When a unit is one folio, and when it is single pages. */
+#ifndef PRECOPY_LAYOUT_H
+#define PRECOPY_LAYOUT_H
+
+struct precopy_device;
+
+void precopy_layout_split(struct precopy_device *pcd, unsigned long unit);
+void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit);
+
+#endif /* PRECOPY_LAYOUT_H */
