@@ -4,8 +4,8 @@
  *
  * Arm:     take a snapshot of what is in use, point the memory to the tracker,
  *	    remove all page table entries.
- * Collect: take pages out of a set (save.c, under memory.sem for write), then
- *	    protect them, flushed, then look for pins, and only then copy. A
+ * Collect: take pages out of a set (save_stream.c, under memory.sem for write),
+ *	    then protect them, flushed, then look for pins, and only then copy. A
  *	    store that the copy misses comes after the protection, so it faults
  *	    and marks the page again.
  * Disarm:  take the tracker away from the memory, remove all page table
