@@ -285,7 +285,8 @@ int precopy_memory_mmap(struct precopy_device *pcd, struct vm_area_struct *vma)
 	    end > pcd->memory.size >> PAGE_SHIFT)
 		return -EINVAL;
 
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	/* As if by MADV_HUGEPAGE: the system's policy may ask for that */
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_HUGEPAGE);
 	vma->vm_private_data = pcd;
 	vma->vm_ops = &precopy_vm_ops;
 	return 0;

@@ -25,18 +25,31 @@
 /* References that faults hold for a moment are waited for; others are not */
 #define PRECOPY_SPLIT_TRIES	4
 
-static struct precopy_ram *precopy_layout_ram(struct precopy_device *pcd)
-{
-	guard(rwsem_read)(&pcd->memory.sem);
-	return pcd->memory.ram ? precopy_ram_get(pcd->memory.ram) : NULL;
-}
-
+/* memory.sem is held */
 static bool precopy_layout_splittable(const struct precopy_memory *mem,
-				      struct precopy_ram *ram,
 				      unsigned long unit)
 {
-	return mem->ram == ram && mem->tracker &&
-	       !precopy_tracker_writable(mem, unit);
+	return mem->tracker && !precopy_tracker_writable(mem, unit);
+}
+
+static bool precopy_layout_collapsible(const struct precopy_memory *mem,
+				       unsigned long unit)
+{
+	return !mem->tracker && mem->ram &&
+	       !precopy_ram_huge_folio(mem->ram, unit) &&
+	       precopy_ram_unit_full(mem->ram, unit);
+}
+
+/* The contents, if there is reason to get memory for the change */
+static struct precopy_ram *
+precopy_layout_ram(struct precopy_device *pcd, unsigned long unit,
+		   bool (*want)(const struct precopy_memory *mem,
+				unsigned long unit))
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_read)(&mem->sem);
+	return want(mem, unit) ? precopy_ram_get(mem->ram) : NULL;
 }
 
 /* Return: false to try again */
@@ -49,7 +62,7 @@ static bool precopy_layout_try_split(struct precopy_device *pcd,
 
 	guard(rwsem_write)(&mem->sem);
 	/* Somebody else did it, or there is no reason any more */
-	if (!precopy_layout_splittable(mem, ram, unit))
+	if (mem->ram != ram || !precopy_layout_splittable(mem, unit))
 		return true;
 	precopy_memory_zap_unit(pcd, unit);
 	if (spare && precopy_ram_swap(ram, unit, spare)) {
@@ -74,10 +87,11 @@ static bool precopy_layout_try_split(struct precopy_device *pcd,
  */
 void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
 {
-	struct precopy_ram *ram = precopy_layout_ram(pcd);
 	struct precopy_ram_unit *spare;
+	struct precopy_ram *ram;
 	int try = 0;
 
+	ram = precopy_layout_ram(pcd, unit, precopy_layout_splittable);
 	if (!ram)
 		return;
 	spare = precopy_ram_spare(ram, false);
@@ -101,16 +115,16 @@ void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
 void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit)
 {
 	struct precopy_memory *mem = &pcd->memory;
-	struct precopy_ram *ram = precopy_layout_ram(pcd);
 	struct precopy_ram_unit *spare;
+	struct precopy_ram *ram;
 
+	ram = precopy_layout_ram(pcd, unit, precopy_layout_collapsible);
 	if (!ram)
 		return;
 	spare = precopy_ram_spare(ram, true);
 	scoped_guard(rwsem_write, &mem->sem) {
-		if (!spare || mem->ram != ram || mem->tracker ||
-		    precopy_ram_huge_folio(ram, unit) ||
-		    !precopy_ram_unit_full(ram, unit))
+		if (!spare || mem->ram != ram ||
+		    !precopy_layout_collapsible(mem, unit))
 			break;
 		precopy_memory_zap_unit(pcd, unit);
 		if (precopy_ram_swap(ram, unit, spare))
