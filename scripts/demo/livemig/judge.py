@@ -125,6 +125,21 @@ def in_use(ev):
     return None
 
 
+def cheap_at_rest(ev):
+    """before the migration the device was mapped by 2 MiB, and no store was notified"""
+    faults, units = ev.run.at_rest, int(ev.run.ready["used_pages"]) // 512
+    if not faults:
+        raise Skip("the VM did not boot here")
+    if faults["mkwrite_faults"]:
+        return f"{faults['mkwrite_faults']} stores were notified"
+    if not faults["huge_faults"]:
+        return "there was no 2 MiB fault"
+    small = faults["read_faults"] + faults["write_faults"]
+    if small > units:
+        return f"{small} small faults for {units} units of 2 MiB"
+    return None
+
+
 def guest_wrote(ev):
     """the guest wrote before, during and after the migration"""
     for when in ("before", "during", "after"):
@@ -180,7 +195,7 @@ def kernel_quiet(ev):
 
 
 ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup, delay_taken,
-          bytes_agree, in_use, guest_wrote, all_pages, device_idle, kernel_quiet)
+          bytes_agree, in_use, cheap_at_rest, guest_wrote, all_pages, device_idle, kernel_quiet)
 PRECOPY_ONLY = (acknowledged, initial_bytes)
 
 

@@ -83,6 +83,8 @@ class Run:
     after: int = 0
     heard: int = None           # the guest's first heartbeat on the target
     silence: int = 0            # the longest time without a heartbeat, ns
+    at_rest: dict = field(default_factory=dict)     # faults until the guest was ready
+    tracked: dict = field(default_factory=dict)     # and while it migrated, at the source
     disturbed: dict = field(default_factory=dict)
     cancelled: dict = field(default_factory=dict)
     end_state: dict = field(default_factory=dict)
@@ -108,6 +110,17 @@ def statistic(bdf, name):
 def byte_counters(setup):
     return {"saved": statistic(setup.carrier["source"], "saved_bytes"),
             "loaded": statistic(setup.carrier["target"], "loaded_bytes")}
+
+
+FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "splits")
+
+
+def fault_counters(bdf):
+    return {name: statistic(bdf, name) for name in FAULTS}
+
+
+def since(bdf, before):
+    return {name: count - before[name] for name, count in fault_counters(bdf).items()}
 
 
 def turn_knob(bdf, name, value):
@@ -281,10 +294,12 @@ def hop(source, target, guest, run, say):
     target.start()
     guest.attach(target)
     run.counted = byte_counters(run.setup)
+    faults = fault_counters(source.bdf)
     tracing.start()
     try:
         say("migrating")
         migrate(source, target, guest, run)
+        run.tracked = since(source.bdf, faults)
         say("checking every page")
         watch_after(source, target, guest, run)
     except Failure as failure:
@@ -344,8 +359,9 @@ def journey(setup, folder, machines, guest, say):
 
     source = machine("source", "source", incoming=False)
     say("booting the VM")
+    faults = fault_counters(source.bdf)
     ready, kvm = boot(source, guest)
-    runs = [Run(setup, folder, ready=ready, kvm=kvm)]
+    runs = [Run(setup, folder, ready=ready, kvm=kvm, at_rest=since(source.bdf, faults))]
     if setup.cancel_first:
         say("beginning a migration and cancelling it")
         cancel(source, machine("cancelled", "target"), guest, runs[0])

@@ -24,6 +24,10 @@ def timeline(evidence):
         yield f"{at:9.1f} ms  {moment.where:<6}  {moment.what:<24}  ({moment.seen_by})"
 
 
+def faults(counted, large, *small):
+    return f"{counted[large]}, {sum(counted[name] for name in small)}"
+
+
 def facts(evidence):
     """What goes into the table, one (name, value) after the other."""
     run, size = evidence.run, evidence.sizes()
@@ -41,6 +45,10 @@ def facts(evidence):
     yield "device: in stop-copy", mib(size["stopcopy"])
     yield "VM's RAM", mib(run.info["ram"]["transferred"] - evidence.sent())
     yield "page writes meanwhile", str(run.during)
+    yield "faults before: 2 MiB, 4 KiB", faults(run.at_rest, "huge_faults", "read_faults",
+                                                "write_faults", "mkwrite_faults")
+    yield "faults meanwhile: 2 MiB, 4 KiB", faults(run.tracked, "huge_faults", "read_faults",
+                                                   "write_faults", "mkwrite_faults")
     yield "pages right after it", f"{result['good']}/{result['pages']}"
 
 
