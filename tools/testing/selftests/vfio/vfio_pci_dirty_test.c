@@ -3,8 +3,13 @@
  * Tracking of what is written to the device while it is migrated, by user
  * space in all the ways it has. A way of writing is tried in several passes:
  * write, read the stream to its temporary end, write again to the same pages.
- * In the end the copy must hold everything, which a shadow knows that no
- * device has a part in.
+ * So the stores of all passes but the first come after a collect, through what
+ * was there before it. Each collect must carry what was stored before it, and
+ * nothing else; in the end the copy must hold everything, which a shadow knows
+ * that no device has a part in.
+ *
+ * Pins and references are in vfio_pci_dirty_pin_test.c, what else may happen to
+ * a mapping in vfio_pci_dirty_map_test.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,30 +21,23 @@
 #include <unistd.h>
 
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
 #include <linux/stddef.h>
-#include <linux/io_uring.h>
+#include <linux/futex.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
-#include <linux/vfio.h>
 
 #include <libvfio.h>
-#include <libvfio/precopy_device.h>
 #include <libvfio/precopy_stream.h>
+#include <libvfio/precopy_tracking.h>
 
 #include <kselftest_harness.h>
 
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
-
 #define SIZE		SZ_4M
-#define PASSES		4
-#define PER_PASS	6
 #define STORM_MS	1500
 
 static char **bdfs;
@@ -51,31 +49,24 @@ struct order {
 };
 
 FIXTURE(dirty) {
-	struct precopy_dev a;
-	struct precopy_dev b;
-	struct mig_stream stream;
-	int data_fd;
+	struct precopy_tracking t;
 	u8 *second;		/* another mapping of the BAR of a */
 	/* a child that writes on demand */
 	pid_t child;
 	int to_child[2];
 	int from_child[2];
 	int pipe[2];
-	u64 seed;
 };
 
 FIXTURE_SETUP(dirty)
 {
 	if (nr_bdfs < 2)
 		SKIP(return, "needs two devices");
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	tracking_open(&self->t, bdfs, SIZE);
 	self->second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    self->a.fd, self->a.bar_offset);
+			    self->t.a.fd, self->t.a.bar_offset);
 	ASSERT_NE(MAP_FAILED, self->second);
 	ASSERT_EQ(0, pipe(self->pipe));
-	self->data_fd = -1;
-	self->seed = 1000;
 }
 
 FIXTURE_TEARDOWN(dirty)
@@ -84,147 +75,126 @@ FIXTURE_TEARDOWN(dirty)
 		kill(self->child, SIGKILL);
 		waitpid(self->child, NULL, 0);
 	}
-	if (self->data_fd >= 0)
-		close(self->data_fd);
 	if (self->second)
 		munmap(self->second, SIZE);
-	mig_stream_free(&self->stream);
-	precopy_close(&self->a);
-	precopy_close(&self->b);
+	tracking_close(&self->t);
 }
 
 typedef FIXTURE_DATA(dirty) dirty_t;
 
-/* One way to make @page hold the pattern of @seed. */
-typedef void (*way_fn)(dirty_t *self, u64 page, u64 seed);
-
-static void shadow_page(dirty_t *self, u64 page, u64 seed)
-{
-	precopy_pattern(self->a.shadow + page * PRECOPY_PAGE, page, seed);
-}
-
-/* Into pre-copy and past the initial data. */
-static void begin(struct __test_metadata *_metadata, dirty_t *self)
-{
-	precopy_fill(&self->a, 0, 64, 1, BY_MMAP);
-	precopy_fill(&self->a, 600, 8, 1, BY_PWRITE);
-	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &self->data_fd));
-	ASSERT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->data_fd, SZ_64K));
-}
-
-static void collect(struct __test_metadata *_metadata, dirty_t *self)
-{
-	ASSERT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->data_fd, SZ_64K));
-}
-
-static u64 dirty_bytes(dirty_t *self)
-{
-	struct vfio_precopy_info info = {};
-
-	VFIO_ASSERT_EQ(mig_precopy_info(self->data_fd, &info), 0);
-	return info.dirty_bytes;
-}
-
-/* Stop, take the rest, and see what the target makes of it. */
-static void finish(struct __test_metadata *_metadata, dirty_t *self)
-{
-	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
-	ASSERT_EQ(0, mig_stream_drain(&self->stream, self->data_fd, SZ_64K));
-	EXPECT_LT(0, wire_walk(&self->stream, NULL, NULL));
-	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
-	ASSERT_EQ(0, mig_load(self->b.dev, &self->stream, SZ_64K));
-	EXPECT_EQ(0, precopy_differ(&self->b, self->a.shadow));
-}
-
-/*
- * The same few pages in every pass, so that a mapping that a collect left
- * writable is found out, and one new page each time, in use or not.
- */
-static void passes(struct __test_metadata *_metadata, dirty_t *self, way_fn way)
-{
-	static const u64 pages[PER_PASS - 1] = { 0, 7, 8, 63, 601 };
-	u64 page;
-	int pass, i;
-
-	begin(_metadata, self);
-	for (pass = 0; pass < PASSES; pass++) {
-		for (i = 0; i < PER_PASS; i++) {
-			page = i < PER_PASS - 1 ? pages[i] : 300 + pass * 5U;
-			way(self, page, ++self->seed);
-			shadow_page(self, page, self->seed);
-		}
-		EXPECT_LE(PER_PASS * PRECOPY_PAGE, dirty_bytes(self))
-			TH_LOG("pass %d", pass);
-		if (pass < PASSES - 1)
-			collect(_metadata, self);
-	}
-	finish(_metadata, self);
-}
-
 /* ------------------------------------------------------------------------ */
 
-static void by_store(dirty_t *self, u64 page, u64 seed)
+static void by_store(void *arg, u64 page, u64 seed)
 {
-	precopy_pattern(self->a.bar + page * PRECOPY_PAGE, page, seed);
+	dirty_t *self = arg;
+
+	precopy_pattern(self->t.a.bar + page * PRECOPY_PAGE, page, seed);
 }
 
 TEST_F(dirty, store)
 {
-	passes(_metadata, self, by_store);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
 }
 
-static void by_pwrite(dirty_t *self, u64 page, u64 seed)
+static void by_pwrite(void *arg, u64 page, u64 seed)
 {
-	precopy_fill(&self->a, page, 1, seed, BY_PWRITE);
+	dirty_t *self = arg;
+
+	precopy_fill(&self->t.a, page, 1, seed, BY_PWRITE);
 }
 
 TEST_F(dirty, pwrite)
 {
-	passes(_metadata, self, by_pwrite);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_pwrite, self));
 }
 
-static void by_second(dirty_t *self, u64 page, u64 seed)
+static void by_second(void *arg, u64 page, u64 seed)
 {
+	dirty_t *self = arg;
+
 	precopy_pattern(self->second + page * PRECOPY_PAGE, page, seed);
 }
 
 TEST_F(dirty, second_mapping)
 {
-	passes(_metadata, self, by_second);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_second, self));
 }
 
 /* Half the page by each, so that both mappings are writable at a collect. */
-static void by_both(dirty_t *self, u64 page, u64 seed)
+static void by_both(void *arg, u64 page, u64 seed)
 {
+	dirty_t *self = arg;
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
 	size_t half = PRECOPY_PAGE / 2;
 
 	precopy_pattern(buf, page, seed);
-	memcpy(self->a.bar + page * PRECOPY_PAGE, buf, half);
+	memcpy(self->t.a.bar + page * PRECOPY_PAGE, buf, half);
 	memcpy(self->second + page * PRECOPY_PAGE + half, buf + half, half);
 }
 
 TEST_F(dirty, both_mappings)
 {
-	passes(_metadata, self, by_both);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_both, self));
 }
 
 /* One locked instruction on the page: a load and a store in one. */
 TEST_F(dirty, atomic)
 {
-	u64 *word = (u64 *)(self->a.bar + 9 * PRECOPY_PAGE);
-	u64 *shadow = (u64 *)(self->a.shadow + 9 * PRECOPY_PAGE);
+	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
+	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
 	int pass;
 
-	begin(_metadata, self);
-	for (pass = 0; pass < 2 * PASSES; pass++) {
+	tracking_begin(&self->t);
+	for (pass = 0; pass < 2 * TRACKING_PASSES; pass++) {
 		__atomic_fetch_add(word, 3, __ATOMIC_SEQ_CST);
 		*shadow += 3;
-		EXPECT_LE(PRECOPY_PAGE, dirty_bytes(self)) TH_LOG("pass %d", pass);
+		tracking_touched(&self->t, 9);
+		EXPECT_EQ(TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t))
+			TH_LOG("pass %d", pass);
 		if (pass % 4 != 3)
-			collect(_metadata, self);
+			EXPECT_EQ(0, tracking_carry(&self->t));
 	}
-	finish(_metadata, self);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/*
+ * Of two stores to a page the second may come when the first has its entry
+ * already but has not returned from the fault. A collect right after it must
+ * carry it all the same.
+ */
+#define BESIDE_US	3000
+
+static void *store_first_word(void *arg)
+{
+	volatile u64 *word = arg;
+
+	word[0]++;
+	return NULL;
+}
+
+TEST_F(dirty, store_beside_fault)
+{
+	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
+	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
+	u64 *image = (u64 *)(self->t.image + 9 * PRECOPY_PAGE);
+	pthread_t thread;
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < 8; pass++) {
+		ASSERT_EQ(0, pthread_create(&thread, NULL, store_first_word,
+					    word));
+		usleep(BESIDE_US);
+		*(volatile u64 *)(word + 100) += 5;
+		tracking_collect(&self->t);
+		shadow[0]++;
+		shadow[100] += 5;
+		EXPECT_EQ(shadow[100], image[100]);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		tracking_collect(&self->t);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+	}
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 /* A single byte is enough. */
@@ -234,15 +204,17 @@ TEST_F(dirty, one_byte)
 	u8 byte;
 	int i;
 
-	begin(_metadata, self);
+	tracking_begin(&self->t);
 	for (i = 0; i < 16; i++) {
 		offset = (u64)i * 4 * PRECOPY_PAGE + (i * 977) % PRECOPY_PAGE;
 		byte = i + 1;
-		precopy_store(&self->a, offset, &byte, 1, i & 1 ? BY_MMAP : BY_PWRITE);
-		EXPECT_LE(PRECOPY_PAGE, dirty_bytes(self));
-		collect(_metadata, self);
+		precopy_store(&self->t.a, offset, &byte, 1,
+			      i & 1 ? BY_MMAP : BY_PWRITE);
+		tracking_touched(&self->t, offset / PRECOPY_PAGE);
+		EXPECT_EQ(TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t));
+		EXPECT_EQ(0, tracking_carry(&self->t));
 	}
-	finish(_metadata, self);
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 static void serve(dirty_t *self, u8 *map)
@@ -262,7 +234,7 @@ static void serve(dirty_t *self, u8 *map)
 /* The child writes to the mapping it inherited, or to one of its own. */
 static void start_child(dirty_t *self, bool own_mapping)
 {
-	u8 *map = self->a.bar;
+	u8 *map = self->t.a.bar;
 
 	VFIO_ASSERT_EQ(pipe(self->to_child), 0);
 	VFIO_ASSERT_EQ(pipe(self->from_child), 0);
@@ -272,14 +244,15 @@ static void start_child(dirty_t *self, bool own_mapping)
 		return;
 	if (own_mapping)
 		map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			   self->a.fd, self->a.bar_offset);
+			   self->t.a.fd, self->t.a.bar_offset);
 	if (map != MAP_FAILED)
 		serve(self, map);
 	_exit(1);
 }
 
-static void by_child(dirty_t *self, u64 page, u64 seed)
+static void by_child(void *arg, u64 page, u64 seed)
 {
+	dirty_t *self = arg;
 	struct order order = { page, seed };
 	char done;
 
@@ -290,132 +263,220 @@ static void by_child(dirty_t *self, u64 page, u64 seed)
 
 TEST_F(dirty, child)
 {
-	precopy_fill(&self->a, 0, 64, 1, BY_MMAP);
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
 	start_child(self, false);
 	by_child(self, 7, 2);
-	passes(_metadata, self, by_child);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_child, self));
 }
 
 TEST_F(dirty, child_with_own_mapping)
 {
 	start_child(self, true);
 	by_child(self, 7, 2);
-	passes(_metadata, self, by_child);
-}
-
-/*
- * Read-only when the collect comes, writable again after it. An entry that was
- * left dirty would come back writable without a fault, and the store be lost.
- */
-static void by_mprotect(dirty_t *self, u64 page, u64 seed)
-{
-	VFIO_ASSERT_EQ(mprotect(self->a.bar, SIZE, PROT_READ | PROT_WRITE), 0);
-	by_store(self, page, seed);
-	VFIO_ASSERT_EQ(mprotect(self->a.bar, SIZE, PROT_READ), 0);
-}
-
-TEST_F(dirty, mprotect)
-{
-	passes(_metadata, self, by_mprotect);
-}
-
-/* A mapping that goes away takes no write with it. */
-static void by_remap(dirty_t *self, u64 page, u64 seed)
-{
-	void *map;
-
-	by_store(self, page, seed);
-	map = mmap(self->a.bar, SIZE, PROT_READ | PROT_WRITE,
-		   MAP_SHARED | MAP_FIXED, self->a.fd, self->a.bar_offset);
-	VFIO_ASSERT_EQ(map, (void *)self->a.bar);
-}
-
-TEST_F(dirty, unmapped_before_collect)
-{
-	passes(_metadata, self, by_remap);
-}
-
-static void by_moved(dirty_t *self, u64 page, u64 seed)
-{
-	void *to = mmap_reserve(SIZE, PRECOPY_PAGE, 0);
-
-	by_second(self, page, seed ^ 1);
-	to = mremap(self->second, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-	VFIO_ASSERT_NE(to, MAP_FAILED);
-	self->second = to;
-	by_second(self, page, seed);
-}
-
-TEST_F(dirty, moved_mapping)
-{
-	passes(_metadata, self, by_moved);
-}
-
-static void by_dontneed(dirty_t *self, u64 page, u64 seed)
-{
-	by_store(self, page, seed);
-	madvise(self->a.bar, SIZE, MADV_DONTNEED);
-}
-
-TEST_F(dirty, dontneed)
-{
-	passes(_metadata, self, by_dontneed);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_child, self));
 }
 
 /* The kernel as writer: the copy of a system call that returns data. */
-static void by_read(dirty_t *self, u64 page, u64 seed)
+static void by_read(void *arg, u64 page, u64 seed)
 {
+	dirty_t *self = arg;
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
 
 	precopy_pattern(buf, page, seed);
 	VFIO_ASSERT_EQ(write(self->pipe[1], buf, sizeof(buf)),
 		       (ssize_t)sizeof(buf));
-	VFIO_ASSERT_EQ(read(self->pipe[0], self->a.bar + page * PRECOPY_PAGE,
+	VFIO_ASSERT_EQ(read(self->pipe[0], self->t.a.bar + page * PRECOPY_PAGE,
 			    sizeof(buf)), (ssize_t)sizeof(buf));
 }
 
 TEST_F(dirty, read_into)
 {
-	passes(_metadata, self, by_read);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_read, self));
 }
 
-/* The page is pinned for the moment of the copy, no page table is involved. */
-static void by_process_vm_writev(dirty_t *self, u64 page, u64 seed)
+/*
+ * By way of the kernel, into a process that need not know: the pages are
+ * pinned for the moment of the copy, no page table is involved.
+ */
+static void process_vm(dirty_t *self, pid_t pid, u64 page, u64 seed)
 {
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
 	struct iovec local = { buf, sizeof(buf) };
 	struct iovec remote = {
-		self->a.bar + page * PRECOPY_PAGE, sizeof(buf)
+		self->t.a.bar + page * PRECOPY_PAGE, sizeof(buf)
 	};
 	ssize_t ret;
 
 	precopy_pattern(buf, page, seed);
-	ret = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
+	ret = process_vm_writev(pid, &local, 1, &remote, 1, 0);
 	VFIO_ASSERT_EQ(ret, (ssize_t)sizeof(buf));
+}
+
+static void by_process_vm_writev(void *arg, u64 page, u64 seed)
+{
+	dirty_t *self = arg;
+
+	process_vm(self, getpid(), page, seed);
 }
 
 TEST_F(dirty, process_vm_writev)
 {
-	passes(_metadata, self, by_process_vm_writev);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_process_vm_writev, self));
 }
 
-static void by_proc_mem(dirty_t *self, u64 page, u64 seed)
+static ssize_t proc_mem(dirty_t *self, pid_t pid, u64 page, u64 seed)
 {
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
-	int fd = open("/proc/self/mem", O_RDWR);
+	char path[64];
 	ssize_t ret;
+	int fd;
 
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	fd = open(path, O_RDWR);
 	VFIO_ASSERT_GE(fd, 0);
 	precopy_pattern(buf, page, seed);
 	ret = pwrite(fd, buf, sizeof(buf),
-		     (uintptr_t)self->a.bar + page * PRECOPY_PAGE);
-	VFIO_ASSERT_EQ(ret, (ssize_t)sizeof(buf));
+		     (uintptr_t)self->t.a.bar + page * PRECOPY_PAGE);
 	close(fd);
+	return ret;
+}
+
+static void by_proc_mem(void *arg, u64 page, u64 seed)
+{
+	dirty_t *self = arg;
+
+	VFIO_ASSERT_EQ(proc_mem(self, getpid(), page, seed),
+		       (ssize_t)PRECOPY_PAGE);
 }
 
 TEST_F(dirty, proc_mem)
 {
-	passes(_metadata, self, by_proc_mem);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_proc_mem, self));
+}
+
+/* What a debugger may do to a read-only private mapping is not for a BAR. */
+TEST_F(dirty, proc_mem_does_not_force)
+{
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	ASSERT_EQ(0, mprotect(self->t.a.bar, SIZE, PROT_READ));
+	EXPECT_EQ(-1, proc_mem(self, getpid(), 7, 2));
+	EXPECT_EQ(EIO, errno);
+	ASSERT_EQ(0, mprotect(self->t.a.bar, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
+}
+
+/* The child has the page writable from before; the parent does the store. */
+static void by_process_vm_writev_to_child(void *arg, u64 page, u64 seed)
+{
+	dirty_t *self = arg;
+
+	process_vm(self, self->child, page, seed);
+}
+
+TEST_F(dirty, process_vm_writev_to_child)
+{
+	start_child(self, false);
+	by_child(self, 7, 2);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_process_vm_writev_to_child, self));
+}
+
+static void by_proc_mem_of_child(void *arg, u64 page, u64 seed)
+{
+	dirty_t *self = arg;
+
+	VFIO_ASSERT_EQ(proc_mem(self, self->child, page, seed),
+		       (ssize_t)PRECOPY_PAGE);
+}
+
+TEST_F(dirty, proc_mem_of_child)
+{
+	start_child(self, false);
+	by_child(self, 7, 2);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_proc_mem_of_child, self));
+}
+
+static void by_ptrace(void *arg, u64 page, u64 seed)
+{
+	dirty_t *self = arg;
+	u64 words[PRECOPY_PAGE / sizeof(u64)];
+	u64 *to = (u64 *)(self->t.a.bar + page * PRECOPY_PAGE);
+	size_t i;
+
+	VFIO_ASSERT_EQ(ptrace(PTRACE_ATTACH, self->child, NULL, NULL), 0);
+	VFIO_ASSERT_EQ(waitpid(self->child, NULL, 0), self->child);
+	precopy_pattern(words, page, seed);
+	for (i = 0; i < ARRAY_SIZE(words); i++)
+		VFIO_ASSERT_EQ(ptrace(PTRACE_POKEDATA, self->child, to + i,
+				      words[i]), 0);
+	VFIO_ASSERT_EQ(ptrace(PTRACE_DETACH, self->child, NULL, NULL), 0);
+}
+
+TEST_F(dirty, ptrace_poke)
+{
+	start_child(self, false);
+	by_child(self, 7, 2);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_ptrace, self));
+}
+
+/* The kernel's own atomic operation on a word of the user. */
+TEST_F(dirty, futex_op)
+{
+	u32 *word = (u32 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
+	u32 *shadow = (u32 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
+	int op = FUTEX_OP(FUTEX_OP_ADD, 3, FUTEX_OP_CMP_EQ, 0);
+	u32 nobody = 0;
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < TRACKING_PASSES; pass++) {
+		ASSERT_EQ(0, syscall(__NR_futex, &nobody,
+				     FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0,
+				     word, op));
+		*shadow += 3;
+		tracking_touched(&self->t, 9);
+		EXPECT_EQ(0, tracking_carry(&self->t));
+	}
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/* A system call that is under way when the collect comes, and returns after. */
+static void *reader(void *arg)
+{
+	dirty_t *self = arg;
+	size_t done = 0;
+	ssize_t ret;
+
+	while (done < PRECOPY_PAGE) {
+		ret = read(self->pipe[0],
+			   self->t.a.bar + 7 * PRECOPY_PAGE + done,
+			   PRECOPY_PAGE - done);
+		VFIO_ASSERT_GT(ret, 0);
+		done += ret;
+	}
+
+	return NULL;
+}
+
+TEST_F(dirty, read_under_way)
+{
+	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
+	pthread_t thread;
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < TRACKING_PASSES; pass++) {
+		tracking_store_pages(&self->t, by_store, self, pass);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, reader, self));
+		usleep(20 * 1000);
+		EXPECT_EQ(0, tracking_carry(&self->t));
+		precopy_pattern(buf, 7, ++self->t.seed);
+		ASSERT_EQ((ssize_t)sizeof(buf),
+			  write(self->pipe[1], buf, sizeof(buf)));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		tracking_stored(&self->t, 7, self->t.seed);
+		EXPECT_EQ(0, tracking_carry(&self->t));
+	}
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 /* ------------------------------------------------------------------------ */
@@ -426,36 +487,34 @@ TEST_F(dirty, reads_never_dirty)
 	volatile u8 sum = 0;
 	size_t i;
 
-	begin(_metadata, self);
-	pfd.fd = self->data_fd;
+	tracking_begin(&self->t);
+	pfd.fd = self->t.data_fd;
 	/* All of it: in use and not, by read() and through both mappings. */
-	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
 	for (i = 0; i < SIZE; i += 512)
 		sum += self->second[i];
-	EXPECT_EQ(0, dirty_bytes(self));
+	EXPECT_EQ(0, tracking_dirty_bytes(&self->t));
 	EXPECT_EQ(0, poll(&pfd, 1, 0));
 
 	/* And what was only read is found out when it is written. */
-	precopy_fill(&self->a, 900, 1, 2, BY_MMAP);
-	EXPECT_LE(PRECOPY_PAGE, dirty_bytes(self));
-	collect(_metadata, self);
-	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
-	EXPECT_EQ(0, dirty_bytes(self));
-	finish(_metadata, self);
+	precopy_fill(&self->t.a, 900, 1, 2, BY_MMAP);
+	tracking_touched(&self->t, 900);
+	EXPECT_EQ(TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t));
+	EXPECT_EQ(0, tracking_carry(&self->t));
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+	EXPECT_EQ(0, tracking_dirty_bytes(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 /* Between two migrations writes are not counted, and none is forgotten. */
 TEST_F(dirty, second_migration)
 {
-	begin(_metadata, self);
-	precopy_fill(&self->a, 0, 10, 2, BY_MMAP);
-	ASSERT_EQ(0, mig_set_state(self->a.dev, RUNNING, NULL));
-	close(self->data_fd);
-	self->data_fd = -1;
-	self->stream.len = 0;
-	precopy_fill(&self->a, 5, 10, 3, BY_MMAP);
-	precopy_fill(&self->a, 500, 10, 3, BY_MMAP);
-	passes(_metadata, self, by_store);
+	tracking_begin(&self->t);
+	precopy_fill(&self->t.a, 0, 10, 2, BY_MMAP);
+	tracking_end(&self->t);
+	precopy_fill(&self->t.a, 5, 10, 3, BY_MMAP);
+	precopy_fill(&self->t.a, 500, 10, 3, BY_MMAP);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
 }
 
 struct writer {
@@ -466,8 +525,6 @@ struct writer {
 	u64 first;
 	u64 nr;
 	u64 written;
-	int direct_fd;
-	int plain_fd;
 };
 
 /* Stamps pages of its own at random, and their shadow, until told to stop. */
@@ -485,7 +542,7 @@ static void *storm_thread(void *arg)
 		stamp[1] = offset;
 		stamp[2] = ~w->written;
 		stamp[3] = rand_r(&rnd);
-		precopy_store(&w->self->a, offset, stamp, sizeof(stamp), w->how);
+		precopy_store(&w->self->t.a, offset, stamp, sizeof(stamp), w->how);
 		if (w->written % 64 == 0)
 			sched_yield();
 	}
@@ -500,14 +557,14 @@ static void storm(struct __test_metadata *_metadata, dirty_t *self,
 	u64 end = precopy_now_ms() + STORM_MS;
 	int i, ret, nr_passes = 0;
 
-	begin(_metadata, self);
+	tracking_begin(&self->t);
 	for (i = 0; i < nr; i++) {
 		writers[i].self = self;
 		ASSERT_EQ(0, pthread_create(&writers[i].thread, NULL, fn,
 					    &writers[i]));
 	}
 	while (precopy_now_ms() < end) {
-		ret = mig_stream_read(&self->stream, self->data_fd, SZ_256K);
+		ret = mig_stream_read(&self->t.stream, self->t.data_fd, SZ_256K);
 		ASSERT_TRUE(ret > 0 || ret == -ENOMSG);
 		nr_passes++;
 	}
@@ -517,8 +574,8 @@ static void storm(struct __test_metadata *_metadata, dirty_t *self,
 		EXPECT_LT(0, writers[i].written);
 	}
 	TH_LOG("%d reads of the stream, %zu bytes, first writer wrote %lu times",
-	       nr_passes, self->stream.len, writers[0].written);
-	finish(_metadata, self);
+	       nr_passes, self->t.stream.len, writers[0].written);
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 TEST_F_TIMEOUT(dirty, storm, 120)
@@ -554,7 +611,7 @@ static void *mprotect_thread(void *arg)
 			stamp[0] = w->written;
 			stamp[1] = offset;
 			memcpy(w->self->second + offset, stamp, sizeof(stamp));
-			memcpy(w->self->a.shadow + offset, stamp, sizeof(stamp));
+			memcpy(w->self->t.a.shadow + offset, stamp, sizeof(stamp));
 		}
 		VFIO_ASSERT_EQ(mprotect(w->self->second, SIZE, PROT_READ), 0);
 	}
@@ -582,10 +639,10 @@ static void *remap_thread(void *arg)
 		page = w->first + rand_r(&rnd) % w->nr;
 		offset = page * PRECOPY_PAGE;
 		map = mmap(NULL, PRECOPY_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			   w->self->a.fd, w->self->a.bar_offset + offset);
+			   w->self->t.a.fd, w->self->t.a.bar_offset + offset);
 		VFIO_ASSERT_NE(map, MAP_FAILED);
 		*(volatile u64 *)map = w->written;
-		*(u64 *)(w->self->a.shadow + offset) = w->written;
+		*(u64 *)(w->self->t.a.shadow + offset) = w->written;
 		VFIO_ASSERT_EQ(munmap(map, PRECOPY_PAGE), 0);
 	}
 
@@ -597,141 +654,6 @@ TEST_F_TIMEOUT(dirty, remap_storm, 120)
 	struct writer w = { .first = 70, .nr = 8 };
 
 	storm(_metadata, self, &w, 1, remap_thread);
-}
-
-/* O_DIRECT: the pages are pinned, and stored to, across any collect. */
-static void *direct_thread(void *arg)
-{
-	struct writer *w = arg;
-	u64 at, page;
-	ssize_t ret;
-	unsigned int rnd = 1;
-
-	while (!w->stop) {
-		at = rand_r(&rnd) % 8 * PRECOPY_PAGE;
-		page = w->first + rand_r(&rnd) % w->nr;
-		ret = pread(w->direct_fd, w->self->a.bar + page * PRECOPY_PAGE,
-			    PRECOPY_PAGE, at);
-		VFIO_ASSERT_EQ(ret, (ssize_t)PRECOPY_PAGE, "O_DIRECT read\n");
-		ret = pread(w->plain_fd,
-			    w->self->a.shadow + page * PRECOPY_PAGE,
-			    PRECOPY_PAGE, at);
-		VFIO_ASSERT_EQ(ret, (ssize_t)PRECOPY_PAGE);
-		w->written++;
-	}
-
-	return NULL;
-}
-
-TEST_F_TIMEOUT(dirty, direct_io, 120)
-{
-	struct writer w = { .first = 32, .nr = 16 };
-	void *page;
-
-	/* Any file will do that is long enough and does not change. */
-	w.plain_fd = open("/proc/self/exe", O_RDONLY);
-	w.direct_fd = open("/proc/self/exe", O_RDONLY | O_DIRECT);
-	page = mmap(NULL, PRECOPY_PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (w.direct_fd < 0 || pread(w.direct_fd, page, PRECOPY_PAGE, 0) < 0)
-		SKIP(return, "the file system of the tests has no O_DIRECT: %s",
-		     strerror(errno));
-
-	storm(_metadata, self, &w, 1, direct_thread);
-}
-
-/*
- * A reference that no page table explains: whoever has it might store without
- * a fault. As long as it is held, the page is not done, but neither may the
- * stream go round and round for its sake.
- */
-TEST_F(dirty, held_reference)
-{
-	/* The third in another unit: a reference may concern all of its unit */
-	u64 pages[] = { 3, 4, 601 }, size;
-	struct iovec iov = { .iov_len = PRECOPY_PAGE };
-	u8 page[PRECOPY_PAGE];
-	size_t len;
-	int i;
-
-	precopy_fill(&self->a, 0, 64, 1, BY_MMAP);
-	precopy_fill(&self->a, 600, 8, 1, BY_MMAP);
-	for (i = 0; i < 3; i++) {
-		iov.iov_base = self->a.bar + pages[i] * PRECOPY_PAGE;
-		if (vmsplice(self->pipe[1], &iov, 1, 0) != (ssize_t)PRECOPY_PAGE)
-			SKIP(return, "vmsplice: %s", strerror(errno));
-	}
-	begin(_metadata, self);
-	for (i = 0; i < 3; i++)
-		precopy_fill(&self->a, pages[i], 1, 50 + i, BY_MMAP);
-	collect(_metadata, self);
-	collect(_metadata, self);
-	/* What STOP_COPY would have to send includes them. */
-	ASSERT_EQ(0, mig_data_size(self->a.dev, &size));
-	EXPECT_LE(3 * PRECOPY_PAGE, size);
-
-	/* The first two are let go, and are sent; the third is not. */
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ((ssize_t)PRECOPY_PAGE,
-			  read(self->pipe[0], page, sizeof(page)));
-	len = self->stream.len;
-	collect(_metadata, self);
-	EXPECT_LE(len + 2 * PRECOPY_PAGE, self->stream.len);
-	finish(_metadata, self);
-}
-
-/* ------------------------------------------------------------------------ */
-/* Pins for good would write without a trace, and are refused               */
-
-static bool maps_for_dma(const char *mode, u8 *vaddr, size_t size)
-{
-	struct dma_region region = { .vaddr = vaddr, .size = size };
-	struct iova_allocator *allocator;
-	struct vfio_pci_device *dev;
-	struct iommu *iommu;
-	int ret;
-
-	/* Through another device, as one that would do peer-to-peer DMA. */
-	iommu = iommu_init(mode);
-	dev = vfio_pci_device_init(bdfs[1], iommu);
-	allocator = iova_allocator_init(iommu);
-	region.iova = iova_allocator_alloc(allocator, size);
-	ret = __iommu_map(iommu, &region);
-	if (!ret)
-		__iommu_unmap(iommu, &region, NULL);
-	iova_allocator_cleanup(allocator);
-	vfio_pci_device_cleanup(dev);
-	iommu_cleanup(iommu);
-
-	return !ret;
-}
-
-TEST_F(dirty, no_dma_mapping)
-{
-	precopy_fill(&self->a, 0, 8, 1, BY_MMAP);
-	precopy_close(&self->b);
-	EXPECT_FALSE(maps_for_dma("vfio_type1_iommu", self->a.bar, SIZE));
-	EXPECT_FALSE(maps_for_dma("vfio_type1v2_iommu", self->a.bar, PRECOPY_PAGE));
-	EXPECT_FALSE(maps_for_dma("iommufd", self->a.bar, SIZE));
-	EXPECT_FALSE(maps_for_dma("iommufd", self->a.bar, PRECOPY_PAGE));
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
-	passes(_metadata, self, by_store);
-}
-
-TEST_F(dirty, no_registered_buffers)
-{
-	struct io_uring_params params = {};
-	struct iovec iov = { self->a.bar, PRECOPY_PAGE };
-	int ring;
-
-	precopy_fill(&self->a, 0, 8, 1, BY_MMAP);
-	ring = syscall(__NR_io_uring_setup, 4, &params);
-	if (ring < 0)
-		SKIP(return, "io_uring_setup: %s", strerror(errno));
-	EXPECT_EQ(-1, syscall(__NR_io_uring_register, ring,
-			      IORING_REGISTER_BUFFERS, &iov, 1));
-	close(ring);
-	passes(_metadata, self, by_store);
 }
 
 int main(int argc, char *argv[])

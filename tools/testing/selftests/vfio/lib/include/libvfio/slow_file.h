@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A file whose reads take as long as the test wants. It is on a 9p mount that
+ * the test itself serves. Read with O_DIRECT, the buffer is pinned from the
+ * question to the answer, and what stores to it is the kernel, through the pin.
+ */
+#ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_SLOW_FILE_H
+#define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_SLOW_FILE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include <linux/types.h>
+
+#define SLOW_FILE_LEN	4096
+
+struct slow_file {
+	int fd;
+	int sock[2];		/* the server's end, the kernel's end */
+	int asked[2];		/* pipe: a read has arrived */
+	int answer[2];		/* pipe: what it shall return */
+	pthread_t server;
+	pthread_t reader;
+	void *to;
+	bool is_file[64];	/* by fid */
+};
+
+/* Needs root; the mount is in a namespace that goes with this process. */
+int slow_file_open(struct slow_file *f);
+void slow_file_close(struct slow_file *f);
+
+/* Reads SLOW_FILE_LEN bytes to @to; returns when that is under way... */
+void slow_file_ask(struct slow_file *f, void *to);
+/* ...and completes it with @data. */
+void slow_file_answer(struct slow_file *f, const void *data);
+
+#endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_SLOW_FILE_H */

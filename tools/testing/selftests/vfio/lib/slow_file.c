@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/mount.h>
+#include <sys/socket.h>
+
+#include <linux/sizes.h>
+#include <linux/types.h>
+
+#include <libvfio.h>
+#include <libvfio/slow_file.h>
+
+/* As much of 9P2000.L as it takes to open one file and to read it. */
+enum {
+	P9_RLERROR = 7,
+	P9_TLOPEN = 12,
+	P9_TGETATTR = 24,
+	P9_TVERSION = 100,
+	P9_TATTACH = 104,
+	P9_TFLUSH = 108,
+	P9_TWALK = 110,
+	P9_TREAD = 116,
+	P9_TCLUNK = 120,
+};
+
+#define P9_HEADER	7	/* size[4] type[1] tag[2] */
+#define P9_MSIZE	8192
+#define P9_QTDIR	0x80
+#define P9_BASIC	0x7ff	/* the attributes of stat() */
+#define FILE_SIZE	SZ_1M
+
+struct reply {
+	u8 data[P9_MSIZE];
+	size_t len;
+};
+
+static void put(struct reply *r, const void *data, size_t len)
+{
+	VFIO_ASSERT_LE(r->len + len, sizeof(r->data));
+	memcpy(r->data + r->len, data, len);
+	r->len += len;
+}
+
+static void put_int(struct reply *r, u64 value, size_t bytes)
+{
+	put(r, &value, bytes);
+}
+
+static u64 get_int(const u8 *from, size_t bytes)
+{
+	u64 value = 0;
+
+	memcpy(&value, from, bytes);
+	return value;
+}
+
+static void put_qid(struct reply *r, bool is_file)
+{
+	put_int(r, is_file ? 0 : P9_QTDIR, 1);
+	put_int(r, 1, 4);
+	put_int(r, is_file ? 2 : 1, 8);
+}
+
+static void put_attributes(struct reply *r, bool is_file)
+{
+	int i;
+
+	put_int(r, P9_BASIC, 8);
+	put_qid(r, is_file);
+	put_int(r, is_file ? 0100644 : 040755, 4);
+	put_int(r, 0, 8);			/* uid, gid */
+	put_int(r, 1, 8);			/* nlink */
+	put_int(r, 0, 8);			/* rdev */
+	put_int(r, FILE_SIZE, 8);
+	put_int(r, SLOW_FILE_LEN, 8);
+	put_int(r, FILE_SIZE / 512, 8);
+	for (i = 0; i < 10; i++)		/* times, generation, version */
+		put_int(r, 0, 8);
+}
+
+static bool *fid(struct slow_file *f, const u8 *at)
+{
+	u64 nr = get_int(at, 4);
+
+	VFIO_ASSERT_LT(nr, sizeof(f->is_file));
+	return &f->is_file[nr];
+}
+
+/* From the root to the file, or to where it started. */
+static void walk(struct slow_file *f, struct reply *r, const u8 *body)
+{
+	u64 names = get_int(body + 8, 2);
+
+	*fid(f, body + 4) = names || *fid(f, body);
+	put_int(r, names, 2);
+	if (names)
+		put_qid(r, true);
+}
+
+static void serve_read(struct slow_file *f, struct reply *r)
+{
+	u8 data[SLOW_FILE_LEN];
+
+	VFIO_ASSERT_EQ(write(f->asked[1], "", 1), 1);
+	VFIO_ASSERT_EQ(read(f->answer[0], data, sizeof(data)),
+		       (ssize_t)sizeof(data));
+	put_int(r, sizeof(data), 4);
+	put(r, data, sizeof(data));
+}
+
+static u8 serve_one(struct slow_file *f, struct reply *r, u8 type,
+		    const u8 *body)
+{
+	switch (type) {
+	case P9_TVERSION:
+		put_int(r, P9_MSIZE, 4);
+		put_int(r, 8, 2);
+		put(r, "9P2000.L", 8);
+		break;
+	case P9_TATTACH:
+		*fid(f, body) = false;
+		put_qid(r, false);
+		break;
+	case P9_TWALK:
+		walk(f, r, body);
+		break;
+	case P9_TGETATTR:
+		put_attributes(r, *fid(f, body));
+		break;
+	case P9_TLOPEN:
+		put_qid(r, *fid(f, body));
+		put_int(r, 0, 4);
+		break;
+	case P9_TREAD:
+		serve_read(f, r);
+		break;
+	case P9_TCLUNK:
+	case P9_TFLUSH:
+		break;
+	default:
+		put_int(r, EOPNOTSUPP, 4);
+		return P9_RLERROR;
+	}
+
+	return type + 1;
+}
+
+static bool receive(struct slow_file *f, u8 *buf, size_t len)
+{
+	return !len || recv(f->sock[0], buf, len, MSG_WAITALL) == (ssize_t)len;
+}
+
+static void *serve(void *arg)
+{
+	u8 request[P9_MSIZE];
+	struct slow_file *f = arg;
+	struct reply r;
+	size_t len;
+
+	while (receive(f, request, P9_HEADER)) {
+		len = get_int(request, 4);
+		VFIO_ASSERT_LE(len, sizeof(request));
+		if (!receive(f, request + P9_HEADER, len - P9_HEADER))
+			break;
+		r.len = P9_HEADER;
+		r.data[4] = serve_one(f, &r, request[4], request + P9_HEADER);
+		memcpy(r.data, &(u32){ r.len }, 4);
+		memcpy(r.data + 5, request + 5, 2);
+		if (send(f->sock[0], r.data, r.len, MSG_NOSIGNAL) < 0)
+			break;
+	}
+
+	return NULL;
+}
+
+static int mount_it(struct slow_file *f, const char *dir)
+{
+	char options[128];
+
+	snprintf_assert(options, sizeof(options),
+			"trans=fd,rfdno=%d,wfdno=%d,version=9p2000.L,access=any,cache=none,msize=%d",
+			f->sock[1], f->sock[1], P9_MSIZE);
+	if (unshare(CLONE_NEWNS))
+		return -errno;
+	/* Fails in a chroot, where nothing is shared with anybody, either. */
+	mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	return mount("slow", dir, "9p", 0, options) ? -errno : 0;
+}
+
+int slow_file_open(struct slow_file *f)
+{
+	char dir[] = "/tmp/slow.XXXXXX", path[64];
+	int ret;
+
+	memset(f, 0, sizeof(*f));
+	if (!mkdtemp(dir))
+		return -errno;
+	VFIO_ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, f->sock), 0);
+	VFIO_ASSERT_EQ(pipe(f->asked), 0);
+	VFIO_ASSERT_EQ(pipe(f->answer), 0);
+	VFIO_ASSERT_EQ(pthread_create(&f->server, NULL, serve, f), 0);
+	ret = mount_it(f, dir);
+	if (!ret) {
+		snprintf_assert(path, sizeof(path), "%s/data", dir);
+		f->fd = open(path, O_RDONLY | O_DIRECT);
+		ret = f->fd < 0 ? -errno : 0;
+		umount2(dir, MNT_DETACH);
+	}
+	rmdir(dir);
+
+	return ret;
+}
+
+void slow_file_close(struct slow_file *f)
+{
+	close(f->fd);
+	close(f->sock[1]);
+	shutdown(f->sock[0], SHUT_RDWR);
+	pthread_join(f->server, NULL);
+	close(f->sock[0]);
+}
+
+static void *ask(void *arg)
+{
+	struct slow_file *f = arg;
+
+	VFIO_ASSERT_EQ(pread(f->fd, f->to, SLOW_FILE_LEN, 0),
+		       (ssize_t)SLOW_FILE_LEN, "O_DIRECT read\n");
+	return NULL;
+}
+
+void slow_file_ask(struct slow_file *f, void *to)
+{
+	char byte;
+
+	f->to = to;
+	VFIO_ASSERT_EQ(pthread_create(&f->reader, NULL, ask, f), 0);
+	VFIO_ASSERT_EQ(read(f->asked[0], &byte, 1), 1);
+}
+
+void slow_file_answer(struct slow_file *f, const void *data)
+{
+	VFIO_ASSERT_EQ(write(f->answer[1], data, SLOW_FILE_LEN),
+		       (ssize_t)SLOW_FILE_LEN);
+	VFIO_ASSERT_EQ(pthread_join(f->reader, NULL), 0);
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tracking of stores while things happen to the mapping: before the collect
+ * between two stores, after it, or both. An entry that comes back writable
+ * without a fault would lose the second of them. Who may not have the memory at
+ * all is refused.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <linux/sizes.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+
+#include <libvfio.h>
+#include <libvfio/precopy_tracking.h>
+
+#include <kselftest_harness.h>
+
+#define SIZE		SZ_4M
+
+static char **bdfs;
+static int nr_bdfs;
+
+FIXTURE(dirty_map) {
+	struct precopy_tracking t;
+	u8 *bar;		/* of the source */
+	u8 *second;		/* another mapping of it, in some tests */
+};
+
+FIXTURE_SETUP(dirty_map)
+{
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	self->second = NULL;
+	tracking_open(&self->t, bdfs, SIZE);
+	self->bar = self->t.a.bar;
+}
+
+FIXTURE_TEARDOWN(dirty_map)
+{
+	if (self->second)
+		munmap(self->second, SIZE);
+	tracking_close(&self->t);
+}
+
+typedef FIXTURE_DATA(dirty_map) map_t;
+
+/* Something that happens to the mapping and stores nothing. */
+typedef void (*event_fn)(map_t *self);
+
+/*
+ * Read-only when the collect comes, writable again after it. An entry that was
+ * left dirty would come back writable without a fault, and the store be lost.
+ */
+static void by_mprotect(void *arg, u64 page, u64 seed)
+{
+	map_t *self = arg;
+
+	VFIO_ASSERT_EQ(mprotect(self->bar, SIZE, PROT_READ | PROT_WRITE), 0);
+	tracking_by_store(&self->t, page, seed);
+	VFIO_ASSERT_EQ(mprotect(self->bar, SIZE, PROT_READ), 0);
+}
+
+TEST_F(dirty_map, mprotect)
+{
+	EXPECT_EQ(0, tracking_passes(&self->t, by_mprotect, self));
+}
+
+/*
+ * What may happen to a mapping between two stores: before the collect between
+ * them, after it, and both.
+ */
+static void around(struct __test_metadata *_metadata, map_t *self,
+		   event_fn event)
+{
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < 6; pass++) {
+		tracking_store_pages(&self->t, tracking_by_store, &self->t, pass);
+		if (pass % 2 || pass >= 4)
+			event(self);
+		EXPECT_EQ(0, tracking_carry(&self->t));
+		if (pass % 2 == 0 || pass >= 4)
+			event(self);
+	}
+	tracking_store_pages(&self->t, tracking_by_store, &self->t, pass);
+	event(self);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+static void protect(map_t *self, int prot)
+{
+	VFIO_ASSERT_EQ(mprotect(self->bar, SIZE, prot), 0);
+	VFIO_ASSERT_EQ(mprotect(self->bar, SIZE, PROT_READ | PROT_WRITE), 0);
+}
+
+static void read_only_for_a_moment(map_t *self)
+{
+	protect(self, PROT_READ);
+}
+
+TEST_F(dirty_map, mprotect_around_collect)
+{
+	around(_metadata, self, read_only_for_a_moment);
+}
+
+static void no_access_for_a_moment(map_t *self)
+{
+	protect(self, PROT_NONE);
+}
+
+TEST_F(dirty_map, mprotect_none_around_collect)
+{
+	around(_metadata, self, no_access_for_a_moment);
+}
+
+/* Away, and back at the same place. */
+static void unmapped(map_t *self)
+{
+	void *map;
+
+	VFIO_ASSERT_EQ(munmap(self->bar, SIZE), 0);
+	map = mmap(self->bar, SIZE, PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_FIXED, self->t.a.fd, self->t.a.bar_offset);
+	VFIO_ASSERT_EQ(map, (void *)self->bar);
+}
+
+TEST_F(dirty_map, unmapped_around_collect)
+{
+	around(_metadata, self, unmapped);
+}
+
+/* To elsewhere and back, with all entries. */
+static void moved(map_t *self)
+{
+	void *to = mmap_reserve(SIZE, PRECOPY_PAGE, 0);
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+
+	VFIO_ASSERT_EQ(mremap(self->bar, SIZE, SIZE, flags, to), to);
+	VFIO_ASSERT_EQ(mremap(to, SIZE, SIZE, flags, self->bar),
+		       (void *)self->bar);
+}
+
+TEST_F(dirty_map, moved_around_collect)
+{
+	around(_metadata, self, moved);
+}
+
+static void store_second(map_t *self, u64 page, u64 seed)
+{
+	precopy_pattern(self->second + page * PRECOPY_PAGE, page, seed);
+}
+
+/* Moved for good, and stored to at both places. */
+static void by_moved(void *arg, u64 page, u64 seed)
+{
+	map_t *self = arg;
+	void *to = mmap_reserve(SIZE, PRECOPY_PAGE, 0);
+
+	store_second(self, page, seed ^ 1);
+	to = mremap(self->second, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	VFIO_ASSERT_NE(to, MAP_FAILED);
+	self->second = to;
+	store_second(self, page, seed);
+}
+
+TEST_F(dirty_map, moved_mapping)
+{
+	self->second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    self->t.a.fd, self->t.a.bar_offset);
+	ASSERT_NE(MAP_FAILED, self->second);
+	EXPECT_EQ(0, tracking_passes(&self->t, by_moved, self));
+}
+
+/* A second user of the mapping comes, looks, and goes. */
+static void forked(map_t *self)
+{
+	pid_t child = fork();
+	int status;
+
+	VFIO_ASSERT_GE(child, 0);
+	if (!child)
+		_exit(*(volatile u8 *)(self->bar + PRECOPY_PAGE) != 1);
+	VFIO_ASSERT_EQ(waitpid(child, &status, 0), child);
+	VFIO_ASSERT_EQ(status, 0);
+}
+
+TEST_F(dirty_map, fork_around_collect)
+{
+	around(_metadata, self, forked);
+}
+
+static void advise(map_t *self, int advice)
+{
+	VFIO_ASSERT_EQ(madvise(self->bar, SIZE, advice), 0);
+}
+
+static void dontneed(map_t *self)
+{
+	advise(self, MADV_DONTNEED);
+}
+
+TEST_F(dirty_map, dontneed_around_collect)
+{
+	around(_metadata, self, dontneed);
+}
+
+static void cold(map_t *self)
+{
+	advise(self, MADV_COLD);
+}
+
+TEST_F(dirty_map, cold_around_collect)
+{
+	around(_metadata, self, cold);
+}
+
+static void pageout(map_t *self)
+{
+	advise(self, MADV_PAGEOUT);
+}
+
+TEST_F(dirty_map, pageout_around_collect)
+{
+	around(_metadata, self, pageout);
+}
+
+/* Present for reading, as a VMM's prefault leaves it. */
+static void populated(map_t *self)
+{
+	advise(self, MADV_POPULATE_READ);
+}
+
+TEST_F(dirty_map, populate_read_around_collect)
+{
+	around(_metadata, self, populated);
+}
+
+/*
+ * The kernel makes entries inaccessible to learn who uses the page, and
+ * repairs them at the next access, writable if it thinks they were. It does so
+ * while the process runs, every now and then, and leaves out pages that were
+ * unmapped dirty, as the arm leaves those that it finds mapped. So this is
+ * about pages of a unit that is mapped only after that.
+ */
+#define NUMA_MS		30000
+#define NUMA_FIRST	640
+#define NUMA_NR		4
+#define NUMA_DEBUG	"/sys/kernel/debug/sched/numa_balancing/"
+
+static int set_file(const char *path, const char *value)
+{
+	int ret, fd = open(path, O_WRONLY);
+
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, value, strlen(value)) < 0 ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+static long minor_faults(void)
+{
+	struct rusage usage;
+
+	VFIO_ASSERT_EQ(getrusage(RUSAGE_THREAD, &usage), 0);
+	return usage.ru_minflt;
+}
+
+/* A page that is mapped and that nobody stores to; reading it faults. */
+static bool access_faults(map_t *self)
+{
+	long before = minor_faults();
+
+	*(volatile u8 *)(self->bar + (NUMA_FIRST - 1) * PRECOPY_PAGE);
+	return minor_faults() > before;
+}
+
+/* All entries of the mapping are made inaccessible in one go. */
+static bool hinted(map_t *self)
+{
+	u64 end = precopy_now_ms() + NUMA_MS;
+
+	access_faults(self);
+	while (!access_faults(self))
+		if (precopy_now_ms() > end)
+			return false;
+	return true;
+}
+
+static void store_numa_pages(map_t *self)
+{
+	u64 page;
+
+	for (page = NUMA_FIRST; page < NUMA_FIRST + NUMA_NR; page++) {
+		tracking_by_store(&self->t, page, ++self->t.seed);
+		tracking_stored(&self->t, page, self->t.seed);
+	}
+}
+
+static void numa_hints(struct __test_metadata *_metadata, map_t *self)
+{
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < 3; pass++) {
+		store_numa_pages(self);
+		if (pass != 1)
+			ASSERT_TRUE(hinted(self));
+		EXPECT_EQ(0, tracking_carry(&self->t));
+		if (pass != 0)
+			ASSERT_TRUE(hinted(self));
+	}
+	store_numa_pages(self);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+TEST_F_TIMEOUT(dirty_map, numa_hint_around_collect, 180)
+{
+	if (set_file("/proc/sys/kernel/numa_balancing", "1"))
+		SKIP(return, "no NUMA balancing: %s", strerror(errno));
+	set_file(NUMA_DEBUG "scan_delay_ms", "10");
+	set_file(NUMA_DEBUG "scan_period_min_ms", "10");
+	set_file(NUMA_DEBUG "scan_period_max_ms", "20");
+	numa_hints(_metadata, self);
+	set_file("/proc/sys/kernel/numa_balancing", "0");
+}
+
+/* Who may touch the memory through a fault handler in user space: nobody. */
+static int register_uffd(map_t *self, u64 features, u64 mode)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)self->bar, SIZE },
+		.mode = mode,
+	};
+	int ret, fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, UFFDIO_API, &api))
+		ret = -EOPNOTSUPP;
+	else
+		ret = ioctl(fd, UFFDIO_REGISTER, &reg) ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+static void refuse_uffd(struct __test_metadata *_metadata, map_t *self)
+{
+	static const struct {
+		u64 features;
+		u64 mode;
+	} ways[] = {
+		{ 0, UFFDIO_REGISTER_MODE_MISSING },
+		{ 0, UFFDIO_REGISTER_MODE_WP },
+		{ 0, UFFDIO_REGISTER_MODE_MINOR },
+		{ UFFD_FEATURE_WP_ASYNC, UFFDIO_REGISTER_MODE_WP },
+		{ UFFD_FEATURE_RWP, UFFDIO_REGISTER_MODE_RWP },
+		{ UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC,
+		  UFFDIO_REGISTER_MODE_RWP },
+	};
+	size_t i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		ret = register_uffd(self, ways[i].features, ways[i].mode);
+		/* Not every kernel has each of the modes */
+		if (ret != -EOPNOTSUPP)
+			EXPECT_EQ(-EINVAL, ret) TH_LOG("way %zu", i);
+	}
+}
+
+TEST_F(dirty_map, userfaultfd_refused)
+{
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		SKIP(return, "userfaultfd: %s", strerror(errno));
+	close(fd);
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	refuse_uffd(_metadata, self);
+	tracking_begin(&self->t);
+	refuse_uffd(_metadata, self);
+	tracking_end(&self->t);
+	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
+}
+
+/* A second range with the same pages, of which no fault would tell. */
+TEST_F(dirty_map, mremap_leaves_nothing)
+{
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	EXPECT_EQ(MAP_FAILED, mremap(self->bar, SIZE, SIZE,
+				     MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
+}
+
+int main(int argc, char *argv[])
+{
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
+	precopy_require(bdfs, nr_bdfs);
+
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tracking of stores that no page fault announces: the kernel keeps a page of
+ * the BAR for a while, and stores to it without a page table. The order is
+ * always the same: pin, collect, store through the pin, release, collect.
+ * Until it is released such a page is set aside: it is not sent, the others
+ * are, and the stream pauses all the same. After it the page is sent once.
+ * Pins that could last for ever are refused.
+ *
+ * A page that is set aside may keep others of its unit waiting. One that was
+ * pinned before the first store of the session may even make all of its unit
+ * be sent, once, because 2 MiB that are one folio cannot be divided then. So
+ * what must not wait is in another unit here.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <linux/stddef.h>
+#include <linux/io_uring.h>
+#include <linux/sizes.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+#include <libvfio/precopy_tracking.h>
+#include <libvfio/slow_file.h>
+
+#include <kselftest_harness.h>
+
+#define SIZE		SZ_8M
+#define UNIT_PAGES	(WIRE_UNIT / PRECOPY_PAGE)
+#define FREE_PAGE	(3 * UNIT_PAGES + 5)	/* nobody ever pins it */
+#define ROUNDS		3
+#define RELEASE_MS	10000
+#define STORM_MS	1500
+
+static char **bdfs;
+static int nr_bdfs;
+
+FIXTURE(dirty_pin) {
+	struct precopy_tracking t;
+	int pipe[2];
+};
+
+FIXTURE_SETUP(dirty_pin)
+{
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	tracking_open(&self->t, bdfs, SIZE);
+	ASSERT_EQ(0, pipe(self->pipe));
+}
+
+FIXTURE_TEARDOWN(dirty_pin)
+{
+	tracking_close(&self->t);
+}
+
+typedef FIXTURE_DATA(dirty_pin) pin_t;
+
+static u8 *at(pin_t *self, u64 page)
+{
+	return self->t.a.bar + page * PRECOPY_PAGE;
+}
+
+static void store(pin_t *self, u64 page)
+{
+	precopy_pattern(at(self, page), page, ++self->t.seed);
+	tracking_stored(&self->t, page, self->t.seed);
+}
+
+static bool carried(pin_t *self, u64 page)
+{
+	return !memcmp(self->t.image + page * PRECOPY_PAGE,
+		       self->t.a.shadow + page * PRECOPY_PAGE, PRECOPY_PAGE);
+}
+
+/*
+ * Some pages that were stored to are held. The first collect sends all that is not, the next
+ * ones nothing, and none of them goes on for ever.
+ */
+static void collect_held(struct __test_metadata *_metadata, pin_t *self,
+			 u64 nr_held)
+{
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		if (i < 2)
+			store(self, FREE_PAGE);
+		tracking_collect(&self->t);
+		EXPECT_EQ(nr_held, tracking_lost(&self->t));
+		EXPECT_EQ(0, tracking_surplus(&self->t));
+		EXPECT_EQ(i < 2, self->t.sent[FREE_PAGE]);
+	}
+}
+
+/* Pinned before it was stored to: the unit may come as a whole, but once. */
+static void expect_unit(pin_t *self, u64 page)
+{
+	u64 first = page / UNIT_PAGES * UNIT_PAGES;
+
+	for (page = first; page < first + UNIT_PAGES; page++)
+		tracking_touched(&self->t, page);
+}
+
+static void expect_no_more(pin_t *self, u64 page)
+{
+	memset(self->t.stored + page / UNIT_PAGES * UNIT_PAGES, 0,
+	       UNIT_PAGES * sizeof(*self->t.stored));
+}
+
+/*
+ * What has been released is sent soon, since who releases it may do so in the
+ * background, and it is sent once.
+ */
+static void collect_released(struct __test_metadata *_metadata, pin_t *self,
+			     u64 page)
+{
+	u64 end = precopy_now_ms() + RELEASE_MS;
+	u32 sent = 0;
+
+	while (!sent && precopy_now_ms() < end) {
+		tracking_collect(&self->t);
+		EXPECT_EQ(0, tracking_surplus(&self->t));
+		sent = self->t.sent[page];
+	}
+	EXPECT_EQ(1, sent) TH_LOG("page %lu", page);
+	EXPECT_TRUE(carried(self, page));
+	expect_no_more(self, page);
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, tracking_surplus(&self->t));
+	EXPECT_EQ(0, self->t.sent[page]);
+}
+
+/* ------------------------------------------------------------------------ */
+
+/* Into a page that was written before, only read, or never touched. */
+static void direct_read(struct __test_metadata *_metadata, pin_t *self,
+			struct slow_file *file, u64 page, bool written)
+{
+	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		if (written || i)
+			store(self, page);
+		slow_file_ask(file, at(self, page));
+		collect_held(_metadata, self, written || i);
+		precopy_pattern(data, page, ++self->t.seed);
+		slow_file_answer(file, data);
+		tracking_stored(&self->t, page, self->t.seed);
+		collect_released(_metadata, self, page);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+	}
+	/* Nothing of it remains. */
+	store(self, page);
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	EXPECT_EQ(0, tracking_surplus(&self->t));
+}
+
+TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, 120)
+{
+	struct slow_file file;
+	int ret = slow_file_open(&file);
+
+	if (ret)
+		SKIP(return, "no 9p mount of our own: %s", strerror(-ret));
+	tracking_begin(&self->t);
+	direct_read(_metadata, self, &file, 7, true);
+	direct_read(_metadata, self, &file, 2 * UNIT_PAGES + 9, false);
+	*(volatile u8 *)at(self, UNIT_PAGES + 90);
+	direct_read(_metadata, self, &file, UNIT_PAGES + 90, false);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+	slow_file_close(&file);
+}
+
+/* Begun before there was a session, so that initial pages are concerned. */
+TEST_F_TIMEOUT(dirty_pin, direct_read_before_begin, 120)
+{
+	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
+	struct slow_file file;
+	int ret = slow_file_open(&file);
+
+	if (ret)
+		SKIP(return, "no 9p mount of our own: %s", strerror(-ret));
+	precopy_fill(&self->t.a, 0, 64, 5, BY_MMAP);
+	slow_file_ask(&file, at(self, 7));
+	/* It must not be written to for the same reason that it is held. */
+	precopy_fill(&self->t.a, 2 * UNIT_PAGES, 64, 5, BY_MMAP);
+	tracking_begin(&self->t);
+	EXPECT_EQ(0, self->t.sent[7]);
+	EXPECT_EQ(1, self->t.sent[2 * UNIT_PAGES + 7]);
+	precopy_pattern(data, 7, ++self->t.seed);
+	slow_file_answer(&file, data);
+	tracking_stored(&self->t, 7, self->t.seed);
+	expect_unit(self, 7);
+	collect_released(_metadata, self, 7);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+	slow_file_close(&file);
+}
+
+/* ------------------------------------------------------------------------ */
+
+/*
+ * process_vm_writev() pins the pages of the remote side, then copies. If what
+ * it copies from has to be fetched by a handler in user space, it can be held
+ * up in between.
+ */
+struct slow_source {
+	int uffd;
+	u8 *page;
+	u8 *to;
+	pthread_t thread;
+};
+
+static int slow_source_open(struct slow_source *s)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	s->page = mmap(NULL, PRECOPY_PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(s->page, MAP_FAILED);
+	s->uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	if (s->uffd < 0)
+		return -errno;
+	reg.range.start = (uintptr_t)s->page;
+	reg.range.len = PRECOPY_PAGE;
+	ioctl_assert(s->uffd, UFFDIO_API, &api);
+	ioctl_assert(s->uffd, UFFDIO_REGISTER, &reg);
+	return 0;
+}
+
+static void *slow_write(void *arg)
+{
+	struct slow_source *s = arg;
+	struct iovec local = { s->page, PRECOPY_PAGE };
+	struct iovec remote = { s->to, PRECOPY_PAGE };
+
+	VFIO_ASSERT_EQ(process_vm_writev(getpid(), &local, 1, &remote, 1, 0),
+		       (ssize_t)PRECOPY_PAGE);
+	return NULL;
+}
+
+/* Returns when the destination is pinned and the source awaited. */
+static void slow_source_ask(struct slow_source *s, u8 *to)
+{
+	struct uffd_msg msg;
+
+	s->to = to;
+	VFIO_ASSERT_EQ(pthread_create(&s->thread, NULL, slow_write, s), 0);
+	VFIO_ASSERT_EQ(read(s->uffd, &msg, sizeof(msg)), (ssize_t)sizeof(msg));
+	VFIO_ASSERT_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+}
+
+static void slow_source_answer(struct slow_source *s, u8 *data)
+{
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)s->page,
+		.src = (uintptr_t)data,
+		.len = PRECOPY_PAGE,
+	};
+
+	ioctl_assert(s->uffd, UFFDIO_COPY, &copy);
+	VFIO_ASSERT_EQ(pthread_join(s->thread, NULL), 0);
+	VFIO_ASSERT_EQ(madvise(s->page, PRECOPY_PAGE, MADV_DONTNEED), 0);
+}
+
+TEST_F_TIMEOUT(dirty_pin, process_vm_writev_under_way, 120)
+{
+	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
+	struct slow_source source;
+	int i, ret = slow_source_open(&source);
+
+	if (ret)
+		SKIP(return, "userfaultfd: %s", strerror(-ret));
+	tracking_begin(&self->t);
+	for (i = 0; i < ROUNDS; i++) {
+		store(self, 7);
+		slow_source_ask(&source, at(self, 7));
+		collect_held(_metadata, self, 1);
+		precopy_pattern(data, 7, ++self->t.seed);
+		slow_source_answer(&source, data);
+		tracking_stored(&self->t, 7, self->t.seed);
+		collect_released(_metadata, self, 7);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+	}
+	EXPECT_EQ(0, tracking_finish(&self->t));
+	close(source.uffd);
+}
+
+/* ------------------------------------------------------------------------ */
+
+/*
+ * A plain reference. Whoever has it might store without a fault, for all that
+ * the driver can know.
+ */
+static int hold(pin_t *self, u64 page)
+{
+	struct iovec iov = { at(self, page), PRECOPY_PAGE };
+
+	if (vmsplice(self->pipe[1], &iov, 1, 0) != (ssize_t)PRECOPY_PAGE)
+		return -errno;
+	return 0;
+}
+
+/* Lets go of the page that was held first. */
+static void release(pin_t *self)
+{
+	u8 page[PRECOPY_PAGE];
+
+	VFIO_ASSERT_EQ(read(self->pipe[0], page, sizeof(page)),
+		       (ssize_t)sizeof(page));
+}
+
+/*
+ * Each in a unit of its own, released one after the other. The last is still
+ * held when the device stops: then nobody stores any more, and it is sent.
+ */
+static void held_references(struct __test_metadata *_metadata, pin_t *self,
+			    bool stored_before)
+{
+	static const u64 pages[] = { 3, UNIT_PAGES + 4, 2 * UNIT_PAGES + 40 };
+	u64 size;
+	int i;
+
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	tracking_begin(&self->t);
+	for (i = 0; i < 3; i++) {
+		if (stored_before)
+			store(self, pages[i]);
+		if (hold(self, pages[i]))
+			SKIP(return, "vmsplice: %s", strerror(errno));
+		store(self, pages[i]);
+	}
+	collect_held(_metadata, self, 3);
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, mig_data_size(self->t.a.dev, &size));
+		EXPECT_LE((3 - i) * PRECOPY_PAGE, size);
+		release(self);
+		if (!stored_before)
+			expect_unit(self, pages[i]);
+		collect_released(_metadata, self, pages[i]);
+		EXPECT_EQ(2 - i, tracking_lost(&self->t));
+	}
+	collect_held(_metadata, self, 1);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+TEST_F(dirty_pin, held_reference)
+{
+	held_references(_metadata, self, true);
+}
+
+TEST_F(dirty_pin, held_reference_before_store)
+{
+	held_references(_metadata, self, false);
+}
+
+TEST_F(dirty_pin, held_reference_before_begin)
+{
+	static const u64 pages[] = { 3, UNIT_PAGES + 4, 2 * UNIT_PAGES + 40 };
+	int i, j;
+
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	for (i = 0; i < 3; i++)
+		if (hold(self, pages[i]))
+			SKIP(return, "vmsplice: %s", strerror(errno));
+	tracking_begin(&self->t);
+	EXPECT_EQ(0, self->t.sent[pages[0]]);
+	for (i = 0; i < 3; i++)
+		store(self, pages[i]);
+	tracking_collect(&self->t);
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(0, self->t.sent[pages[i]]);
+	for (i = 0; i < 3; i++) {
+		for (j = i; j < 3; j++)
+			EXPECT_FALSE(carried(self, pages[j]));
+		release(self);
+		expect_unit(self, pages[i]);
+		collect_released(_metadata, self, pages[i]);
+	}
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/* ------------------------------------------------------------------------ */
+
+struct writer {
+	struct precopy_dev *a;
+	volatile bool stop;
+	u64 first;
+	u64 nr;
+	u64 written;
+	int direct_fd;
+	int plain_fd;
+};
+
+/* O_DIRECT from a real file: pinned, and stored to, across any collect. */
+static void *direct_thread(void *arg)
+{
+	struct writer *w = arg;
+	u64 from, to;
+	ssize_t ret;
+	unsigned int rnd = 1;
+
+	while (!w->stop) {
+		from = rand_r(&rnd) % 8 * PRECOPY_PAGE;
+		to = (w->first + rand_r(&rnd) % w->nr) * PRECOPY_PAGE;
+		ret = pread(w->direct_fd, w->a->bar + to, PRECOPY_PAGE, from);
+		VFIO_ASSERT_EQ(ret, (ssize_t)PRECOPY_PAGE, "O_DIRECT read\n");
+		ret = pread(w->plain_fd, w->a->shadow + to, PRECOPY_PAGE, from);
+		VFIO_ASSERT_EQ(ret, (ssize_t)PRECOPY_PAGE);
+		w->written++;
+	}
+
+	return NULL;
+}
+
+TEST_F_TIMEOUT(dirty_pin, direct_read_storm, 120)
+{
+	struct writer w = { .a = &self->t.a, .first = 32, .nr = 16 };
+	u64 end = precopy_now_ms() + STORM_MS;
+	pthread_t thread;
+	void *page;
+	int ret;
+
+	/* Any file will do that is long enough and does not change. */
+	w.plain_fd = open("/proc/self/exe", O_RDONLY);
+	w.direct_fd = open("/proc/self/exe", O_RDONLY | O_DIRECT);
+	page = mmap(NULL, PRECOPY_PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (w.direct_fd < 0 || pread(w.direct_fd, page, PRECOPY_PAGE, 0) < 0)
+		SKIP(return, "the file system of the tests has no O_DIRECT: %s",
+		     strerror(errno));
+
+	tracking_begin(&self->t);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, direct_thread, &w));
+	while (precopy_now_ms() < end) {
+		ret = mig_stream_read(&self->t.stream, self->t.data_fd, SZ_256K);
+		ASSERT_TRUE(ret > 0 || ret == -ENOMSG);
+	}
+	w.stop = true;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LT(0, w.written);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/* ------------------------------------------------------------------------ */
+/* Pins for good would write without a trace, and are refused               */
+
+static bool maps_for_dma(const char *mode, u8 *vaddr, size_t size)
+{
+	struct dma_region region = { .vaddr = vaddr, .size = size };
+	struct iova_allocator *allocator;
+	struct vfio_pci_device *dev;
+	struct iommu *iommu;
+	int ret;
+
+	/* Through another device, as one that would do peer-to-peer DMA. */
+	iommu = iommu_init(mode);
+	dev = vfio_pci_device_init(bdfs[1], iommu);
+	allocator = iova_allocator_init(iommu);
+	region.iova = iova_allocator_alloc(allocator, size);
+	ret = __iommu_map(iommu, &region);
+	if (!ret)
+		__iommu_unmap(iommu, &region, NULL);
+	iova_allocator_cleanup(allocator);
+	vfio_pci_device_cleanup(dev);
+	iommu_cleanup(iommu);
+
+	return !ret;
+}
+
+static void refuse_dma(struct __test_metadata *_metadata, pin_t *self)
+{
+	static const char * const modes[] = {
+		"vfio_type1_iommu", "vfio_type1v2_iommu", "iommufd",
+	};
+	size_t i;
+
+	precopy_close(&self->t.b);
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		EXPECT_FALSE(maps_for_dma(modes[i], self->t.a.bar, SIZE))
+			TH_LOG("%s", modes[i]);
+		EXPECT_FALSE(maps_for_dma(modes[i], at(self, 7), PRECOPY_PAGE))
+			TH_LOG("%s", modes[i]);
+		/* Writable entries, 2 MiB of them where there are such. */
+		EXPECT_FALSE(maps_for_dma(modes[i], at(self, UNIT_PAGES),
+					  WIRE_UNIT)) TH_LOG("%s", modes[i]);
+	}
+	precopy_open(&self->t.b, bdfs[1], "iommufd", SIZE);
+}
+
+static void refuse_io_uring(struct __test_metadata *_metadata, pin_t *self)
+{
+	struct iovec iov = { at(self, UNIT_PAGES), PRECOPY_PAGE };
+	struct io_uring_params params = {};
+	int ring = syscall(__NR_io_uring_setup, 4, &params);
+
+	ASSERT_LE(0, ring);
+	EXPECT_EQ(-1, syscall(__NR_io_uring_register, ring,
+			      IORING_REGISTER_BUFFERS, &iov, 1));
+	EXPECT_EQ(EFAULT, errno);
+	iov.iov_len = WIRE_UNIT;
+	EXPECT_EQ(-1, syscall(__NR_io_uring_register, ring,
+			      IORING_REGISTER_BUFFERS, &iov, 1));
+	EXPECT_EQ(EFAULT, errno);
+	close(ring);
+
+	/* Nor may the rings themselves be there. */
+	memset(&params, 0, sizeof(params));
+	params.flags = IORING_SETUP_NO_MMAP;
+	params.sq_off.user_addr = (uintptr_t)at(self, UNIT_PAGES);
+	params.cq_off.user_addr = (uintptr_t)at(self, UNIT_PAGES + 1);
+	EXPECT_EQ(-1, syscall(__NR_io_uring_setup, 4, &params));
+	EXPECT_EQ(EFAULT, errno);
+}
+
+/* Untracked, tracked, and after that; nothing is lost by the attempts. */
+static void refused(struct __test_metadata *_metadata, pin_t *self,
+		    void (*refuse)(struct __test_metadata *_metadata,
+				   pin_t *self))
+{
+	u64 page;
+
+	precopy_fill(&self->t.a, 0, 2 * UNIT_PAGES, 1, BY_MMAP);
+	refuse(_metadata, self);
+	tracking_begin(&self->t);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	for (page = 0; page < 2 * UNIT_PAGES; page += 100)
+		store(self, page);
+	refuse(_metadata, self);
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	refuse(_metadata, self);
+	for (page = 0; page < 2 * UNIT_PAGES; page += 100)
+		store(self, page);
+	tracking_end(&self->t);
+	refuse(_metadata, self);
+	tracking_begin(&self->t);
+	store(self, 100);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+TEST_F_TIMEOUT(dirty_pin, dma_mapping_refused, 120)
+{
+	refused(_metadata, self, refuse_dma);
+}
+
+TEST_F(dirty_pin, io_uring_memory_refused)
+{
+	struct io_uring_params params = {};
+	int ring = syscall(__NR_io_uring_setup, 4, &params);
+
+	if (ring < 0)
+		SKIP(return, "io_uring_setup: %s", strerror(errno));
+	close(ring);
+	refused(_metadata, self, refuse_io_uring);
+}
+
+int main(int argc, char *argv[])
+{
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
+	precopy_require(bdfs, nr_bdfs);
+
+	return test_harness_run(argc, argv);
+}
