@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from .samples import Spread
 
 MIB = 1 << 20
-STYLE = """set terminal svg size 760,480 dynamic enhanced background rgb 'white' font 'sans,13'
+STYLE = """set terminal svg size 900,440 dynamic enhanced background rgb 'white' font 'sans,13'
 set grid lc rgb '#d0d0d0'
 set border 3
 set tics nomirror
-set key outside below
+set key outside right center vertical
 set style fill solid 0.6
 """
 

@@ -405,6 +405,7 @@ static char *map_bar(struct precopy_dev *pd, char *at)
 		 pd->fd, pd->bar_offset);
 	if (p == MAP_FAILED)
 		fatal("the BAR cannot be mapped");
+	madvise(p, pd->size, MADV_HUGEPAGE);
 	return p;
 }
 
