@@ -192,22 +192,26 @@ def big_bar(samples):
 
 
 HUGE = (("mapped", "new mapping, not tracked"), ("tracked", "tracked"), ("disarmed", "after disarm"),
-        ("dontneed", "after MADV_DONTNEED"), ("remapped", "after munmap and mmap"))
+        ("dontneed", "after MADV_DONTNEED"), ("dontneed-again", "once more"),
+        ("remapped", "tracked again, after munmap and mmap"), ("remapped-again", "once more"))
 
 
 def huge(samples):
     part = Section("How large mappings come back", "L1")
     rows = [[name, spread(samples.get(f"huge.first.{key}")),
-             spread(samples.get(f"huge.faults.{key}")),
+             spread(samples.get(f"huge.minor.{key}")), spread(samples.get(f"huge.faults.{key}")),
+             spread(samples.get(f"huge.pmds.{key}")),
              spread(samples.ratio(f"huge.first.{key}", "huge.first.mapped")),
              spread(samples.get(f"huge.again.{key}"))]
             for key, name in HUGE if samples.get(f"huge.first.{key}")]
     part.table("one store to each page of the BAR",
-               ["", "first, ns a page", "faults", "/ new", "again, ns a page"], rows)
+               ["", "first, ns a page", "faults", "the driver's", "of PMDs", "/ new", "again, ns a page"], rows)
     bar = samples.xs("huge.first.mapped")
     if bar:
         part.notes.append(f"The BAR has {size(bar[0])}: {bar[0] / 4096:.0f} pages, "
-                          f"{bar[0] / (2 * MIB):.0f} units of 2 MiB.")
+                          f"{bar[0] / (2 * MIB):.0f} units of 2 MiB. Tracking takes units apart "
+                          "into pages. Who first touches a unit when its page table is gone pays for "
+                          "putting it together again, a copy of 2 MiB: compare with \"once more\".")
     return part
 
 

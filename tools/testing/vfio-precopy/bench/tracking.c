@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -424,37 +425,71 @@ static int64_t count_faults(struct precopy_dev *pd)
 	return sum;
 }
 
+/* As the mm counts them, whoever handles them */
+static long minor_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
 /* Touch all of it: how long, how many faults; and again, now that it is mapped */
 static void huge_touch(struct precopy_dev *pd, char *at, const char *when)
 {
+	int64_t pmds = bench_stat(pd->bdf, "huge_faults");
 	int64_t faults = count_faults(pd);
+	long minor = minor_faults();
 	double ns = touch_ns(at, pd->size / PAGE, 1);
 
+	minor = minor_faults() - minor;
 	faults = count_faults(pd) - faults;
 	sample(pd->size, ns, "huge.first.%s", when);
 	sample(pd->size, faults, "huge.faults.%s", when);
+	sample(pd->size, minor, "huge.minor.%s", when);
+	if (pmds >= 0)
+		sample(pd->size, bench_stat(pd->bdf, "huge_faults") - pmds,
+		       "huge.pmds.%s", when);
 	sample(pd->size, touch_ns(at, pd->size / PAGE, 2), "huge.again.%s", when);
 }
 
-static void huge_rep(struct precopy_dev *pd, char *at)
+/* A whole life of tracking, with a store to each page in the middle */
+static void huge_track(struct precopy_dev *pd, char *at, const char *when)
 {
-	int data_fd;
+	int data_fd = bench_set_state(pd, VFIO_DEVICE_STATE_PRE_COPY);
 
-	munmap(at, pd->size);
-	map_bar(pd, at);
-	huge_touch(pd, at, "mapped");
-	data_fd = bench_set_state(pd, VFIO_DEVICE_STATE_PRE_COPY);
 	bench_drain(data_fd, buf, BUF, NULL);
-	huge_touch(pd, at, "tracked");
+	if (when)
+		huge_touch(pd, at, when);
+	else
+		touch_pages(at, pd->size / PAGE, 3);
 	bench_drain(data_fd, buf, BUF, NULL);
 	bench_set_state(pd, VFIO_DEVICE_STATE_RUNNING);
 	close(data_fd);
+}
+
+static void huge_remap(struct precopy_dev *pd, char *at)
+{
+	munmap(at, pd->size);
+	map_bar(pd, at);
+}
+
+/* Both ways to get rid of page tables, each the first after tracking */
+static void huge_rep(struct precopy_dev *pd, char *at)
+{
+	huge_remap(pd, at);
+	huge_touch(pd, at, "mapped");
+	huge_track(pd, at, "tracked");
 	huge_touch(pd, at, "disarmed");
 	madvise(at, pd->size, MADV_DONTNEED);
 	huge_touch(pd, at, "dontneed");
-	munmap(at, pd->size);
-	map_bar(pd, at);
+	madvise(at, pd->size, MADV_DONTNEED);
+	huge_touch(pd, at, "dontneed-again");
+	huge_track(pd, at, NULL);
+	huge_remap(pd, at);
 	huge_touch(pd, at, "remapped");
+	huge_remap(pd, at);
+	huge_touch(pd, at, "remapped-again");
 }
 
 static void bench_huge(struct precopy_dev *pd)
