@@ -85,7 +85,7 @@ static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
 	unsigned long first = precopy_fault_index(vmf) -
 			      ((vmf->address - start) >> PAGE_SHIFT);
 
-	return PMD_SIZE == PRECOPY_UNIT_SIZE && start >= vmf->vma->vm_start &&
+	return start >= vmf->vma->vm_start &&
 	       start + PMD_SIZE <= vmf->vma->vm_end &&
 	       IS_ALIGNED(first, PRECOPY_UNIT_PAGES);
 }
@@ -125,6 +125,7 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 	vm_fault_t fault;
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || order != PMD_ORDER ||
+	    PAGE_SIZE << order != PRECOPY_UNIT_SIZE ||
 	    !precopy_fault_fits_huge(vmf))
 		return VM_FAULT_FALLBACK;
 	fault = precopy_huge_insert(pcd, vmf);
