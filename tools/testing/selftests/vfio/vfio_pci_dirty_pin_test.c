@@ -42,7 +42,7 @@
 #define UNIT_PAGES	(WIRE_UNIT / PRECOPY_PAGE)
 #define FREE_PAGE	(3 * UNIT_PAGES + 5)	/* nobody ever pins it */
 #define ROUNDS		3
-#define RELEASE_MS	10000
+#define RELEASE_MS	5000
 #define STORM_MS	1500
 
 static char **bdfs;
@@ -50,6 +50,8 @@ static int nr_bdfs;
 
 FIXTURE(dirty_pin) {
 	struct precopy_tracking t;
+	struct slow_file file;
+	int no_file;		/* why there is none, or 0 */
 	int pipe[2];
 };
 
@@ -57,6 +59,7 @@ FIXTURE_SETUP(dirty_pin)
 {
 	if (nr_bdfs < 2)
 		SKIP(return, "needs two devices");
+	self->no_file = slow_file_open(&self->file);
 	tracking_open(&self->t, bdfs, SIZE);
 	ASSERT_EQ(0, pipe(self->pipe));
 }
@@ -64,6 +67,7 @@ FIXTURE_SETUP(dirty_pin)
 FIXTURE_TEARDOWN(dirty_pin)
 {
 	tracking_close(&self->t);
+	slow_file_close(&self->file);
 }
 
 typedef FIXTURE_DATA(dirty_pin) pin_t;
@@ -134,7 +138,7 @@ static void collect_released(struct __test_metadata *_metadata, pin_t *self,
 		EXPECT_EQ(0, tracking_surplus(&self->t));
 		sent = self->t.sent[page];
 	}
-	EXPECT_EQ(1, sent) TH_LOG("page %lu", page);
+	ASSERT_EQ(1, sent) TH_LOG("page %lu", page);
 	EXPECT_TRUE(carried(self, page));
 	expect_no_more(self, page);
 	tracking_collect(&self->t);
@@ -146,7 +150,7 @@ static void collect_released(struct __test_metadata *_metadata, pin_t *self,
 
 /* Into a page that was written before, only read, or never touched. */
 static void direct_read(struct __test_metadata *_metadata, pin_t *self,
-			struct slow_file *file, u64 page, bool written)
+			u64 page, bool written)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 	int i;
@@ -154,10 +158,10 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 	for (i = 0; i < ROUNDS; i++) {
 		if (written || i)
 			store(self, page);
-		slow_file_ask(file, at(self, page));
+		slow_file_ask(&self->file, at(self, page));
 		collect_held(_metadata, self, written || i);
 		precopy_pattern(data, page, ++self->t.seed);
-		slow_file_answer(file, data);
+		slow_file_answer(&self->file, data);
 		tracking_stored(&self->t, page, self->t.seed);
 		collect_released(_metadata, self, page);
 		EXPECT_EQ(0, tracking_lost(&self->t));
@@ -171,44 +175,39 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 
 TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, 120)
 {
-	struct slow_file file;
-	int ret = slow_file_open(&file);
-
-	if (ret)
-		SKIP(return, "no 9p mount of our own: %s", strerror(-ret));
+	if (self->no_file)
+		SKIP(return, "no 9p mount of our own: %s",
+		     strerror(-self->no_file));
 	tracking_begin(&self->t);
-	direct_read(_metadata, self, &file, 7, true);
-	direct_read(_metadata, self, &file, 2 * UNIT_PAGES + 9, false);
+	direct_read(_metadata, self, 7, true);
+	direct_read(_metadata, self, 2 * UNIT_PAGES + 9, false);
 	*(volatile u8 *)at(self, UNIT_PAGES + 90);
-	direct_read(_metadata, self, &file, UNIT_PAGES + 90, false);
+	direct_read(_metadata, self, UNIT_PAGES + 90, false);
 	EXPECT_EQ(0, tracking_finish(&self->t));
-	slow_file_close(&file);
 }
 
 /* Begun before there was a session, so that initial pages are concerned. */
 TEST_F_TIMEOUT(dirty_pin, direct_read_before_begin, 120)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
-	struct slow_file file;
-	int ret = slow_file_open(&file);
 
-	if (ret)
-		SKIP(return, "no 9p mount of our own: %s", strerror(-ret));
+	if (self->no_file)
+		SKIP(return, "no 9p mount of our own: %s",
+		     strerror(-self->no_file));
 	precopy_fill(&self->t.a, 0, 64, 5, BY_MMAP);
-	slow_file_ask(&file, at(self, 7));
+	slow_file_ask(&self->file, at(self, 7));
 	/* It must not be written to for the same reason that it is held. */
 	precopy_fill(&self->t.a, 2 * UNIT_PAGES, 64, 5, BY_MMAP);
 	tracking_begin(&self->t);
 	EXPECT_EQ(0, self->t.sent[7]);
 	EXPECT_EQ(1, self->t.sent[2 * UNIT_PAGES + 7]);
 	precopy_pattern(data, 7, ++self->t.seed);
-	slow_file_answer(&file, data);
+	slow_file_answer(&self->file, data);
 	tracking_stored(&self->t, 7, self->t.seed);
 	expect_unit(self, 7);
 	collect_released(_metadata, self, 7);
 	EXPECT_EQ(0, tracking_lost(&self->t));
 	EXPECT_EQ(0, tracking_finish(&self->t));
-	slow_file_close(&file);
 }
 
 /* ------------------------------------------------------------------------ */

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include <linux/sizes.h>
 #include <linux/types.h>
@@ -84,37 +89,35 @@ static void put_attributes(struct reply *r, bool is_file)
 		put_int(r, 0, 8);
 }
 
-static bool *fid(struct slow_file *f, const u8 *at)
+struct server {
+	int sock;
+	int asked;
+	int answer;
+	bool is_file[64];	/* by fid */
+	bool reading;		/* a read is not answered yet, and has this tag */
+	u8 tag[2];
+};
+
+static bool *fid(struct server *s, const u8 *at)
 {
 	u64 nr = get_int(at, 4);
 
-	VFIO_ASSERT_LT(nr, sizeof(f->is_file));
-	return &f->is_file[nr];
+	VFIO_ASSERT_LT(nr, sizeof(s->is_file));
+	return &s->is_file[nr];
 }
 
 /* From the root to the file, or to where it started. */
-static void walk(struct slow_file *f, struct reply *r, const u8 *body)
+static void walk(struct server *s, struct reply *r, const u8 *body)
 {
 	u64 names = get_int(body + 8, 2);
 
-	*fid(f, body + 4) = names || *fid(f, body);
+	*fid(s, body + 4) = names || *fid(s, body);
 	put_int(r, names, 2);
 	if (names)
 		put_qid(r, true);
 }
 
-static void serve_read(struct slow_file *f, struct reply *r)
-{
-	u8 data[SLOW_FILE_LEN];
-
-	VFIO_ASSERT_EQ(write(f->asked[1], "", 1), 1);
-	VFIO_ASSERT_EQ(read(f->answer[0], data, sizeof(data)),
-		       (ssize_t)sizeof(data));
-	put_int(r, sizeof(data), 4);
-	put(r, data, sizeof(data));
-}
-
-static u8 serve_one(struct slow_file *f, struct reply *r, u8 type,
+static u8 serve_one(struct server *s, struct reply *r, u8 type,
 		    const u8 *body)
 {
 	switch (type) {
@@ -124,24 +127,23 @@ static u8 serve_one(struct slow_file *f, struct reply *r, u8 type,
 		put(r, "9P2000.L", 8);
 		break;
 	case P9_TATTACH:
-		*fid(f, body) = false;
+		*fid(s, body) = false;
 		put_qid(r, false);
 		break;
 	case P9_TWALK:
-		walk(f, r, body);
+		walk(s, r, body);
 		break;
 	case P9_TGETATTR:
-		put_attributes(r, *fid(f, body));
+		put_attributes(r, *fid(s, body));
 		break;
 	case P9_TLOPEN:
-		put_qid(r, *fid(f, body));
+		put_qid(r, *fid(s, body));
 		put_int(r, 0, 4);
 		break;
-	case P9_TREAD:
-		serve_read(f, r);
+	case P9_TFLUSH:
+		s->reading = false;
 		break;
 	case P9_TCLUNK:
-	case P9_TFLUSH:
 		break;
 	default:
 		put_int(r, EOPNOTSUPP, 4);
@@ -151,32 +153,96 @@ static u8 serve_one(struct slow_file *f, struct reply *r, u8 type,
 	return type + 1;
 }
 
-static bool receive(struct slow_file *f, u8 *buf, size_t len)
+static bool reply(struct server *s, struct reply *r, u8 type, const u8 *tag)
 {
-	return !len || recv(f->sock[0], buf, len, MSG_WAITALL) == (ssize_t)len;
+	memcpy(r->data, &(u32){ r->len }, 4);
+	r->data[4] = type;
+	memcpy(r->data + 5, tag, 2);
+	return send(s->sock, r->data, r->len, MSG_NOSIGNAL) > 0;
 }
 
-static void *serve(void *arg)
+static bool serve_request(struct server *s)
 {
-	u8 request[P9_MSIZE];
-	struct slow_file *f = arg;
-	struct reply r;
+	struct reply r = { .len = P9_HEADER };
+	u8 request[P9_MSIZE], type;
 	size_t len;
 
-	while (receive(f, request, P9_HEADER)) {
-		len = get_int(request, 4);
-		VFIO_ASSERT_LE(len, sizeof(request));
-		if (!receive(f, request + P9_HEADER, len - P9_HEADER))
-			break;
-		r.len = P9_HEADER;
-		r.data[4] = serve_one(f, &r, request[4], request + P9_HEADER);
-		memcpy(r.data, &(u32){ r.len }, 4);
-		memcpy(r.data + 5, request + 5, 2);
-		if (send(f->sock[0], r.data, r.len, MSG_NOSIGNAL) < 0)
-			break;
+	if (recv(s->sock, request, P9_HEADER, MSG_WAITALL) != P9_HEADER)
+		return false;
+	len = get_int(request, 4);
+	VFIO_ASSERT_LT(P9_HEADER, len);
+	VFIO_ASSERT_LE(len, sizeof(request));
+	recv(s->sock, request + P9_HEADER, len - P9_HEADER, MSG_WAITALL);
+	if (request[4] == P9_TREAD) {
+		s->reading = true;
+		memcpy(s->tag, request + 5, 2);
+		return write(s->asked, "", 1) == 1;
 	}
+	type = serve_one(s, &r, request[4], request + P9_HEADER);
+	return reply(s, &r, type, request + 5);
+}
 
-	return NULL;
+static bool serve_answer(struct server *s)
+{
+	struct reply r = { .len = P9_HEADER };
+	u8 data[SLOW_FILE_LEN];
+
+	if (read(s->answer, data, sizeof(data)) != (ssize_t)sizeof(data))
+		return false;
+	put_int(&r, sizeof(data), 4);
+	put(&r, data, sizeof(data));
+	s->reading = false;
+	return reply(s, &r, P9_TREAD + 1, s->tag);
+}
+
+/* Whatever happens to the test, requests other than reads are served. */
+static void serve(struct server *s)
+{
+	struct pollfd fds[] = {
+		{ .fd = s->sock, .events = POLLIN },
+		{ .events = POLLIN },
+	};
+	bool going = true;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (going) {
+		fds[1].fd = s->reading ? s->answer : -1;
+		VFIO_ASSERT_LT(0, poll(fds, 2, -1));
+		if (fds[0].revents)
+			going = serve_request(s);
+		else if (fds[1].revents & POLLIN)
+			going = serve_answer(s);
+		else
+			s->reading = false;
+	}
+	_exit(0);
+}
+
+static void start_server(struct slow_file *f)
+{
+	int sock[2], asked[2], answer[2];
+	struct server s = {};
+
+	VFIO_ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sock), 0);
+	VFIO_ASSERT_EQ(pipe(asked), 0);
+	VFIO_ASSERT_EQ(pipe(answer), 0);
+	f->server = fork();
+	VFIO_ASSERT_GE(f->server, 0);
+	if (!f->server) {
+		close(sock[1]);
+		close(asked[0]);
+		close(answer[1]);
+		s.sock = sock[0];
+		s.asked = asked[1];
+		s.answer = answer[0];
+		serve(&s);
+	}
+	close(sock[0]);
+	close(asked[1]);
+	close(answer[0]);
+	f->sock = sock[1];
+	f->asked = asked[0];
+	f->answer = answer[1];
 }
 
 static int mount_it(struct slow_file *f, const char *dir)
@@ -185,7 +251,7 @@ static int mount_it(struct slow_file *f, const char *dir)
 
 	snprintf_assert(options, sizeof(options),
 			"trans=fd,rfdno=%d,wfdno=%d,version=9p2000.L,access=any,cache=none,msize=%d",
-			f->sock[1], f->sock[1], P9_MSIZE);
+			f->sock, f->sock, P9_MSIZE);
 	if (unshare(CLONE_NEWNS))
 		return -errno;
 	/* Fails in a chroot, where nothing is shared with anybody, either. */
@@ -201,10 +267,7 @@ int slow_file_open(struct slow_file *f)
 	memset(f, 0, sizeof(*f));
 	if (!mkdtemp(dir))
 		return -errno;
-	VFIO_ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, f->sock), 0);
-	VFIO_ASSERT_EQ(pipe(f->asked), 0);
-	VFIO_ASSERT_EQ(pipe(f->answer), 0);
-	VFIO_ASSERT_EQ(pthread_create(&f->server, NULL, serve, f), 0);
+	start_server(f);
 	ret = mount_it(f, dir);
 	if (!ret) {
 		snprintf_assert(path, sizeof(path), "%s/data", dir);
@@ -219,11 +282,16 @@ int slow_file_open(struct slow_file *f)
 
 void slow_file_close(struct slow_file *f)
 {
-	close(f->fd);
-	close(f->sock[1]);
-	shutdown(f->sock[0], SHUT_RDWR);
-	pthread_join(f->server, NULL);
-	close(f->sock[0]);
+	if (f->server <= 0)
+		return;
+	if (f->fd > 0)
+		close(f->fd);
+	close(f->sock);
+	close(f->asked);
+	close(f->answer);
+	/* Served the last close; a reader that is left gets an error. */
+	kill(f->server, SIGKILL);
+	waitpid(f->server, NULL, 0);
 }
 
 static void *ask(void *arg)
@@ -241,12 +309,12 @@ void slow_file_ask(struct slow_file *f, void *to)
 
 	f->to = to;
 	VFIO_ASSERT_EQ(pthread_create(&f->reader, NULL, ask, f), 0);
-	VFIO_ASSERT_EQ(read(f->asked[0], &byte, 1), 1);
+	VFIO_ASSERT_EQ(read(f->asked, &byte, 1), 1);
 }
 
 void slow_file_answer(struct slow_file *f, const void *data)
 {
-	VFIO_ASSERT_EQ(write(f->answer[1], data, SLOW_FILE_LEN),
+	VFIO_ASSERT_EQ(write(f->answer, data, SLOW_FILE_LEN),
 		       (ssize_t)SLOW_FILE_LEN);
 	VFIO_ASSERT_EQ(pthread_join(f->reader, NULL), 0);
 }

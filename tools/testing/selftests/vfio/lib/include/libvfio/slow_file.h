@@ -8,7 +8,7 @@
 #define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_SLOW_FILE_H
 
 #include <pthread.h>
-#include <stdbool.h>
+#include <sys/types.h>
 
 #include <linux/types.h>
 
@@ -16,16 +16,19 @@
 
 struct slow_file {
 	int fd;
-	int sock[2];		/* the server's end, the kernel's end */
-	int asked[2];		/* pipe: a read has arrived */
-	int answer[2];		/* pipe: what it shall return */
-	pthread_t server;
+	int sock;		/* the kernel's end of the connection */
+	int asked;		/* pipe: a byte for each read that has arrived */
+	int answer;		/* pipe: what it shall return */
+	pid_t server;
 	pthread_t reader;
 	void *to;
-	bool is_file[64];	/* by fid */
 };
 
-/* Needs root; the mount is in a namespace that goes with this process. */
+/*
+ * Needs root; the mount is in a namespace that goes with this process. Must come
+ * before a device is opened: the server is a process, so that it outlives a
+ * test that fails in the middle, and must not keep the device open.
+ */
 int slow_file_open(struct slow_file *f);
 void slow_file_close(struct slow_file *f);
 
