@@ -22,6 +22,7 @@ help:
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
 	@echo '  check-intree  build the driver inside a kernel tree'
+	@echo '  mutants       do the tests notice mistakes that are planted in the driver?'
 	@echo '  prepare       only make what the test bed needs (root, kernels)'
 	@echo '  clean         remove build results'
 	@echo '  cache-clean   remove the whole cache of the test bed'
@@ -55,11 +56,13 @@ bench:
 check:
 	@$(SCRIPTS)/check
 
-.PHONY: check-static check-intree
+.PHONY: check-static check-intree mutants
 check-static:
 	@$(SCRIPTS)/check --suites static
 check-intree:
 	@$(SCRIPTS)/check --suites intree
+mutants:
+	@$(SCRIPTS)/check --suites mutants --kernels l1
 
 .PHONY: shell
 shell:
