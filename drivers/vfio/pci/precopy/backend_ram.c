@@ -352,6 +352,14 @@ int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 	return ret;
 }
 
+static bool precopy_ram_is_folio(struct precopy_ram *ram, unsigned long unit)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+
+	guard(spinlock)(&ram->lock);
+	return u && u->folio;
+}
+
 /**
  * precopy_ram_populate_unit - make sure that all pages of a unit are there
  * @ram: the memory
@@ -365,10 +373,14 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 	unsigned long i;
 	int ret = 0;
 
-	for (i = 0; !ret && i < (1UL << ram->order); i++)
+	for (i = 0; !ret && i < (1UL << ram->order); i++) {
 		ret = precopy_ram_populate(ram, unit * PRECOPY_UNIT_PAGES + i,
 					   true, GFP_KERNEL_ACCOUNT |
 					   __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+		/* The first page may have brought all others */
+		if (!ret && precopy_ram_is_folio(ram, unit))
+			break;
+	}
 	return ret;
 }
 
@@ -430,6 +442,19 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 
 /* --- From one kind of unit to the other ------------------------------------- */
 
+static bool precopy_ram_fill_singly(struct precopy_ram *ram,
+				    struct page **pages, gfp_t gfp)
+{
+	unsigned long i;
+
+	for (i = 0; i < (1UL << ram->order); i++) {
+		pages[i] = alloc_page(gfp);
+		if (!pages[i])
+			return false;
+	}
+	return true;
+}
+
 /**
  * precopy_ram_spare - get ready for precopy_ram_swap()
  * @ram: the memory
@@ -444,17 +469,14 @@ struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge)
 	struct mem_cgroup *old = set_active_memcg(ram->memcg);
 	gfp_t gfp = precopy_ram_bonus(GFP_KERNEL_ACCOUNT);
 	struct precopy_ram_unit *u;
-	unsigned long i;
-	bool good;
+	bool good = false;
 
 	u = precopy_ram_unit_alloc(ram, huge, gfp);
-	good = u && (u->folio ? huge : precopy_ram_fill(ram, u->pages, gfp));
-	for (i = 0; u && !huge && !good && i < (1UL << ram->order); i++) {
-		u->pages[i] = alloc_page(gfp);
-		if (!u->pages[i])
-			break;
-		good = i + 1 == 1UL << ram->order;
-	}
+	if (u && huge)
+		good = u->folio;
+	else if (u)
+		good = precopy_ram_fill(ram, u->pages, gfp) ||
+		       precopy_ram_fill_singly(ram, u->pages, gfp);
 	set_active_memcg(old);
 	if (good)
 		return u;
@@ -528,6 +550,7 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
  * @unit: unit number
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, overwritten
  *
+ * Context: memory.sem held.
  * Return: their number.
  */
 unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
@@ -548,6 +571,7 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
  * @ram: the memory
  * @from: unit to start from
  *
+ * Context: memory.sem held.
  * Return: the first one at or after @from, ULONG_MAX if there is none.
  */
 unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
@@ -563,6 +587,8 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
  * precopy_ram_units - which units are in use
  * @ram: the memory, or NULL for none
  * @units: bitmap of one bit a unit, zeroed by the caller
+ *
+ * Context: memory.sem held.
  */
 void precopy_ram_units(struct precopy_ram *ram, unsigned long *units)
 {

@@ -8,7 +8,8 @@
  * that the mapping costs nothing once it is there: 2 MiB where the unit is one
  * folio and the mapping is aligned, else all pages of the unit at once. While
  * somebody tracks, an entry is writable only once its page is marked, and then
- * maps one page that is a folio of its own (see layout.c).
+ * maps one page that is a folio of its own or all of whose folio is marked (see
+ * layout.c).
  */
 
 #include <linux/file.h>
@@ -91,6 +92,22 @@ static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
 }
 
 /*
+ * Can there be a 2 MiB entry now? Waiting, failing and marking is for the small
+ * fault. A loose unit has small entries that are writable, so it may not have a
+ * large one beside them. Asked without the lock too, where a wrong yes is found
+ * out and a wrong no costs nothing.
+ */
+static bool precopy_huge_possible(const struct precopy_memory *mem,
+				  const struct vm_fault *vmf)
+{
+	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+
+	if (READ_ONCE(mem->tracker) && (vmf->flags & FAULT_FLAG_WRITE))
+		return false;
+	return pmd_none(pmd) || pmd_trans_huge(pmd);
+}
+
+/*
  * The section of a 2 MiB fault. It holds memory.sem for write: inserting over
  * a page table is a bug, and nobody but this file makes page tables here, so
  * that none can appear between looking and inserting.
@@ -102,15 +119,11 @@ static vm_fault_t precopy_huge_insert(struct precopy_device *pcd,
 {
 	struct precopy_memory *mem = &pcd->memory;
 	struct folio *folio;
-	pmd_t pmd;
 
 	guard(rwsem_write)(&mem->sem);
-	/* Waiting, failing, and marking is for the small fault */
-	if (precopy_memory_access(mem) ||
-	    (mem->tracker && (vmf->flags & FAULT_FLAG_WRITE)))
-		return VM_FAULT_FALLBACK;
-	pmd = pmdp_get_lockless(vmf->pmd);
-	if (!pmd_none(pmd) && !pmd_trans_huge(pmd))
+	if (precopy_memory_access(mem) || !precopy_huge_possible(mem, vmf) ||
+	    (mem->tracker &&
+	     precopy_tracker_writable(mem, precopy_fault_unit(vmf))))
 		return VM_FAULT_FALLBACK;
 	folio = precopy_ram_huge_folio(mem->ram, precopy_fault_unit(vmf));
 	if (!folio)
@@ -126,7 +139,8 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || order != PMD_ORDER ||
 	    PAGE_SIZE << order != PRECOPY_UNIT_SIZE ||
-	    !precopy_fault_fits_huge(vmf))
+	    !precopy_fault_fits_huge(vmf) ||
+	    !precopy_huge_possible(&pcd->memory, vmf))
 		return VM_FAULT_FALLBACK;
 	fault = precopy_huge_insert(pcd, vmf);
 	if (fault)
@@ -139,6 +153,15 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 }
 
 /* --- Small entries -------------------------------------------------------- */
+
+/*
+ * Somebody has made a 2 MiB entry since the mm found room for small ones: the
+ * access has to be tried again. None can come while memory.sem is held.
+ */
+static bool precopy_fault_overtaken(const struct vm_fault *vmf)
+{
+	return pmd_trans_huge(pmdp_get_lockless(vmf->pmd));
+}
 
 /*
  * Map the rest of the unit as well, writable; while nobody tracks. This is
@@ -197,6 +220,8 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	page = precopy_memory_page(mem, index);
 	if (!page)
 		return 0;
+	if (precopy_fault_overtaken(vmf))
+		return VM_FAULT_NOPAGE;
 	if (mem->tracker && write) {
 		if (!precopy_tracker_writable(mem, precopy_fault_unit(vmf)))
 			return 0;
@@ -245,7 +270,8 @@ static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 	atomic64_inc(&mem->faults.mkwrite);
 	guard(rwsem_read)(&mem->sem);
 	if (precopy_memory_access(mem) ||
-	    precopy_memory_page(mem, index) != vmf->page)
+	    precopy_memory_page(mem, index) != vmf->page ||
+	    precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
 	if (mem->tracker &&
 	    !precopy_tracker_writable(mem, precopy_fault_unit(vmf))) {

@@ -29,7 +29,8 @@ enum precopy_gate {
  * @sem: everything below. Whoever inserts a page table entry or stores to the
  *	 memory holds it for read, from looking at @ram, @gate, @decode and
  *	 @tracker to the end of the store; whoever changes one of them holds
- *	 it for write. Taken inside mmap_lock (faults) and memory_lock (reset);
+ *	 it for write, and who makes a 2 MiB entry too, since that must not
+ *	 meet a page table. Taken inside mmap_lock (faults) and memory_lock (reset);
  *	 never held across a user copy, a wait or an allocation of the
  *	 memory itself (of page tables it is).
  * @size: bytes, fixed while the device is open

@@ -169,11 +169,29 @@ static ssize_t precopy_save_run(struct precopy_saving *saving, void *buf,
 	return len;
 }
 
+/* From one count to the other in one step; memory.sem is held for write */
+static void precopy_save_set_aside(struct precopy_saving *saving)
+{
+	struct precopy_device *pcd = saving->session.pcd;
+	unsigned long nr;
+	u64 cost;
+
+	guard(spinlock)(&pcd->state_lock);
+	nr = precopy_tracker_set_aside(pcd, &saving->tracker, saving->unit,
+				       saving->pages);
+	if (saving->phase == PRECOPY_SAVE_LIVE) {
+		saving->taken -= nr;
+	} else if (nr) {
+		cost = precopy_save_initial_cost(saving->pages);
+		saving->initial_left -= saving->unit_cost - cost;
+		saving->unit_cost = cost;
+	}
+}
+
 /* Protect the pages just taken, and set aside those that may be pinned */
 static int precopy_save_protect(struct precopy_saving *saving)
 {
 	struct precopy_device *pcd = saving->session.pcd;
-	unsigned long nr;
 
 	scoped_guard(rwsem_read, &pcd->memory.sem) {
 		if (!precopy_save_current(saving))
@@ -186,12 +204,7 @@ static int precopy_save_protect(struct precopy_saving *saving)
 	/* Nobody writes to a stopped device; what is left must go now */
 	if (READ_ONCE(saving->stopped))
 		return 0;
-	nr = precopy_tracker_set_aside(pcd, &saving->tracker, saving->unit,
-				       saving->pages);
-	if (nr && saving->phase == PRECOPY_SAVE_LIVE) {
-		guard(spinlock)(&pcd->state_lock);
-		saving->taken -= nr;
-	}
+	precopy_save_set_aside(saving);
 	return 0;
 }
 
@@ -259,10 +272,6 @@ static int precopy_save_more_pages(struct precopy_saving *saving)
 			break;
 		/* All of them set aside */
 		saving->unit++;
-		if (saving->phase == PRECOPY_SAVE_INITIAL) {
-			guard(spinlock)(&saving->session.pcd->state_lock);
-			saving->initial_left -= saving->unit_cost;
-		}
 	}
 	return 1;
 }

@@ -102,7 +102,8 @@ bool precopy_tracker_writable(const struct precopy_memory *mem,
  * @unit: unit number, one folio
  *
  * Nobody can tell which pages are written: all wait, as those do on which
- * somebody has a reference.
+ * somebody has a reference. Also those that were taken and are not copied yet:
+ * they are in no set, and what is copied of them is not what counts.
  *
  * Context: memory.sem held for write.
  */
@@ -268,8 +269,9 @@ static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
  *	   before
  *
- * Entries of a unit that is one folio, and not loose, are read-only and clean
- * already, as they have been since they were made.
+ * Entries of a unit that is one folio are read-only and clean already, as they
+ * have been since they were made; or the unit became loose after the pages were
+ * taken, and then they are sent once more (see precopy_tracker_loosen()).
  *
  * Context: may sleep; memory.sem held, and the memory tracked, so that the pages
  * stay, and no 2 MiB entry is writable. All TLBs are flushed on return.
@@ -294,7 +296,8 @@ void precopy_tracker_protect(struct precopy_device *pcd, unsigned long unit,
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, protected; pages with references
  *	   that page tables do not explain are removed from it
  *
- * Context: memory.sem held for write, the tracker being that of the memory.
+ * Context: memory.sem held for write, the tracker being that of the memory;
+ * state_lock held, so that no count misses them.
  * Return: pages set aside.
  */
 unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,

@@ -15,8 +15,9 @@ struct wait_queue_head;
  * struct precopy_tracker - pages that are still to be sent
  * @initial: in use when the session began and not sent yet
  * @dirty: written after they were sent, or first used since the session began
- * @pinned: sent, but with references that can write unseen. Sent again when
- *	    released, at the latest when the device has stopped.
+ * @pinned: set aside, because of references that can write unseen, or because
+ *	    the unit is loose. Sent when released, at the latest when the
+ *	    device has stopped.
  * @loose: units that are one folio and have writable entries all the same. All
  *	   of their pages are in one of the sets; taking any of them out of
  *	   @initial or @dirty ends it. Written with memory.sem held for write.

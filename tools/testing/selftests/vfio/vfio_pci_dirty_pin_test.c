@@ -397,6 +397,66 @@ TEST_F(dirty_pin, held_reference_before_begin)
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
+struct reader {
+	u8 *from;
+	volatile bool stop;
+};
+
+static void *load_thread(void *arg)
+{
+	struct reader *r = arg;
+	volatile u8 sum = 0;
+	size_t i;
+
+	for (i = 0; !r->stop; i = (i + PRECOPY_PAGE + 8) % WIRE_UNIT)
+		sum += r->from[i];
+
+	return NULL;
+}
+
+/* The kernel stores, which is told if its fault cannot be resolved. */
+static void store_by_read(pin_t *self, int fds[2], u64 page)
+{
+	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
+
+	precopy_pattern(buf, page, ++self->t.seed);
+	tracking_stored(&self->t, page, self->t.seed);
+	VFIO_ASSERT_EQ(write(fds[1], buf, sizeof(buf)), (ssize_t)sizeof(buf));
+	VFIO_ASSERT_EQ(read(fds[0], at(self, page), sizeof(buf)),
+		       (ssize_t)sizeof(buf));
+}
+
+/*
+ * A unit that cannot be divided, because a page is held, is stored to while
+ * another thread loads from it: a load maps 2 MiB where it can, and must not
+ * get in the way of the store.
+ */
+TEST_F_TIMEOUT(dirty_pin, loads_beside_stores_to_a_held_unit, 120)
+{
+	struct reader reader = { .from = self->t.a.bar };
+	u64 end = precopy_now_ms() + STORM_MS, round = 0;
+	pthread_t thread;
+	int fds[2];
+
+	ASSERT_EQ(0, pipe(fds));
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	if (hold(self, 3))
+		SKIP(return, "vmsplice: %s", strerror(errno));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, load_thread, &reader));
+	while (precopy_now_ms() < end) {
+		tracking_begin(&self->t);
+		store_by_read(self, fds, round++ % 64);
+		store(self, round % 64);
+		tracking_end(&self->t);
+	}
+	reader.stop = true;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	TH_LOG("%lu times", round);
+	tracking_begin(&self->t);
+	release(self);
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
 /* ------------------------------------------------------------------------ */
 
 struct writer {
