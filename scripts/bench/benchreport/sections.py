@@ -95,10 +95,13 @@ def native(samples):
                     if samples.get(f"native.split.{way}.random.{piece}", MIB)])
     part.notes.append("A model, not the driver: stream.c as it is, the copies around it in pieces "
                       "of the same size, by the instruction that the kernel would use; CRC-32C of "
-                      "ISA-L. Without locks, page tables and allocation. \"bounce-N\": records and "
-                      "buffer of N; \"look\": zero pages are found before they are copied; "
-                      "\"chained\": checksum page by page; \"direct\": checksum on the page itself, "
-                      "which a device that runs cannot have.")
+                      "ISA-L. Without locks, page tables and allocation.")
+    part.notes.append("The other ways: \"records-N\": smaller or larger records, each through a "
+                      "buffer of its size (the driver's are 64 KiB); \"zero-late\": zero pages are "
+                      "found in the copy; \"zero-by-line\": 64 bytes at a time; \"crc-by-page\": "
+                      "the checksum follows the copy page by page; \"direct\": checksum and copy of "
+                      "the page itself, which a device that runs cannot have, since it may write "
+                      "in between.")
     return part
 
 
@@ -239,7 +242,7 @@ def guest(samples):
 # Downtime
 
 WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device's stop-copy"),
-       ("guest", "guest's gap"))
+       ("guest", "guest silent"))
 
 
 def downtime(samples):
@@ -263,8 +266,8 @@ def downtime(samples):
                                   f"{name}, r^2 {line.r2:.3f}.")
     part.notes.append("VM ran nowhere: from stopping the source's device to running on the target. "
                       "Device's stop-copy: from its STOP_COPY on the source to the last byte loaded "
-                      "on the target, which has to start first. Guest's gap: the longest time "
-                      "between two stores of the guest's program.")
+                      "on the target, which has to start first. Guest silent: the longest time "
+                      "between two heartbeats of the guest's program, as heard outside.")
     return part
 
 

@@ -83,31 +83,29 @@ static void enter_kernel(void)
 enum save_flags {
 	SAVE_CRC	= 1 << 0,	/* checksum of the payload */
 	SAVE_ZERO	= 1 << 1,	/* look for zero pages */
-	SAVE_DIRECT	= 1 << 2,	/* payload from the page to the user */
-	SAVE_CHAIN	= 1 << 3,	/* checksum page by page, as copied */
-	SAVE_STREAM	= 1 << 4,	/* by stream.c */
-	SAVE_LOOK	= 1 << 5,	/* zero page? before it is copied */
+	SAVE_LATE	= 1 << 2,	/* in the copy, not in the page */
+	SAVE_BY_LINE	= 1 << 3,	/* a cache line at a time */
+	SAVE_DIRECT	= 1 << 4,	/* payload from the page to the user */
+	SAVE_CHAIN	= 1 << 5,	/* checksum page by page, as copied */
+	SAVE_STREAM	= 1 << 6,	/* by stream.c */
 };
 
+/* The first is what the driver does. */
 static const struct save_model {
 	const char *name;
 	size_t record;
 	int flags;
 } save_models[] = {
 	{ "driver", 64 * KIB, SAVE_STREAM | SAVE_CRC | SAVE_ZERO },
-	{ "bounce-4K", 4 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "bounce-8K", 8 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "bounce-16K", 16 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "bounce-32K", 32 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "bounce-64K", 64 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "bounce-128K", 128 * KIB, SAVE_CRC | SAVE_ZERO },
-	{ "look-4K", 4 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_LOOK },
-	{ "look-16K", 16 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_LOOK },
-	{ "look-64K", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_LOOK },
-	{ "chained-16K", 16 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_CHAIN },
-	{ "chained-64K", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_CHAIN },
+	{ "records-4K", 4 * KIB, SAVE_CRC | SAVE_ZERO },
+	{ "records-8K", 8 * KIB, SAVE_CRC | SAVE_ZERO },
+	{ "records-16K", 16 * KIB, SAVE_CRC | SAVE_ZERO },
+	{ "records-32K", 32 * KIB, SAVE_CRC | SAVE_ZERO },
+	{ "records-128K", 128 * KIB, SAVE_CRC | SAVE_ZERO },
+	{ "zero-late", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_LATE },
+	{ "zero-by-line", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_BY_LINE },
+	{ "crc-by-page", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_CHAIN },
 	{ "no-checksum", 64 * KIB, SAVE_ZERO },
-	{ "no-zero-check", 64 * KIB, SAVE_CRC },
 	{ "direct-4K", 4 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_DIRECT },
 	{ "direct-64K", 64 * KIB, SAVE_CRC | SAVE_ZERO | SAVE_DIRECT },
 	{ "direct-no-checksum", 64 * KIB, SAVE_DIRECT },
@@ -140,18 +138,23 @@ static void piece_end(struct saver *s, enum piece which, u64 t0)
 		s->ns[which] += now_ns() - t0;
 }
 
-/* Copies a page unless the model needs not; is it zero? */
+static bool save_looks_zero(const struct saver *s, const void *page)
+{
+	return s->model->flags & SAVE_BY_LINE ? page_is_zero_by_line(page) :
+						page_is_zero(page);
+}
+
+/* Copies a page, unless the model need not; is it zero? */
 static bool save_copy_page(const struct saver *s, char *to, const char *page)
 {
 	int flags = s->model->flags;
 
-	if (flags & SAVE_LOOK && page_is_zero_by_line(page))
+	if (flags & SAVE_ZERO && !(flags & SAVE_LATE) &&
+	    save_looks_zero(s, page))
 		return true;
-	if (!(flags & SAVE_DIRECT)) {
+	if (!(flags & SAVE_DIRECT))
 		kcopy(to, page, PAGE);
-		page = to;
-	}
-	return flags & SAVE_ZERO && !(flags & SAVE_LOOK) && page_is_zero(page);
+	return flags & SAVE_ZERO && flags & SAVE_LATE && save_looks_zero(s, to);
 }
 
 /* Copies the run of pages that are alike, at most a record of them */
