@@ -262,8 +262,11 @@ def downtime(samples):
             line = samples.line(f"downtime.{axis}.{kind}.pause")
             if line:
                 part.fits[f"downtime.{axis}.{kind}.pause"] = line.as_dict()
+                # Two points are always on a line
+                fit = f", r^2 {line.r2:.3f}" if len(samples.xs(f"downtime.{axis}.{kind}.pause")) > 2 \
+                    else ""
                 part.notes.append(f"{kind_name}: {number(line.slope)} ms more for each {label} of "
-                                  f"{name}, r^2 {line.r2:.3f}.")
+                                  f"{name}{fit}.")
     part.notes.append("VM ran nowhere: from stopping the source's device to running on the target. "
                       "Device's stop-copy: from its STOP_COPY on the source to the last byte loaded "
                       "on the target, which has to start first. Guest silent: the longest time "
