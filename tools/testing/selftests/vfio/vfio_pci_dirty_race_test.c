@@ -473,8 +473,8 @@ static void storm(struct __test_metadata *_metadata, race_t *self,
 	}
 	end = precopy_now_ms() + storm_ms();
 	while (precopy_now_ms() < end ||
-	       (!(has_met(self) && has_collected(self)) &&
-		precopy_now_ms() < end + MAX_WAIT_MS))
+	       (!has_met(self) && precopy_now_ms() < end + MAX_WAIT_MS) ||
+	       (!has_collected(self) && precopy_now_ms() < end + storm_ms()))
 		usleep(10 * 1000);
 	self->stop = true;
 	for (i = 0; i < nr; i++)
