@@ -81,6 +81,13 @@ static int precopy_stats_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(precopy_stats);
 
+static int precopy_reinit_set(void *data, u64 value)
+{
+	return precopy_save_reinit(data);
+}
+DEFINE_DEBUGFS_ATTRIBUTE(precopy_reinit_fops, NULL, precopy_reinit_set,
+			 "%llu\n");
+
 static void precopy_debugfs_knobs(struct precopy_device *pcd,
 				  struct dentry *dir)
 {
@@ -88,7 +95,13 @@ static void precopy_debugfs_knobs(struct precopy_device *pcd,
 		return;
 	debugfs_create_u32("startup_delay_ms", 0600, dir,
 			   &pcd->knobs.startup_delay_ms);
+	debugfs_create_u32("startup_fail", 0600, dir, &pcd->knobs.startup_fail);
+	debugfs_create_u32("slow_stop_ms", 0600, dir, &pcd->knobs.slow_stop_ms);
+	debugfs_create_u64("fail_save_at", 0600, dir, &pcd->knobs.fail_save_at);
+	debugfs_create_u64("fail_load_at", 0600, dir, &pcd->knobs.fail_load_at);
+	debugfs_create_u64("data_size", 0600, dir, &pcd->knobs.data_size);
 	debugfs_create_bool("no_precopy", 0600, dir, &pcd->knobs.no_precopy);
+	debugfs_create_file("reinit", 0200, dir, pcd, &precopy_reinit_fops);
 }
 
 /**

@@ -10,8 +10,10 @@
 #include <linux/fs.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
+#include <linux/vfio_precopy.h>
 
 #include "backend.h"
+#include "handoff.h"
 #include "load.h"
 #include "precopy.h"
 #include "session.h"
@@ -25,6 +27,7 @@
  * @startup: what PREFACE starts
  * @dec: the decoder; owned by who has the session busy
  * @buf: the decoder's, PRECOPY_DECODE_BUF bytes
+ * @pos: bytes of the stream accepted
  * @error: why the load failed, 0 while it has not; sticky. From here on
  *	   protected by state_lock.
  * @at_barrier: a write stopped at the last byte of INITIAL_END
@@ -34,6 +37,7 @@ struct precopy_loading {
 	struct precopy_startup	startup;
 	struct precopy_decoder	dec;
 	void			*buf;
+	u64			pos;
 	int			error;
 	bool			at_barrier;
 };
@@ -79,7 +83,8 @@ static int precopy_load_preface(struct precopy_loading *loading)
 	for (unit = 0; unit < loading->dec.nr_units; unit++)
 		__assign_bit(unit, loading->startup.units,
 			     precopy_decoder_unit_in_use(&loading->dec, unit));
-	return precopy_startup_begin(&loading->startup);
+	return precopy_startup_begin(&loading->startup,
+				     loading->dec.bytes_in_use);
 }
 
 static void precopy_load_trace(struct precopy_loading *loading, u16 type,
@@ -177,6 +182,19 @@ static int precopy_load_barrier(struct precopy_loading *loading, bool nonblock)
 	return 0;
 }
 
+/* The test knob: accept so many bytes of the stream, then fail */
+static int precopy_load_test_error(struct precopy_loading *loading, size_t *n)
+{
+	u64 limit = READ_ONCE(loading->session.pcd->knobs.fail_load_at);
+
+	if (!limit)
+		return 0;
+	if (loading->pos >= limit)
+		return precopy_load_fail(loading, -EIO, "test knob");
+	*n = min_t(u64, *n, limit - loading->pos);
+	return 0;
+}
+
 /*
  * Take in one piece of what was written.
  *
@@ -199,6 +217,9 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 		return precopy_load_fail(loading, -EINVAL,
 					 "bytes after the end");
 	n = min(count, want);
+	ret = precopy_load_test_error(loading, &n);
+	if (ret)
+		return ret;
 	mark = ktime_get();
 	n -= copy_from_user(dst, buf, n);
 	precopy_stat_lap(&loading->session.pcd->stats.load_user_ns, &mark);
@@ -214,6 +235,7 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 		}
 	}
 	ret = precopy_load_advance(loading, n);
+	loading->pos += n;
 	return ret ?: n;
 }
 
@@ -250,16 +272,45 @@ static __poll_t precopy_load_poll(struct file *filp,
 {
 	struct precopy_loading *loading = filp->private_data;
 	struct precopy_device *pcd = loading->session.pcd;
+	__poll_t mask = 0;
 	bool started;
 
 	poll_wait(filp, &pcd->wait, table);
 	started = precopy_startup_result(&loading->startup) != -EINPROGRESS;
 	guard(spinlock)(&pcd->state_lock);
 	if (loading->session.dead || loading->error || loading->startup.error)
-		return EPOLLOUT | EPOLLWRNORM | EPOLLERR;
+		return EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLPRI;
+	if (loading->startup.phase == PRECOPY_STARTUP_READY)
+		mask = EPOLLPRI;
 	if (loading->at_barrier && !started)
-		return 0;
-	return EPOLLOUT | EPOLLWRNORM;
+		return mask;
+	return mask | EPOLLOUT | EPOLLWRNORM;
+}
+
+static void precopy_load_tell(struct precopy_session *session,
+			      struct vfio_precopy_startup *info)
+{
+	struct precopy_loading *loading =
+		container_of(session, struct precopy_loading, session);
+
+	precopy_startup_tell(&loading->startup, info);
+	if (!loading->error)
+		return;
+	/* A load that failed will not start, however far the startup is */
+	info->phase = VFIO_PRECOPY_PHASE_FAILED;
+	info->error = -loading->error;
+	info->remaining_ns = 0;
+}
+
+static long precopy_load_ioctl(struct file *filp, unsigned int cmd,
+			       unsigned long arg)
+{
+	struct precopy_loading *loading = filp->private_data;
+
+	if (cmd == PRECOPY_GET_STARTUP)
+		return precopy_handoff_get(&loading->session, arg,
+					   precopy_load_tell);
+	return -ENOTTY;
 }
 
 static int precopy_load_file_release(struct inode *inode, struct file *filp)
@@ -274,6 +325,8 @@ static const struct file_operations precopy_load_fops = {
 	.owner		= THIS_MODULE,
 	.write		= precopy_load_write,
 	.poll		= precopy_load_poll,
+	.unlocked_ioctl	= precopy_load_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
 	.release	= precopy_load_file_release,
 };
 

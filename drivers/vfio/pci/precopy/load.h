@@ -15,6 +15,6 @@ void precopy_load_kill(struct precopy_loading *loading);
 void precopy_load_release(struct precopy_loading *loading);
 
 const char *precopy_load_phase_name(struct precopy_device *pcd);
-u64 precopy_startup_estimate(u64 bytes);
+u64 precopy_startup_estimate(u64 bytes, bool *measured);
 
 #endif /* PRECOPY_LOAD_H */

@@ -8,6 +8,8 @@
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/jiffies.h>
+#include <linux/wait.h>
 #include <kunit/visibility.h>
 
 #include "load.h"
@@ -27,10 +29,33 @@ static struct file *precopy_arc_save_stopped(struct precopy_device *pcd,
 	return precopy_save_start(pcd, generation, true);
 }
 
+static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
+{
+	guard(spinlock)(&pcd->state_lock);
+	return pcd->generation != generation;
+}
+
+/* There is nothing to stop; the test knob makes that take long. Killable. */
+static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
+{
+	u32 ms = READ_ONCE(pcd->knobs.slow_stop_ms);
+	long ret = 0;
+
+	if (ms)
+		ret = wait_event_killable_timeout(pcd->wait,
+				precopy_arc_outdated(pcd, generation),
+				msecs_to_jiffies(ms));
+	if (ret < 0)
+		return ERR_PTR(-EINTR);
+	return ret ? ERR_PTR(-ECANCELED) : NULL;
+}
+
 static struct file *precopy_arc_save_finish(struct precopy_device *pcd,
 					    u64 generation)
 {
-	return ERR_PTR(precopy_save_finish(pcd, generation));
+	struct file *filp = precopy_arc_stop(pcd, generation);
+
+	return filp ?: ERR_PTR(precopy_save_finish(pcd, generation));
 }
 
 static struct file *precopy_arc_save_stop(struct precopy_device *pcd,
@@ -63,7 +88,7 @@ precopy_arcs[VFIO_DEVICE_STATE_NR][VFIO_DEVICE_STATE_NR] = {
 	},
 	[S(RUNNING_P2P)] = {
 		[S(RUNNING)]	  = NOTHING,
-		[S(STOP)]	  = NOTHING,
+		[S(STOP)]	  = RUN(precopy_arc_stop),
 		[S(PRE_COPY_P2P)] = BEGIN(precopy_arc_save),
 	},
 	[S(PRE_COPY)] = {

@@ -84,11 +84,21 @@ struct precopy_stats {
 /**
  * struct precopy_knobs - test knobs, set through debugfs
  * @startup_delay_ms: added to every startup of this device as a target
+ * @startup_fail: errno that every startup of this device fails with, or 0
+ * @slow_stop_ms: added to every stop of this device
  * @no_precopy: offer STOP_COPY and P2P only, from the next open on
+ * @fail_save_at: bytes of the stream after which saving fails, or 0
+ * @fail_load_at: the same of loading
+ * @data_size: what MIG_DATA_SIZE reports, or 0 for the truth
  */
 struct precopy_knobs {
 	u32	startup_delay_ms;
+	u32	startup_fail;
+	u32	slow_stop_ms;
 	bool	no_precopy;
+	u64	fail_save_at;
+	u64	fail_load_at;
+	u64	data_size;
 };
 
 /**

@@ -8,11 +8,15 @@
 
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/math64.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/vfio_precopy.h>
 
 #include "backend.h"
+#include "handoff.h"
+#include "load.h"
 #include "precopy.h"
 #include "save.h"
 #include "saving.h"
@@ -60,15 +64,18 @@ static u64 precopy_save_left(const struct precopy_saving *saving)
  * @pcd: the device
  *
  * Exact while a session is on, but for pages that turn out to be zero.
- * Otherwise from what is in use, and never below PRECOPY_MIN_ESTIMATE.
+ * Otherwise from what is in use, and never below PRECOPY_MIN_ESTIMATE. A test
+ * knob may have it say anything.
  *
  * Context: any that may sleep for memory.sem; never waits for a session.
  * Return: bytes.
  */
 u64 precopy_save_estimate(struct precopy_device *pcd)
 {
-	u64 bytes;
+	u64 bytes = READ_ONCE(pcd->knobs.data_size);
 
+	if (bytes)
+		return bytes;
 	scoped_guard(spinlock, &pcd->state_lock)
 		if (pcd->saving)
 			return precopy_save_left(pcd->saving);
@@ -103,11 +110,32 @@ static void precopy_save_consumed(struct precopy_saving *saving, size_t n)
 {
 	struct precopy_device *pcd = saving->session.pcd;
 
+	atomic64_add(n, &pcd->stats.saved_bytes);
 	guard(spinlock)(&pcd->state_lock);
 	saving->pos += n;
+	saving->nr_read += n;
 	/* Anything produced before the live phase is initial data */
 	saving->initial_left -= min_t(u64, n, saving->initial_left);
-	atomic64_add(n, &pcd->stats.saved_bytes);
+	if (!saving->initial_left)
+		saving->reinit = false;
+	if (!saving->preface_left)
+		return;
+	saving->preface_left -= min_t(u64, n, saving->preface_left);
+	if (!saving->preface_left)
+		saving->preface_read = ktime_get();
+}
+
+/* The test knob: so many bytes of the stream, then errors */
+static int precopy_save_test_error(struct precopy_saving *saving, size_t *n)
+{
+	u64 limit = READ_ONCE(saving->session.pcd->knobs.fail_save_at);
+
+	if (!limit)
+		return 0;
+	if (saving->nr_read >= limit)
+		return -EIO;
+	*n = min_t(u64, *n, limit - saving->nr_read);
+	return 0;
 }
 
 /* Copy out of the buffer, filling it first if it is empty */
@@ -126,6 +154,9 @@ static ssize_t precopy_save_read_some(struct precopy_saving *saving,
 			return ret;
 	}
 	n = min(count, saving->len - saving->pos);
+	ret = precopy_save_test_error(saving, &n);
+	if (ret)
+		return ret;
 	mark = ktime_get();
 	left = copy_to_user(buf, saving->buf + saving->pos, n);
 	precopy_stat_lap(&saving->session.pcd->stats.save_user_ns, &mark);
@@ -198,18 +229,61 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 			return -EINVAL;
 		if (saving->session.dead)
 			return -ENODEV;
+		/* Only who has opted in is told (rule R43) */
+		if (saving->reinit && pcd->core.vdev.precopy_info_v2)
+			info.flags |= VFIO_PRECOPY_INFO_REINIT;
 		info.initial_bytes = precopy_save_initial(saving);
 		info.dirty_bytes = precopy_save_dirty(saving);
 	}
 	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
 }
 
+/*
+ * What the source can know of a startup elsewhere: what it asked for, and when;
+ * how long that takes here; and so, how far it may be.
+ */
+static void precopy_save_tell(struct precopy_session *session,
+			      struct vfio_precopy_startup *info)
+{
+	struct precopy_saving *saving =
+		container_of(session, struct precopy_saving, session);
+
+	if (saving->measured)
+		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
+	info->bytes_in_use = saving->bytes_in_use;
+	info->remaining_ns = saving->startup_ns;
+	info->phase = VFIO_PRECOPY_PHASE_WAITING;
+	if (saving->preface_left)
+		return;
+	info->elapsed_ns = ktime_get() - saving->preface_read;
+	if (info->elapsed_ns >= saving->startup_ns) {
+		info->phase = VFIO_PRECOPY_PHASE_READY;
+		info->bytes_prepared = info->bytes_in_use;
+		info->elapsed_ns = saving->startup_ns;
+		info->remaining_ns = 0;
+		return;
+	}
+	info->phase = VFIO_PRECOPY_PHASE_STARTING;
+	info->bytes_prepared = mul_u64_u64_div_u64(info->bytes_in_use,
+						   info->elapsed_ns,
+						   saving->startup_ns);
+	info->remaining_ns -= info->elapsed_ns;
+}
+
 static long precopy_save_ioctl(struct file *filp, unsigned int cmd,
 			       unsigned long arg)
 {
-	if (cmd == VFIO_MIG_GET_PRECOPY_INFO)
-		return precopy_save_info(filp->private_data, arg);
-	return -ENOTTY;
+	struct precopy_saving *saving = filp->private_data;
+
+	switch (cmd) {
+	case VFIO_MIG_GET_PRECOPY_INFO:
+		return precopy_save_info(saving, arg);
+	case PRECOPY_GET_STARTUP:
+		return precopy_handoff_get(&saving->session, arg,
+					   precopy_save_tell);
+	default:
+		return -ENOTTY;
+	}
 }
 
 static int precopy_save_file_release(struct inode *inode, struct file *filp)
@@ -267,36 +341,53 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 	return saving;
 }
 
-/* Fix the initial set and what it costs. memory.sem is held for write. */
-static void precopy_save_snapshot(struct precopy_device *pcd,
-				  struct precopy_saving *saving)
+/* What the initial set costs; nobody else changes it yet */
+static u64 precopy_save_count_initial(const struct precopy_dirty *initial)
 {
-	struct precopy_dirty *initial = &saving->tracker.initial;
-	ktime_t mark = ktime_get();
 	unsigned long unit, *words;
-	u64 in_use;
+	u64 cost = 0;
 
-	in_use = precopy_ram_bytes(pcd->memory.ram);
-	precopy_tracker_arm(pcd, &saving->tracker);
-	precopy_ram_units(pcd->memory.ram, saving->in_use);
-	/* Memory allocated at this moment may be seen before its unit is */
-	saving->bytes_in_use = min_t(u64, in_use,
-				     (u64)bitmap_weight(saving->in_use,
-							saving->nr_units) *
-				     PRECOPY_UNIT_SIZE);
-
-	saving->initial_left = PRECOPY_FILE_HDR_LEN + 2 * PRECOPY_REC_HDR_LEN +
-			       precopy_preface_len(saving->nr_units);
-	saving->tail_left = PRECOPY_TAIL_COST;
 	for (unit = precopy_dirty_next_unit(initial, 0);
 	     unit < initial->nr_units;
 	     unit = precopy_dirty_next_unit(initial, unit + 1)) {
 		words = initial->map + BIT_WORD(unit * PRECOPY_UNIT_PAGES);
-		saving->initial_left += precopy_save_initial_cost(words);
+		cost += precopy_save_initial_cost(words);
 		cond_resched();
 	}
+	return cost;
+}
+
+/*
+ * Fix the initial set and what it costs, after @before bytes that are in the
+ * stream before its PREFACE. memory.sem is held for write.
+ */
+static void precopy_save_snapshot(struct precopy_device *pcd,
+				  struct precopy_saving *saving, u64 before)
+{
+	ktime_t mark = ktime_get();
+	u64 in_use, cost;
+
+	in_use = precopy_ram_bytes(pcd->memory.ram);
+	precopy_tracker_arm(pcd, &saving->tracker);
+	bitmap_zero(saving->in_use, saving->nr_units);
+	precopy_ram_units(pcd->memory.ram, saving->in_use);
+	/* Memory allocated at this moment may be seen before its unit is */
+	in_use = min_t(u64, in_use,
+		       (u64)bitmap_weight(saving->in_use, saving->nr_units) *
+		       PRECOPY_UNIT_SIZE);
+	cost = precopy_save_count_initial(&saving->tracker.initial);
 	atomic64_inc(&pcd->stats.arms);
 	atomic64_set(&pcd->stats.last_arm_ns, ktime_get() - mark);
+
+	guard(spinlock)(&pcd->state_lock);
+	saving->bytes_in_use = in_use;
+	saving->startup_ns = precopy_startup_estimate(in_use,
+						      &saving->measured);
+	saving->preface_left = before + PRECOPY_REC_HDR_LEN +
+			       precopy_preface_len(saving->nr_units);
+	saving->initial_left = saving->preface_left + PRECOPY_REC_HDR_LEN +
+			       cost;
+	saving->tail_left = PRECOPY_TAIL_COST;
 }
 
 /* Begin the session in one step, unless there was a reset */
@@ -306,7 +397,7 @@ static int precopy_save_publish(struct precopy_device *pcd,
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != saving->session.generation)
 		return -ECANCELED;
-	precopy_save_snapshot(pcd, saving);
+	precopy_save_snapshot(pcd, saving, PRECOPY_FILE_HDR_LEN);
 	precopy_session_get(&saving->session);
 	guard(spinlock)(&pcd->state_lock);
 	pcd->saving = saving;
@@ -344,6 +435,67 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	}
 	precopy_session_put(&saving->session);
 	return filp;
+}
+
+/* With the session busy and memory.sem held for write */
+static int precopy_save_start_over(struct precopy_device *pcd,
+				   struct precopy_saving *saving)
+{
+	u64 before;
+
+	scoped_guard(spinlock, &pcd->state_lock) {
+		if (saving->session.dead)
+			return -ENODEV;
+		/* The stream cannot begin again before it has begun */
+		if (saving->stopped || saving->phase != PRECOPY_SAVE_LIVE)
+			return -EAGAIN;
+		before = precopy_save_unread(saving);
+		saving->taken = 0;
+		saving->phase = PRECOPY_SAVE_PREFACE;
+		saving->reinit = true;
+		/* Not drained, whoever asks before there is a new count */
+		saving->initial_left = before + PRECOPY_REC_HDR_LEN;
+	}
+	bitmap_zero(saving->pages, PRECOPY_UNIT_PAGES);
+	saving->unit = 0;
+	saving->unit_cost = 0;
+	precopy_tracker_clear(&saving->tracker);
+	precopy_save_snapshot(pcd, saving, before);
+	wake_up_poll(&saving->wait, EPOLLIN | EPOLLRDNORM);
+	return 0;
+}
+
+/**
+ * precopy_save_reinit - the device was changed in a way that initial data tells
+ * @pcd: the device
+ *
+ * All that is in use becomes initial data again, after another PREFACE in the
+ * same stream, and the target starts once more (VFIO_PRECOPY_INFO_REINIT).
+ *
+ * Context: may sleep; waits (killable) for a read in progress; no lock held.
+ * Return: 0, -EINVAL if the device is not in a pre-copy state or its user has
+ * not opted in, -EAGAIN before the first initial data was made, -EINTR.
+ */
+int precopy_save_reinit(struct precopy_device *pcd)
+{
+	struct precopy_saving *saving;
+	int ret;
+
+	scoped_guard(spinlock, &pcd->state_lock) {
+		saving = pcd->saving;
+		if (!saving || saving->stopped ||
+		    !pcd->core.vdev.precopy_info_v2)
+			return -EINVAL;
+		precopy_session_get(&saving->session);
+	}
+	ret = precopy_session_begin(&saving->session, false);
+	if (!ret) {
+		scoped_guard(rwsem_write, &pcd->memory.sem)
+			ret = precopy_save_start_over(pcd, saving);
+		precopy_session_end(&saving->session);
+	}
+	precopy_session_put(&saving->session);
+	return ret;
 }
 
 /**

@@ -11,6 +11,7 @@ struct precopy_saving;
 
 struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 				bool stopped);
+int precopy_save_reinit(struct precopy_device *pcd);
 int precopy_save_finish(struct precopy_device *pcd, u64 generation);
 int precopy_save_stop(struct precopy_device *pcd, u64 generation);
 void precopy_save_kill(struct precopy_saving *saving);

@@ -11,7 +11,6 @@
 #include <linux/string.h>
 
 #include "backend.h"
-#include "load.h"
 #include "precopy.h"
 #include "saving.h"
 #include "trace.h"
@@ -398,8 +397,7 @@ static int precopy_save_fill_preface(struct precopy_saving *saving)
 	size_t len;
 
 	len = precopy_encode_preface(&saving->enc, saving->buf,
-				     saving->bytes_in_use,
-				     precopy_startup_estimate(saving->bytes_in_use),
+				     saving->bytes_in_use, saving->startup_ns,
 				     saving->in_use, saving->nr_units);
 	trace_precopy_save_record(precopy_dev(saving->session.pcd),
 				  PRECOPY_REC_PREFACE, 0, len);

@@ -3,6 +3,7 @@
 #ifndef PRECOPY_SAVING_H
 #define PRECOPY_SAVING_H
 
+#include <linux/ktime.h>
 #include <linux/types.h>
 #include <linux/wait.h>
 
@@ -45,8 +46,9 @@ enum precopy_save_phase {
  * @unit_cost: bytes by which @initial_left still speaks for @pages and what
  *	       was sent of @unit
  * @in_use: units in use when the session began
- * @bytes_in_use: bytes in use when the session began
+ * @bytes_in_use: bytes in use when the session, or its last initial part, began
  * @nr_units: units in the BAR
+ * @nr_read: bytes read so far
  * @phase: what comes next. From here on protected by state_lock.
  * @pos: bytes of @buf read already
  * @len: bytes in @buf
@@ -54,6 +56,11 @@ enum precopy_save_phase {
  *		  never too low
  * @taken: dirty pages in @pages
  * @tail_left: bytes that only STOP_COPY sends and that are not in @buf yet
+ * @preface_left: bytes up to the end of PREFACE that are not read yet
+ * @preface_read: when the last of them was
+ * @startup_ns: what PREFACE says of the target's startup
+ * @measured: and that comes from startups that this host has seen
+ * @reinit: the initial part that is under way is not the first
  * @stopped: the device is in STOP_COPY
  */
 struct precopy_saving {
@@ -69,6 +76,7 @@ struct precopy_saving {
 	unsigned long		*in_use;
 	u64			bytes_in_use;
 	u32			nr_units;
+	u64			nr_read;
 
 	enum precopy_save_phase	phase;
 	size_t			pos;
@@ -76,6 +84,11 @@ struct precopy_saving {
 	u64			initial_left;
 	u64			taken;
 	u64			tail_left;
+	u64			preface_left;
+	ktime_t			preface_read;
+	u64			startup_ns;
+	bool			measured;
+	bool			reinit;
 	bool			stopped;
 };
 

@@ -6,84 +6,106 @@
  */
 
 #include <linux/bitmap.h>
+#include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/math64.h>
+#include <linux/topology.h>
+#include <linux/vfio_precopy.h>
 #include <linux/wait.h>
 
 #include "backend.h"
+#include "cost.h"
 #include "load.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
 #include "trace.h"
 
-/* What startups on this host cost, ns per MiB; 0 while there was none */
-static u32 precopy_startup_cost;
+/* What startups of the RAM backend took on this host */
+static struct precopy_cost precopy_ram_cost = PRECOPY_COST_INIT(precopy_ram_cost);
 
 /**
  * precopy_startup_estimate - how long a target may take to start
  * @bytes: memory in use
+ * @measured: result: from startups that this host has seen; may be NULL
  *
- * From what startups on this host took last: the best guess there is for a
- * target like it. Advice only.
+ * The best guess there is for a target like this host. Advice only.
  *
- * Return: nanoseconds, 0 if unknown.
+ * Return: nanoseconds.
  */
-u64 precopy_startup_estimate(u64 bytes)
+u64 precopy_startup_estimate(u64 bytes, bool *measured)
 {
-	return mul_u64_u32_div(bytes, READ_ONCE(precopy_startup_cost), SZ_1M);
+	bool ignored;
+
+	return precopy_cost_estimate(&precopy_ram_cost, bytes,
+				     measured ?: &ignored);
 }
 
 /* --- The work ----------------------------------------------------------------- */
 
-static int precopy_startup_populate(struct precopy_startup *startup)
+/* The next unit that nobody prepares yet; nr_units if there is none */
+static unsigned long precopy_startup_claim(struct precopy_startup *startup)
 {
-	struct precopy_session *session = startup->session;
-	struct precopy_ram *ram;
 	unsigned long unit;
-	int ret = 0;
+	long from = atomic_long_read(&startup->next);
 
-	ram = precopy_memory_ram(session->pcd, session->generation);
-	if (IS_ERR(ram))
-		return PTR_ERR(ram);
-	for_each_set_bit(unit, startup->units, startup->nr_units) {
-		if (precopy_session_dead(session))
-			ret = -ECANCELED;
-		else
-			ret = precopy_ram_populate_unit(ram, unit);
-		if (ret)
-			break;
-		cond_resched();
-	}
-	precopy_ram_put(ram);
-	return ret;
+	do {
+		unit = find_next_bit(startup->units, startup->nr_units, from);
+	} while (unit < startup->nr_units &&
+		 !atomic_long_try_cmpxchg(&startup->next, &from, unit + 1));
+	return unit;
 }
 
-/* The test knob, on top of the real work */
+static int precopy_startup_populate(struct precopy_startup *startup,
+				    struct precopy_ram *ram)
+{
+	unsigned long unit;
+	int ret;
+
+	for (;;) {
+		unit = precopy_startup_claim(startup);
+		if (unit >= startup->nr_units)
+			return 0;
+		if (precopy_session_dead(startup->session))
+			return -ECANCELED;
+		ret = precopy_ram_populate_unit(ram, unit);
+		if (ret)
+			return ret;
+		atomic_long_inc(&startup->prepared);
+		cond_resched();
+	}
+}
+
+/* The test knobs, on top of the real work */
 static int precopy_startup_delay(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
-	u32 ms = READ_ONCE(pcd->knobs.startup_delay_ms);
+	int error = READ_ONCE(pcd->knobs.startup_fail);
 
-	if (ms && wait_event_timeout(pcd->wait,
-				     precopy_session_dead(startup->session),
-				     msecs_to_jiffies(ms)))
+	if (startup->delay_ms &&
+	    wait_event_timeout(pcd->wait,
+			       precopy_session_dead(startup->session),
+			       msecs_to_jiffies(startup->delay_ms)))
 		return -ECANCELED;
-	return 0;
+	return -min(abs(error), MAX_ERRNO);
+}
+
+static u64 precopy_startup_work_bytes(const struct precopy_startup *startup)
+{
+	return (u64)bitmap_weight(startup->units, startup->nr_units) *
+	       PRECOPY_UNIT_SIZE;
 }
 
 static void precopy_startup_measure(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
 	u64 ns = ktime_to_ns(ktime_sub(ktime_get(), startup->began));
-	u64 mib = (u64)bitmap_weight(startup->units, startup->nr_units) *
-		  PRECOPY_UNIT_SIZE / SZ_1M;
 
+	startup->took_ns = ns;
 	atomic64_set(&pcd->stats.last_startup_ns, ns);
 	atomic64_inc(&pcd->stats.startups);
-	if (mib)
-		WRITE_ONCE(precopy_startup_cost,
-			   min_t(u64, div64_u64(ns, mib), U32_MAX));
+	precopy_cost_add(&precopy_ram_cost,
+			 precopy_startup_work_bytes(startup), ns);
 }
 
 /*
@@ -120,18 +142,39 @@ static void precopy_startup_finish(struct precopy_startup *startup, int ret)
 	precopy_ram_put(ram);
 }
 
-static void precopy_startup_work(struct work_struct *work)
+/* All of the workers have done what they could */
+static void precopy_startup_end(struct precopy_startup *startup)
 {
-	struct precopy_startup *startup =
-		container_of(work, struct precopy_startup, work);
-	int ret;
+	int ret = atomic_read(&startup->failed) ?:
+		  precopy_startup_delay(startup);
 
-	ret = precopy_startup_populate(startup) ?:
-	      precopy_startup_delay(startup);
 	if (!ret)
 		precopy_startup_measure(startup);
 	precopy_startup_finish(startup, ret);
 	precopy_session_put(startup->session);
+}
+
+static void precopy_startup_work(struct work_struct *work)
+{
+	struct precopy_startup *startup =
+		container_of(work, struct precopy_startup_worker, work)->startup;
+	struct precopy_session *session = startup->session;
+	struct precopy_ram *ram;
+	int ret;
+
+	ram = precopy_memory_ram(session->pcd, session->generation);
+	ret = PTR_ERR_OR_ZERO(ram);
+	if (!ret) {
+		ret = precopy_startup_populate(startup, ram);
+		precopy_ram_put(ram);
+	}
+	/* The first failure counts; and the others need not go on */
+	if (ret) {
+		atomic_cmpxchg(&startup->failed, 0, ret);
+		atomic_long_set(&startup->next, startup->nr_units);
+	}
+	if (atomic_dec_and_test(&startup->running))
+		precopy_startup_end(startup);
 }
 
 /* --- For the session ------------------------------------------------------------ */
@@ -146,9 +189,14 @@ static void precopy_startup_work(struct work_struct *work)
 int precopy_startup_init(struct precopy_startup *startup,
 			 struct precopy_session *session)
 {
+	unsigned int i;
+
 	startup->session = session;
 	startup->nr_units = precopy_stream_units(session->pcd->memory.size);
-	INIT_WORK(&startup->work, precopy_startup_work);
+	for (i = 0; i < PRECOPY_STARTUP_WORKERS; i++) {
+		startup->workers[i].startup = startup;
+		INIT_WORK(&startup->workers[i].work, precopy_startup_work);
+	}
 	startup->units = bitmap_zalloc(startup->nr_units, GFP_KERNEL_ACCOUNT);
 	return startup->units ? 0 : -ENOMEM;
 }
@@ -162,9 +210,28 @@ void precopy_startup_destroy(struct precopy_startup *startup)
 	bitmap_free(startup->units);
 }
 
+/*
+ * On as many processors as there are, within the limits that the administrator
+ * has set for workqueues, and with memory of the node that the VMM runs on.
+ */
+static void precopy_startup_queue(struct precopy_startup *startup)
+{
+	unsigned int i, nr = min(num_online_cpus(), PRECOPY_STARTUP_WORKERS);
+
+	startup->delay_ms = READ_ONCE(startup->session->pcd->knobs.startup_delay_ms);
+	atomic_long_set(&startup->next, 0);
+	atomic_long_set(&startup->prepared, 0);
+	atomic_set(&startup->failed, 0);
+	atomic_set(&startup->running, nr);
+	for (i = 0; i < nr; i++)
+		queue_work_node(numa_node_id(), precopy_wq,
+				&startup->workers[i].work);
+}
+
 /**
  * precopy_startup_begin - PREFACE has arrived
  * @startup: waiting or ready, @units filled in
+ * @bytes_in_use: what PREFACE says
  *
  * From now on accesses wait. Entries made while the memory was still empty
  * are removed for that.
@@ -172,7 +239,7 @@ void precopy_startup_destroy(struct precopy_startup *startup)
  * Context: may sleep; no lock of this driver held.
  * Return: 0, or -ECANCELED after a reset.
  */
-int precopy_startup_begin(struct precopy_startup *startup)
+int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 {
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
@@ -180,14 +247,16 @@ int precopy_startup_begin(struct precopy_startup *startup)
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != session->generation)
 			return -ECANCELED;
-		scoped_guard(spinlock, &pcd->state_lock)
+		scoped_guard(spinlock, &pcd->state_lock) {
 			startup->phase = PRECOPY_STARTUP_STARTING;
+			startup->bytes_in_use = bytes_in_use;
+			startup->began = ktime_get();
+		}
 		precopy_memory_set_gate(pcd, PRECOPY_GATE_WAIT);
 		trace_precopy_startup(precopy_dev(pcd), startup->phase);
 	}
-	startup->began = ktime_get();
 	precopy_session_get(session);
-	queue_work(precopy_wq, &startup->work);
+	precopy_startup_queue(startup);
 	return 0;
 }
 
@@ -250,4 +319,82 @@ const char *precopy_startup_phase_name(const struct precopy_startup *startup)
 	};
 
 	return names[startup->phase];
+}
+
+static u64 precopy_startup_prepared(const struct precopy_startup *startup)
+{
+	return min(atomic_long_read(&startup->prepared) *
+		   (u64)PRECOPY_UNIT_SIZE, startup->bytes_in_use);
+}
+
+/* Time until the real work is done, from how it went so far */
+static u64 precopy_startup_work_left(const struct precopy_startup *startup,
+				     u64 elapsed, bool *measured)
+{
+	u64 prepared = precopy_startup_prepared(startup), estimate;
+
+	if (prepared) {
+		*measured = true;
+		return mul_u64_u64_div_u64(elapsed,
+					   startup->bytes_in_use - prepared,
+					   prepared);
+	}
+	estimate = precopy_startup_estimate(startup->bytes_in_use, measured);
+	return estimate - min(estimate, elapsed);
+}
+
+static void precopy_startup_tell_running(const struct precopy_startup *startup,
+					 struct vfio_precopy_startup *info)
+{
+	u64 delay = (u64)startup->delay_ms * NSEC_PER_MSEC;
+	bool measured;
+
+	info->elapsed_ns = ktime_get() - startup->began;
+	info->bytes_prepared = precopy_startup_prepared(startup);
+	if (info->bytes_prepared == info->bytes_in_use && delay) {
+		/* Only the test knob is left, which is known */
+		info->remaining_ns = delay - min(delay, info->elapsed_ns);
+		measured = true;
+	} else {
+		info->remaining_ns = delay +
+			precopy_startup_work_left(startup, info->elapsed_ns,
+						  &measured);
+	}
+	if (measured)
+		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
+}
+
+/**
+ * precopy_startup_tell - for PRECOPY_GET_STARTUP
+ * @startup: the startup
+ * @info: zeroed; to be filled in
+ *
+ * Context: state_lock held.
+ */
+void precopy_startup_tell(const struct precopy_startup *startup,
+			  struct vfio_precopy_startup *info)
+{
+	static const u32 phases[] = {
+		[PRECOPY_STARTUP_WAITING]  = VFIO_PRECOPY_PHASE_WAITING,
+		[PRECOPY_STARTUP_STARTING] = VFIO_PRECOPY_PHASE_STARTING,
+		[PRECOPY_STARTUP_READY]	   = VFIO_PRECOPY_PHASE_READY,
+		[PRECOPY_STARTUP_FAILED]   = VFIO_PRECOPY_PHASE_FAILED,
+	};
+
+	info->flags = VFIO_PRECOPY_STARTUP_TARGET;
+	info->phase = phases[startup->phase];
+	info->error = -startup->error;
+	info->bytes_in_use = startup->bytes_in_use;
+	switch (startup->phase) {
+	case PRECOPY_STARTUP_STARTING:
+		precopy_startup_tell_running(startup, info);
+		break;
+	case PRECOPY_STARTUP_READY:
+		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
+		info->bytes_prepared = info->bytes_in_use;
+		info->elapsed_ns = startup->took_ns;
+		break;
+	default:
+		break;
+	}
 }

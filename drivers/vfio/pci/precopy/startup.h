@@ -3,11 +3,16 @@
 #ifndef PRECOPY_STARTUP_H
 #define PRECOPY_STARTUP_H
 
+#include <linux/atomic.h>
 #include <linux/ktime.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
 struct precopy_session;
+struct precopy_startup;
+struct vfio_precopy_startup;
+
+#define PRECOPY_STARTUP_WORKERS	4U
 
 /**
  * enum precopy_startup_phase - how far the startup is
@@ -23,24 +28,43 @@ enum precopy_startup_phase {
 	PRECOPY_STARTUP_FAILED,
 };
 
+/* One of the works that share a startup */
+struct precopy_startup_worker {
+	struct work_struct	work;
+	struct precopy_startup	*startup;
+};
+
 /**
  * struct precopy_startup - preparing a target in the background
- * @session: the resuming session that this is part of; the work holds a
- *	     reference on it
- * @work: does it
- * @units: units of memory that the source uses; written before the work is
- *	   queued
+ * @session: the resuming session that this is part of; the running workers hold
+ *	     one reference on it
+ * @workers: do it. While they run, they own everything down to @took_ns.
+ * @units: units of memory that the source uses; written before they are queued
  * @nr_units: units in the BAR
- * @began: when PREFACE arrived
- * @phase: how far it is. From here on protected by state_lock.
+ * @delay_ms: the test knob, when they were queued
+ * @next: units before it are claimed
+ * @prepared: units prepared
+ * @running: workers that have not ended
+ * @failed: why the first of them failed, or 0
+ * @took_ns: time that the startup took, once it is complete
+ * @began: when PREFACE arrived. From here on protected by state_lock.
+ * @bytes_in_use: what it said
+ * @phase: how far it is
  * @error: why it failed
  */
 struct precopy_startup {
 	struct precopy_session		*session;
-	struct work_struct		work;
+	struct precopy_startup_worker	workers[PRECOPY_STARTUP_WORKERS];
 	unsigned long			*units;
 	u32				nr_units;
+	u32				delay_ms;
+	atomic_long_t			next;
+	atomic_long_t			prepared;
+	atomic_t			running;
+	atomic_t			failed;
+	u64				took_ns;
 	ktime_t				began;
+	u64				bytes_in_use;
 	enum precopy_startup_phase	phase;
 	int				error;
 };
@@ -48,9 +72,11 @@ struct precopy_startup {
 int precopy_startup_init(struct precopy_startup *startup,
 			 struct precopy_session *session);
 void precopy_startup_destroy(struct precopy_startup *startup);
-int precopy_startup_begin(struct precopy_startup *startup);
+int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use);
 int precopy_startup_result(struct precopy_startup *startup);
 int precopy_startup_wait(struct precopy_startup *startup);
+void precopy_startup_tell(const struct precopy_startup *startup,
+			  struct vfio_precopy_startup *info);
 const char *precopy_startup_phase_name(const struct precopy_startup *startup);
 
 #endif /* PRECOPY_STARTUP_H */

@@ -136,6 +136,30 @@ void precopy_tracker_tighten(struct precopy_device *pcd,
 		precopy_memory_zap_unit(pcd, unit);
 }
 
+static void precopy_tracker_clear_set(struct precopy_dirty *set)
+{
+	DECLARE_BITMAP(ignored, PRECOPY_UNIT_PAGES);
+	unsigned long unit;
+
+	for (unit = precopy_dirty_next_unit(set, 0); unit < set->nr_units;
+	     unit = precopy_dirty_next_unit(set, unit + 1))
+		precopy_dirty_take(set, unit, ignored);
+}
+
+/**
+ * precopy_tracker_clear - forget all pages, to arm again
+ * @tracker: of the memory
+ *
+ * Context: memory.sem held for write, until the tracker is armed.
+ */
+void precopy_tracker_clear(struct precopy_tracker *tracker)
+{
+	precopy_tracker_clear_set(&tracker->initial);
+	precopy_tracker_clear_set(&tracker->dirty);
+	precopy_tracker_clear_set(&tracker->pinned);
+	bitmap_zero(tracker->loose, tracker->initial.nr_units);
+}
+
 static unsigned long precopy_tracker_next_used(struct precopy_memory *mem,
 					       unsigned long from)
 {

@@ -43,6 +43,7 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker);
 
 void precopy_tracker_arm(struct precopy_device *pcd,
 			 struct precopy_tracker *tracker);
+void precopy_tracker_clear(struct precopy_tracker *tracker);
 void precopy_tracker_disarm(struct precopy_device *pcd);
 void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page);
 

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* PRECOPY_GET_STARTUP, on either data fd. */
+#ifndef PRECOPY_HANDOFF_H
+#define PRECOPY_HANDOFF_H
+
+struct precopy_session;
+struct vfio_precopy_startup;
+
+long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
+			 void (*tell)(struct precopy_session *session,
+				      struct vfio_precopy_startup *info));
+
+#endif /* PRECOPY_HANDOFF_H */

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * What precopy-vfio-pci offers beyond <linux/vfio.h>: how far a target's startup
+ * is, and how long it will take, asked at the source or at the target.
+ */
+#ifndef _UAPI_LINUX_VFIO_PRECOPY_H
+#define _UAPI_LINUX_VFIO_PRECOPY_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define VFIO_PRECOPY_TYPE	0xBC
+
+/**
+ * enum vfio_precopy_phase - how far the startup of a target is
+ * @VFIO_PRECOPY_PHASE_NONE: there is nothing to start: on the resuming fd, the
+ *	load is over; on the saving fd, of a session that has ended
+ * @VFIO_PRECOPY_PHASE_WAITING: the target waits for the preface; on the saving
+ *	fd, the preface was not read yet
+ * @VFIO_PRECOPY_PHASE_STARTING: the target prepares what the preface asks for; on
+ *	the saving fd, the preface was read, and the time that a startup is
+ *	expected to take has not passed
+ * @VFIO_PRECOPY_PHASE_READY: the target has started; on the saving fd, the
+ *	time has passed, which is no proof
+ * @VFIO_PRECOPY_PHASE_FAILED: the target has given up; never on the saving fd
+ */
+enum vfio_precopy_phase {
+	VFIO_PRECOPY_PHASE_NONE = 0,
+	VFIO_PRECOPY_PHASE_WAITING = 1,
+	VFIO_PRECOPY_PHASE_STARTING = 2,
+	VFIO_PRECOPY_PHASE_READY = 3,
+	VFIO_PRECOPY_PHASE_FAILED = 4,
+};
+
+/**
+ * struct vfio_precopy_startup - the startup of a target
+ * @argsz: size of this structure, bytes
+ * @flags: must be 0 on input. On output what the other fields are worth.
+ * @phase: enum vfio_precopy_phase
+ * @error: with VFIO_PRECOPY_PHASE_FAILED, why: an errno, positive; else 0
+ * @bytes_in_use: memory that the startup has to prepare, bytes; on the resuming
+ *	fd 0 until the preface has arrived
+ * @bytes_prepared: how much of it is; on the saving fd estimated from the time
+ * @remaining_ns: time until the startup is complete, ns; an estimate, and
+ *	advice only
+ * @elapsed_ns: time since the preface arrived or was read, ns; 0 before, and
+ *	the time that the startup took once it is complete
+ */
+struct vfio_precopy_startup {
+	__u32 argsz;
+	__u32 flags;
+/* This is the target: what is told is what is, not what is guessed */
+#define VFIO_PRECOPY_STARTUP_TARGET	(1 << 0)
+/* @remaining_ns comes from startups that this host has measured */
+#define VFIO_PRECOPY_STARTUP_MEASURED	(1 << 1)
+	__u32 phase;
+	__u32 error;
+	__aligned_u64 bytes_in_use;
+	__aligned_u64 bytes_prepared;
+	__aligned_u64 remaining_ns;
+	__aligned_u64 elapsed_ns;
+};
+
+/**
+ * PRECOPY_GET_STARTUP - _IO(VFIO_PRECOPY_TYPE, 0)
+ *
+ * On either migration data fd: fills in struct vfio_precopy_startup. Changes
+ * nothing, and never waits.
+ *
+ * The resuming fd also becomes readable as EPOLLPRI when the startup is complete
+ * or has failed.
+ *
+ * Return: 0, or -1 and errno: EINVAL for an @argsz that is too small or for
+ * flags that are not 0, EFAULT, ENODEV after the session has ended.
+ */
+#define PRECOPY_GET_STARTUP	_IO(VFIO_PRECOPY_TYPE, 0)
+
+#endif /* _UAPI_LINUX_VFIO_PRECOPY_H */
