@@ -48,6 +48,8 @@ static u64 precopy_save_dirty(const struct precopy_saving *saving)
 		     precopy_save_unread(saving) : 0;
 
 	lockdep_assert_held(&saving->session.pcd->state_lock);
+	if (saving->restarting)
+		return 0;
 	return (precopy_dirty_count(&saving->tracker.dirty) + saving->taken) *
 	       PRECOPY_DIRTY_COST + unread;
 }
@@ -388,6 +390,7 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	saving->initial_left = saving->preface_left + PRECOPY_REC_HDR_LEN +
 			       cost;
 	saving->tail_left = PRECOPY_TAIL_COST;
+	saving->restarting = false;
 }
 
 /* Begin the session in one step, unless there was a reset */
@@ -450,11 +453,16 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 		if (saving->stopped || saving->phase != PRECOPY_SAVE_LIVE)
 			return -EAGAIN;
 		before = precopy_save_unread(saving);
+		/*
+		 * Whoever asks before there is a new count: nothing is drained,
+		 * and what was dirty is initial.
+		 */
+		saving->initial_left = precopy_save_left(saving) +
+				       PRECOPY_REC_HDR_LEN;
 		saving->taken = 0;
 		saving->phase = PRECOPY_SAVE_PREFACE;
 		saving->reinit = true;
-		/* Not drained, whoever asks before there is a new count */
-		saving->initial_left = before + PRECOPY_REC_HDR_LEN;
+		saving->restarting = true;
 	}
 	bitmap_zero(saving->pages, PRECOPY_UNIT_PAGES);
 	saving->unit = 0;

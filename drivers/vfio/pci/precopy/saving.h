@@ -61,6 +61,8 @@ enum precopy_save_phase {
  * @startup_ns: what PREFACE says of the target's startup
  * @measured: and that comes from startups that this host has seen
  * @reinit: the initial part that is under way is not the first
+ * @restarting: and it is being counted, while there may be pages in the dirty
+ *		set that are counted in it
  * @stopped: the device is in STOP_COPY
  */
 struct precopy_saving {
@@ -89,6 +91,7 @@ struct precopy_saving {
 	u64			startup_ns;
 	bool			measured;
 	bool			reinit;
+	bool			restarting;
 	bool			stopped;
 };
 
