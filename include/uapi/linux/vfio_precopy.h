@@ -13,8 +13,8 @@
 
 /**
  * enum vfio_precopy_phase - how far the startup of a target is
- * @VFIO_PRECOPY_PHASE_NONE: there is nothing to start: on the resuming fd, the
- *	load is over; on the saving fd, of a session that has ended
+ * @VFIO_PRECOPY_PHASE_NONE: there is nothing to start. Not reported so far: an fd
+ *	whose session has ended, after the load too, gives ENODEV
  * @VFIO_PRECOPY_PHASE_WAITING: the target waits for the preface; on the saving
  *	fd, the preface was not read yet
  * @VFIO_PRECOPY_PHASE_STARTING: the target prepares what the preface asks for; on
@@ -34,7 +34,7 @@ enum vfio_precopy_phase {
 
 /**
  * struct vfio_precopy_startup - the startup of a target
- * @argsz: size of this structure, bytes
+ * @argsz: size of this structure, bytes; on output how much of it is filled in
  * @flags: must be 0 on input. On output what the other fields are worth.
  * @phase: enum vfio_precopy_phase
  * @error: with VFIO_PRECOPY_PHASE_FAILED, why: an errno, positive; else 0
