@@ -43,8 +43,8 @@ static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 
 	if (ms)
 		ret = wait_event_killable_timeout(pcd->wait,
-				precopy_arc_outdated(pcd, generation),
-				msecs_to_jiffies(ms));
+						  precopy_arc_outdated(pcd, generation),
+						  msecs_to_jiffies(ms));
 	if (ret < 0)
 		return ERR_PTR(-EINTR);
 	return ret ? ERR_PTR(-ECANCELED) : NULL;
