@@ -143,12 +143,12 @@ bool precopy_has_knob(const char *bdf, const char *knob)
 	return !access(path, W_OK);
 }
 
-int precopy_knob(const char *bdf, const char *knob, unsigned int value)
+int precopy_knob(const char *bdf, const char *knob, u64 value)
 {
-	char path[PATH_MAX], buf[16];
+	char path[PATH_MAX], buf[32];
 
 	knob_path(path, bdf, knob);
-	snprintf_assert(buf, sizeof(buf), "%u", value);
+	snprintf_assert(buf, sizeof(buf), "%llu", (unsigned long long)value);
 	return file_write(path, buf);
 }
 
@@ -169,15 +169,26 @@ static void set_memory_size(const char *bdf, size_t size)
 		       buf);
 }
 
+/* A test that failed may have left them set. */
+static void clear_knobs(const char *bdf)
+{
+	static const char * const knobs[] = {
+		"startup_delay_ms", "startup_fail", "slow_stop_ms",
+		"fail_save_at", "fail_load_at", "data_size",
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(knobs); i++)
+		precopy_knob(bdf, knobs[i], 0);
+}
+
 void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size)
 {
 	struct vfio_pci_bar *bar;
 
 	set_memory_size(bdf, memory_size);
-
-	/* A test that failed may have left it set. */
-	precopy_knob(bdf, "startup_delay_ms", 0);
+	clear_knobs(bdf);
 
 	memset(pd, 0, sizeof(*pd));
 	pd->bdf = bdf;
@@ -200,6 +211,7 @@ void precopy_close(struct precopy_dev *pd)
 {
 	vfio_pci_device_cleanup(pd->dev);
 	iommu_cleanup(pd->iommu);
+	clear_knobs(pd->bdf);
 	free(pd->shadow);
 	memset(pd, 0, sizeof(*pd));
 }

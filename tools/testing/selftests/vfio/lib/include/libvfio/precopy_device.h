@@ -49,7 +49,7 @@ u64 precopy_sysfs_u64(const char *bdf, const char *file);
 
 /* Test knobs below the vfio device's debugfs folder. */
 bool precopy_has_knob(const char *bdf, const char *knob);
-int precopy_knob(const char *bdf, const char *knob, unsigned int value);
+int precopy_knob(const char *bdf, const char *knob, u64 value);
 
 /*
  * Contents. A page's pattern depends on its number and a seed, and no page of
