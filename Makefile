@@ -18,6 +18,7 @@ help:
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  check         all tests, on the plain and on the debug kernel'
 	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
+	@echo '  tools         build vfio-migrate, in tools/vfio'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
@@ -51,6 +52,11 @@ demo:
 .PHONY: bench
 bench:
 	@$(SCRIPTS)/bench/run-bench $(BENCH)
+
+# Beside its sources, or in OUTPUT=...
+.PHONY: tools
+tools:
+	@$(MAKE) --no-print-directory -C tools/vfio
 
 .PHONY: check
 check:

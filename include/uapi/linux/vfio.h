@@ -53,6 +53,18 @@ struct vfio_precopy_info {
 #define VFIO_PRECOPY_INFO_REINIT		(1 << 0)
 #endif
 
+/* Linux 6.6: a device of its own, without a group */
+#ifndef VFIO_DEVICE_BIND_IOMMUFD
+struct vfio_device_bind_iommufd {
+	__u32 argsz;
+	__u32 flags;
+	__s32 iommufd;
+	__u32 out_devid;
+};
+
+#define VFIO_DEVICE_BIND_IOMMUFD		_IO(VFIO_TYPE, VFIO_BASE + 18)
+#endif
+
 /* Linux 6.1: the log of the pages that the device wrote by DMA */
 #ifndef VFIO_DEVICE_FEATURE_DMA_LOGGING_START
 struct vfio_device_feature_dma_logging_control {

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Finding and opening a VFIO device. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <linux/vfio.h>
+
+#include "device.h"
+#include "util.h"
+
+/* --- Finding ---------------------------------------------------------------- */
+
+static bool find_cdev(struct device *dev)
+{
+	struct dirent *entry;
+	char path[300];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "%s/vfio-dev", dev->sysfs);
+	dir = opendir(path);
+	if (!dir)
+		return false;
+	while ((entry = readdir(dir)))
+		if (!strncmp(entry->d_name, "vfio", 4) && strlen(entry->d_name) < 32)
+			snprintf(dev->cdev, sizeof(dev->cdev), "/dev/vfio/devices/%.32s",
+				 entry->d_name);
+	closedir(dir);
+	return dev->cdev[0];
+}
+
+static uint16_t read_id(const struct device *dev, const char *file)
+{
+	char path[300], text[32];
+
+	snprintf(path, sizeof(path), "%s/%s", dev->sysfs, file);
+	return read_line(path, text, sizeof(text)) ? strtoul(text, NULL, 16) : 0;
+}
+
+static void find_in_sysfs(struct device *dev)
+{
+	char path[300], text[32];
+
+	snprintf(path, sizeof(path), "%s/driver", dev->sysfs);
+	read_link_name(path, dev->driver, sizeof(dev->driver));
+	snprintf(path, sizeof(path), "%s/iommu_group", dev->sysfs);
+	if (read_link_name(path, text, sizeof(text)))
+		dev->group = atoi(text);
+	find_cdev(dev);
+	dev->vendor = read_id(dev, "vendor");
+	dev->device = read_id(dev, "device");
+}
+
+static int find_given(struct device *dev, const char *number)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+	char *end;
+	long fd = strtol(number, &end, 10);
+
+	if (!*number || *end || fd < 0 || fd > INT_MAX)
+		return fail(ST_USAGE, "'%s' is not fd:NUMBER", dev->name);
+	dev->fd = fd;
+	dev->given = true;
+	if (ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &info))
+		return fail_errno(ST_DEVICE, "%s is not an open VFIO device", dev->name);
+	fcntl(dev->fd, F_SETFD, FD_CLOEXEC);
+	return ST_OK;
+}
+
+static bool is_bdf(const char *name, char *full, size_t size)
+{
+	unsigned int dom = 0, bus, slot, fn;
+	char rest;
+
+	if (sscanf(name, "%x:%x:%x.%x%c", &dom, &bus, &slot, &fn, &rest) != 4) {
+		dom = 0;
+		if (sscanf(name, "%x:%x.%x%c", &bus, &slot, &fn, &rest) != 3)
+			return false;
+	}
+	if (bus > 0xff || slot > 0x1f || fn > 7)
+		return false;
+	snprintf(full, size, "%04x:%02x:%02x.%u", dom, bus, slot, fn);
+	return true;
+}
+
+int device_find(struct device *dev, const char *name)
+{
+	char bdf[32];
+
+	*dev = (struct device){ .group = -1, .fd = -1, .group_fd = -1, .container_fd = -1,
+				.iommufd = -1 };
+	snprintf(dev->name, sizeof(dev->name), "%s", name);
+	if (!strncmp(name, "fd:", 3))
+		return find_given(dev, name + 3);
+	if (is_bdf(name, bdf, sizeof(bdf))) {
+		snprintf(dev->name, sizeof(dev->name), "%s", bdf);
+		snprintf(dev->sysfs, sizeof(dev->sysfs), "/sys/bus/pci/devices/%s", bdf);
+	} else if (name[0] == '/' && strlen(name) < sizeof(dev->sysfs)) {
+		snprintf(dev->sysfs, sizeof(dev->sysfs), "%s", name);
+	} else {
+		return fail(ST_USAGE,
+			    "'%s' is no device: a PCI address (0000:03:00.0), a path in sysfs, or fd:N",
+			    name);
+	}
+	if (access(dev->sysfs, F_OK))
+		return fail(ST_DEVICE, "there is no device %s (%s)", dev->name, dev->sysfs);
+	find_in_sysfs(dev);
+	return ST_OK;
+}
+
+const char *device_obstacle(const struct device *dev, char *buf, size_t size)
+{
+	if (dev->given)
+		return NULL;
+	if (!dev->driver[0])
+		snprintf(buf, size, "it is bound to no driver; bind it to its VFIO driver first");
+	else if (!dev->cdev[0])
+		snprintf(buf, size,
+			 "it is bound to '%s', which is not a VFIO driver; bind it to its vfio-pci variant driver first",
+			 dev->driver);
+	else if (dev->group < 0 && access(dev->cdev, F_OK))
+		snprintf(buf, size, "it is in no IOMMU group: is the IOMMU on?");
+	else
+		return NULL;
+	return buf;
+}
+
+const char *iommu_name(enum iommu how)
+{
+	static const char * const names[] = { "auto", "type1", "iommufd" };
+
+	return names[how];
+}
+
+/* --- iommufd ------------------------------------------------------------------- */
+
+static int refused(const struct device *dev, const char *what)
+{
+	if (errno == EBUSY)
+		return fail(ST_DEVICE, "%s is in use: %s is open elsewhere (a VM?)", dev->name,
+			    what);
+	if (errno == EACCES || errno == EPERM)
+		return fail_errno(ST_DEVICE, "%s: no permission to use %s (are you root?)",
+				  dev->name, what);
+	return fail_errno(ST_DEVICE, "%s: cannot open %s", dev->name, what);
+}
+
+static int open_cdev(struct device *dev)
+{
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
+
+	dev->how = IOMMU_IOMMUFD;
+	dev->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (dev->iommufd < 0)
+		return refused(dev, "/dev/iommu");
+	dev->fd = open(dev->cdev, O_RDWR | O_CLOEXEC);
+	if (dev->fd < 0)
+		return refused(dev, dev->cdev);
+	bind.iommufd = dev->iommufd;
+	/* No address space is attached: nothing here maps memory for DMA */
+	if (ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind)) {
+		/* So the kernel says that somebody else has bound it */
+		errno = errno == EINVAL ? EBUSY : errno;
+		return refused(dev, dev->cdev);
+	}
+	return ST_OK;
+}
+
+/* --- type1 ----------------------------------------------------------------------- */
+
+static int open_group(struct device *dev)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%d", dev->group);
+	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (dev->group_fd < 0)
+		return refused(dev, path);
+	if (ioctl(dev->group_fd, VFIO_GROUP_GET_STATUS, &status))
+		return refused(dev, path);
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return fail(ST_DEVICE,
+			    "%s: another device of IOMMU group %d has a driver that is not VFIO's",
+			    dev->name, dev->group);
+	dev->container_fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (dev->container_fd < 0)
+		return refused(dev, "/dev/vfio/vfio");
+	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &dev->container_fd) ||
+	    ioctl(dev->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		return refused(dev, "a type1 container");
+	return ST_OK;
+}
+
+/* A group can be opened only once: two devices in one share it */
+static bool share_group(struct device *dev, const struct device *peer)
+{
+	if (!peer || peer->group_fd < 0 || peer->group != dev->group)
+		return false;
+	dev->group_fd = fcntl(peer->group_fd, F_DUPFD_CLOEXEC, 0);
+	dev->container_fd = fcntl(peer->container_fd, F_DUPFD_CLOEXEC, 0);
+	return dev->group_fd >= 0 && dev->container_fd >= 0;
+}
+
+static int open_type1(struct device *dev, const struct device *peer)
+{
+	const char *name = strrchr(dev->sysfs, '/') + 1;
+	int ret;
+
+	dev->how = IOMMU_TYPE1;
+	if (dev->group < 0)
+		return fail(ST_DEVICE, "%s is in no IOMMU group: is the IOMMU on?", dev->name);
+	if (!share_group(dev, peer)) {
+		ret = open_group(dev);
+		if (ret)
+			return ret;
+	}
+	dev->fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, name);
+	if (dev->fd < 0)
+		return refused(dev, "the device");
+	fcntl(dev->fd, F_SETFD, FD_CLOEXEC);
+	return ST_OK;
+}
+
+/* --- Either ------------------------------------------------------------------------ */
+
+static bool cdev_usable(const struct device *dev, const struct device *peer)
+{
+	if (!dev->cdev[0] || access(dev->cdev, F_OK) || access("/dev/iommu", F_OK))
+		return false;
+	/* Groups and cdevs of one group exclude each other */
+	return !(peer && peer->group_fd >= 0 && peer->group == dev->group);
+}
+
+int device_open(struct device *dev, enum iommu how, const struct device *peer)
+{
+	char why[256];
+	int ret;
+
+	if (dev->given)
+		return ST_OK;
+	if (device_obstacle(dev, why, sizeof(why)))
+		return fail(ST_DEVICE, "%s cannot be used: %s", dev->name, why);
+	if (how == IOMMU_IOMMUFD && !dev->cdev[0])
+		return fail(ST_DEVICE, "%s has no device in /dev/vfio/devices", dev->name);
+	if (how == IOMMU_AUTO)
+		how = cdev_usable(dev, peer) ? IOMMU_IOMMUFD : IOMMU_TYPE1;
+	ret = how == IOMMU_IOMMUFD ? open_cdev(dev) : open_type1(dev, peer);
+	if (ret)
+		device_close(dev);
+	return ret;
+}
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void device_close(struct device *dev)
+{
+	close_one(&dev->fd);
+	close_one(&dev->group_fd);
+	close_one(&dev->container_fd);
+	close_one(&dev->iommufd);
+}

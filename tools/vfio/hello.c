@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Who a device is, for the other side. */
+#include "frame.h"
+#include "migration.h"
+#include "send.h"
+#include "util.h"
+
+#include <string.h>
+
+void describe_device(const struct device *dev, uint64_t timeout_ns, struct frame_hello *hello)
+{
+	*hello = (struct frame_hello){
+		.vendor = dev->vendor,
+		.device = dev->device,
+		.timeout_ms = min_u64(timeout_ns / NS_PER_MS, UINT32_MAX),
+	};
+	mig_features(dev, &hello->mig_flags);
+	mig_data_size(dev, &hello->data_size);
+	snprintf(hello->driver, sizeof(hello->driver), "%.31s", dev->driver);
+}
+
+/* Only what is known on both sides can differ; the rest is for the drivers to see */
+int check_devices(const struct frame_hello *from, const struct frame_hello *to)
+{
+	if (from->vendor && to->vendor &&
+	    (from->vendor != to->vendor || from->device != to->device))
+		return fail(ST_DEVICE,
+			    "the devices are unlike: %04x:%04x is saved, %04x:%04x loads",
+			    from->vendor, from->device, to->vendor, to->device);
+	if (from->driver[0] && to->driver[0] && strcmp(from->driver, to->driver))
+		return fail(ST_DEVICE, "the devices have different drivers: %s saves, %s loads",
+			    from->driver, to->driver);
+	return ST_OK;
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vfio-migrate: moves the state of VFIO devices, without a VMM. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "util.h"
+
+static const struct {
+	const char	*name;
+	int		(*run)(const struct options *opt);
+} commands[] = {
+	{ "info", cmd_info }, { "save", cmd_save }, { "load", cmd_load },
+	{ "send", cmd_send }, { "receive", cmd_receive }, { "move", cmd_move },
+};
+
+int main(int argc, char **argv)
+{
+	struct options opt;
+	size_t i;
+	int ret;
+
+	signals_init();
+	ret = options_parse(&opt, argc, argv);
+	if (ret)
+		return ret < 0 ? ST_OK : ret;
+	for (i = 0; i < ARRAY_LEN(commands); i++)
+		if (!strcmp(opt.command, commands[i].name))
+			break;
+	ret = commands[i].run(&opt);
+	if (ret > ST_SIGNAL && ret == interrupted())
+		say("interrupted");
+	/* Not a return: a thread may be caught in the device */
+	exit(ret);
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Source and target on one host: the same two ends, with a socket between two
+ * processes. The one that has the target keeps it as long as the user wants.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "keep.h"
+#include "send.h"
+#include "util.h"
+
+static void target_process(struct device *source, struct device *target, int fd,
+			   const struct options *opt)
+{
+	int ret;
+
+	/* Killed with its parent: then nobody is left who knows about it */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	device_close(source);
+	ret = receive_device(target, fd, opt);
+	close(fd);
+	if (!ret)
+		ret = keep_device(target, opt);
+	/* Not a return: a thread may be caught in the device */
+	exit(ret);
+}
+
+static int wait_status(pid_t child)
+{
+	int status;
+
+	while (waitpid(child, &status, 0) < 0)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : ST_SIGNAL + WTERMSIG(status);
+}
+
+/* The user has it; until then a signal is for whoever keeps it */
+static int wait_kept(pid_t child)
+{
+	bool passed_on = false;
+	siginfo_t info;
+
+	for (;;) {
+		info.si_pid = 0;
+		if (waitid(P_PID, child, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid)
+			return wait_status(child);
+		wait_fds(NULL, 0, now_ns() + 50 * NS_PER_MS);
+		if (interrupted() && !passed_on) {
+			kill(child, SIGTERM);
+			passed_on = true;
+		}
+	}
+}
+
+/* It hears that the connection is gone, and puts its device in order */
+static void end_target(pid_t child)
+{
+	uint64_t deadline = now_ns() + 3 * NS_PER_S;
+	int status;
+
+	while (now_ns() < deadline) {
+		if (waitpid(child, &status, WNOHANG))
+			return;
+		wait_fds(NULL, 0, now_ns() + 20 * NS_PER_MS);
+	}
+	kill(child, SIGKILL);
+	wait_status(child);
+}
+
+static int move(struct device *source, struct device *target, const struct options *opt)
+{
+	pid_t child;
+	int fds[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
+		return fail_errno(ST_FAILED, "no socket");
+	fflush(NULL);
+	child = fork();
+	if (child < 0)
+		return fail_errno(ST_FAILED, "no second process");
+	if (!child) {
+		close(fds[0]);
+		target_process(source, target, fds[1], opt);
+	}
+	close(fds[1]);
+	device_close(target);
+	ret = send_device(source, fds[0], opt);
+	close(fds[0]);
+	device_close(source);
+	if (!ret)
+		return wait_kept(child);
+	end_target(child);
+	return ret;
+}
+
+int cmd_move(const struct options *opt)
+{
+	struct device source, target;
+	int ret;
+
+	ret = device_find(&source, opt->device) ?: device_find(&target, opt->target) ?:
+	      device_open(&source, opt->iommu, NULL);
+	if (ret)
+		return ret;
+	ret = device_open(&target, opt->iommu, &source) ?: fill_regions(&source, opt);
+	return ret ?: move(&source, &target, opt);
+}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The command line. */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "util.h"
+
+#define VERSION	"1"
+
+static const char usage_text[] =
+"Moves the state of VFIO devices, without a VMM.\n"
+"\n"
+"  vfio-migrate info    DEVICE [--json]\n"
+"  vfio-migrate save    DEVICE [-o FILE]\n"
+"  vfio-migrate load    DEVICE [-i FILE] KEEP\n"
+"  vfio-migrate send    DEVICE --to ADDRESS\n"
+"  vfio-migrate receive DEVICE --listen ADDRESS KEEP\n"
+"  vfio-migrate move    SOURCE TARGET KEEP\n"
+"\n"
+"DEVICE is a PCI address (0000:03:00.0), a device's directory in sysfs, or fd:N,\n"
+"an open VFIO device that was inherited. ADDRESS is HOST:PORT or unix:PATH.\n"
+"\n"
+"A device forgets what it has loaded when it is closed. So KEEP says what to do\n"
+"with it then, one at least of:\n"
+"  --hold                  keep it open until Ctrl-C\n"
+"  -- COMMAND ...          run COMMAND with it; $VFIO_MIGRATE_FD is its number\n"
+"  --dump-region IDX=FILE  copy region IDX to FILE\n"
+"  --verify                nothing: see only whether the device accepts it\n"
+"\n"
+"Likewise a device that is only opened now has nothing in it yet:\n"
+"  --fill-region IDX=FILE  fill region IDX first (save, send, move: of the source)\n"
+"\n"
+"When the source is stopped (save, send, move):\n"
+"  --optimize downtime     when the target has acknowledged that it has started,\n"
+"                          and little is left (default)\n"
+"  --optimize total-time   as soon as waiting would make it all take longer\n"
+"  --max-downtime MS       give up rather than exceed it (default: aim at 300)\n"
+"  --stop-copy             at once, without pre-copy\n"
+"\n"
+"  --iommu auto|type1|iommufd   how to open the device (default: auto)\n"
+"  --timeout S             how long the other side may be silent (default 10)\n"
+"  --ack-timeout S         how long the target may take to start (default 300)\n"
+"  --accept-timeout S      how long to wait for a source (default 600)\n"
+"  --json                  summary as JSON\n"
+"  -q, --quiet             only errors\n"
+"  -V, --version\n"
+"\n"
+"Exit status: 0 done; 1 failed; 2 usage; 3 the device cannot migrate or cannot be\n"
+"opened; 4 the other side or the connection failed; 5 the downtime allowed cannot\n"
+"be kept; 6 it is unknown whether the target runs; 7 a file is unusable; 126 the\n"
+"COMMAND cannot be run; 128+N signal N; else COMMAND's. See vfio-migrate(8).\n";
+
+enum {
+	OPT_TO = 256, OPT_LISTEN, OPT_JSON, OPT_IOMMU, OPT_OPTIMIZE, OPT_MAX_DOWNTIME,
+	OPT_STOP_COPY, OPT_TIMEOUT, OPT_ACK_TIMEOUT, OPT_ACCEPT_TIMEOUT, OPT_FILL,
+	OPT_DUMP, OPT_HOLD, OPT_VERIFY,
+};
+
+/* Which commands know an option: letters of info, save, Load, seNd, Receive, Move */
+static const struct {
+	struct option	opt;
+	const char	*commands;
+} known[] = {
+	{ { "output", required_argument, NULL, 'o' }, "s" },
+	{ { "input", required_argument, NULL, 'i' }, "l" },
+	{ { "to", required_argument, NULL, OPT_TO }, "n" },
+	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r" },
+	{ { "json", no_argument, NULL, OPT_JSON }, "isnm" },
+	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm" },
+	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm" },
+	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm" },
+	{ { "stop-copy", no_argument, NULL, OPT_STOP_COPY }, "snm" },
+	{ { "timeout", required_argument, NULL, OPT_TIMEOUT }, "nrm" },
+	{ { "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT }, "nm" },
+	{ { "accept-timeout", required_argument, NULL, OPT_ACCEPT_TIMEOUT }, "r" },
+	{ { "fill-region", required_argument, NULL, OPT_FILL }, "snm" },
+	{ { "dump-region", required_argument, NULL, OPT_DUMP }, "slnrm" },
+	{ { "hold", no_argument, NULL, OPT_HOLD }, "lrm" },
+	{ { "verify", no_argument, NULL, OPT_VERIFY }, "lrm" },
+	{ { "quiet", no_argument, NULL, 'q' }, "islnrm" },
+	{ { "help", no_argument, NULL, 'h' }, "islnrm" },
+	{ { "version", no_argument, NULL, 'V' }, "islnrm" },
+};
+
+static const struct {
+	const char	*name;
+	char		letter;
+	int		devices;
+} commands[] = {
+	{ "info", 'i', 1 }, { "save", 's', 1 }, { "load", 'l', 1 },
+	{ "send", 'n', 1 }, { "receive", 'r', 1 }, { "move", 'm', 2 },
+};
+
+/* --- Values ---------------------------------------------------------------------- */
+
+static bool parse_number(const char *text, double min, double max, double *value)
+{
+	char *end;
+
+	*value = strtod(text, &end);
+	return *text && !*end && *value >= min && *value <= max;
+}
+
+static int parse_time(const char *name, const char *text, uint64_t unit, uint64_t *ns)
+{
+	double value;
+
+	if (!parse_number(text, 0.01, 1e6, &value))
+		return fail(ST_USAGE, "--%s wants a number, not '%s'", name, text);
+	*ns = value * unit;
+	return ST_OK;
+}
+
+static int parse_region(const char *name, char *text, struct region_file *files, int *nr)
+{
+	char *end;
+	unsigned long index = strtoul(text, &end, 10);
+
+	if (end == text || *end != '=' || !end[1] || index > 255)
+		return fail(ST_USAGE, "--%s wants NUMBER=FILE, not '%s'", name, text);
+	if (*nr == MAX_REGIONS)
+		return fail(ST_USAGE, "--%s: %d are enough", name, MAX_REGIONS);
+	files[*nr].index = index;
+	files[*nr].path = end + 1;
+	(*nr)++;
+	return ST_OK;
+}
+
+static int parse_choice(const char *name, const char *text, const char * const *choices,
+			int nr, int *choice)
+{
+	int i;
+
+	for (i = 0; i < nr; i++)
+		if (!strcmp(text, choices[i])) {
+			*choice = i;
+			return ST_OK;
+		}
+	return fail(ST_USAGE, "--%s does not know '%s'", name, text);
+}
+
+static int parse_iommu(struct options *opt, const char *text)
+{
+	static const char * const names[] = { "auto", "type1", "iommufd" };
+	int choice = 0, ret = parse_choice("iommu", text, names, ARRAY_LEN(names), &choice);
+
+	opt->iommu = choice;
+	return ret;
+}
+
+static int parse_goal(struct options *opt, const char *text)
+{
+	static const char * const names[] = { "downtime", "total-time" };
+	int choice = 0, ret = parse_choice("optimize", text, names, ARRAY_LEN(names), &choice);
+
+	opt->policy.goal = choice;
+	return ret;
+}
+
+/* --- Options ------------------------------------------------------------------------ */
+
+static int take_file_option(struct options *opt, int c, char *arg)
+{
+	switch (c) {
+	case 'o':
+		opt->output = arg;
+		return ST_OK;
+	case 'i':
+		opt->input = arg;
+		return ST_OK;
+	case OPT_TO:
+	case OPT_LISTEN:
+		opt->address = arg;
+		return ST_OK;
+	case OPT_FILL:
+		return parse_region("fill-region", arg, opt->fill, &opt->nr_fill);
+	default:
+		return parse_region("dump-region", arg, opt->dump, &opt->nr_dump);
+	}
+}
+
+static int take_time_option(struct options *opt, int c, const char *arg)
+{
+	switch (c) {
+	case OPT_MAX_DOWNTIME:
+		opt->policy.bound = true;
+		return parse_time("max-downtime", arg, NS_PER_MS, &opt->policy.max_downtime_ns);
+	case OPT_TIMEOUT:
+		return parse_time("timeout", arg, NS_PER_S, &opt->timeout_ns);
+	case OPT_ACK_TIMEOUT:
+		return parse_time("ack-timeout", arg, NS_PER_S, &opt->ack_timeout_ns);
+	default:
+		return parse_time("accept-timeout", arg, NS_PER_S, &opt->accept_timeout_ns);
+	}
+}
+
+static int take_option(struct options *opt, int c, char *arg)
+{
+	switch (c) {
+	case OPT_JSON:
+		opt->json = true;
+		return ST_OK;
+	case OPT_IOMMU:
+		return parse_iommu(opt, arg);
+	case OPT_OPTIMIZE:
+		return parse_goal(opt, arg);
+	case OPT_STOP_COPY:
+		opt->stop_copy = true;
+		return ST_OK;
+	case OPT_HOLD:
+		opt->hold = true;
+		return ST_OK;
+	case OPT_VERIFY:
+		opt->verify = true;
+		return ST_OK;
+	case 'q':
+		quiet = true;
+		return ST_OK;
+	case OPT_MAX_DOWNTIME:
+	case OPT_TIMEOUT:
+	case OPT_ACK_TIMEOUT:
+	case OPT_ACCEPT_TIMEOUT:
+		return take_time_option(opt, c, arg);
+	default:
+		return take_file_option(opt, c, arg);
+	}
+}
+
+static bool knows(int letter, int c, const char **name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(known); i++)
+		if (known[i].opt.val == c) {
+			*name = known[i].opt.name;
+			return strchr(known[i].commands, letter);
+		}
+	return false;
+}
+
+static int take_options(struct options *opt, int letter, int argc, char **argv)
+{
+	struct option longs[ARRAY_LEN(known) + 1] = { };
+	const char *name = NULL;
+	size_t i;
+	int c, ret = ST_OK;
+
+	for (i = 0; i < ARRAY_LEN(known); i++)
+		longs[i] = known[i].opt;
+	while (!ret && (c = getopt_long(argc, argv, "o:i:qhV", longs, NULL)) != -1) {
+		if (c == 'h') {
+			fputs(usage_text, stdout);
+			return -1;
+		}
+		if (c == 'V') {
+			puts("vfio-migrate " VERSION);
+			return -1;
+		}
+		if (c == '?')
+			return ST_USAGE;
+		if (!knows(letter, c, &name))
+			return fail(ST_USAGE, "'%s' has no option --%s", opt->command, name);
+		ret = take_option(opt, c, optarg);
+	}
+	return ret;
+}
+
+/* --- What belongs together ------------------------------------------------------------- */
+
+static int check_keep(const struct options *opt)
+{
+	if (opt->hold && opt->run)
+		return fail(ST_USAGE, "--hold and a command exclude each other");
+	if (opt->verify && (opt->hold || opt->run || opt->nr_dump))
+		return fail(ST_USAGE, "--verify is for not keeping what was loaded");
+	if (opt->hold || opt->run || opt->nr_dump || opt->verify)
+		return ST_OK;
+	return fail(ST_USAGE,
+		    "the device forgets what it has loaded when this program closes it: say what to do with it, by --hold, --dump-region, --verify, or -- COMMAND");
+}
+
+static int check_options(struct options *opt, int letter)
+{
+	if (strchr("nr", letter) && !opt->address)
+		return fail(ST_USAGE, "'%s' needs %s ADDRESS", opt->command,
+			    letter == 'n' ? "--to" : "--listen");
+	if (opt->stop_copy && opt->policy.bound)
+		return fail(ST_USAGE,
+			    "--stop-copy cannot keep to --max-downtime: nothing is measured before");
+	if (strchr("lrm", letter))
+		return check_keep(opt);
+	if (opt->run)
+		return fail(ST_USAGE, "'%s' runs no command", opt->command);
+	return ST_OK;
+}
+
+/* "--" ends our part; what follows is the command to run */
+static int split_command(struct options *opt, int argc, char **argv)
+{
+	int i;
+
+	for (i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--")) {
+			if (argv[i + 1])
+				opt->run = argv + i + 1;
+			return i;
+		}
+	return argc;
+}
+
+static int find_command(const char *name)
+{
+	size_t i;
+
+	for (i = 0; name && i < ARRAY_LEN(commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return i;
+	return -1;
+}
+
+static void set_defaults(struct options *opt)
+{
+	*opt = (struct options){
+		.output = "-",
+		.input = "-",
+		.policy.max_downtime_ns = DEFAULT_DOWNTIME_MS * NS_PER_MS,
+		.timeout_ns = 10 * NS_PER_S,
+		.ack_timeout_ns = 300 * NS_PER_S,
+		.accept_timeout_ns = 600 * NS_PER_S,
+	};
+}
+
+int options_parse(struct options *opt, int argc, char **argv)
+{
+	int ret, nr, i;
+
+	set_defaults(opt);
+	argc = split_command(opt, argc, argv);
+	i = find_command(argc > 1 ? argv[1] : NULL);
+	opt->command = i < 0 ? "vfio-migrate" : commands[i].name;
+	if (i < 0 && argc > 1 && argv[1][0] != '-')
+		return fail(ST_USAGE, "there is no command '%s' (see --help)", argv[1]);
+	/* The command's name takes the place of the program's */
+	ret = take_options(opt, i < 0 ? 'i' : commands[i].letter, argc - (i >= 0),
+			   argv + (i >= 0));
+	if (ret)
+		return ret;
+	if (i < 0)
+		return fail(ST_USAGE, "a command is wanted (see --help)");
+	argv += 1 + optind;
+	nr = argc - 1 - optind;
+	if (nr != commands[i].devices)
+		return fail(ST_USAGE, "'%s' wants %d device%s, not %d", opt->command,
+			    commands[i].devices, commands[i].devices == 1 ? "" : "s", nr);
+	opt->device = argv[0];
+	opt->target = nr > 1 ? argv[1] : NULL;
+	return check_options(opt, commands[i].letter);
+}

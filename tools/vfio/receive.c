@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The receiving end. The device runs only when the source has said that it never
+ * will again; whatever goes wrong before, the device is left empty.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "endpoint.h"
+#include "keep.h"
+#include "migration.h"
+#include "send.h"
+#include "target.h"
+#include "util.h"
+
+/* Tell the source how far the target is: that often, or after so many bytes */
+#define STATUS_NS	(100 * NS_PER_MS)
+#define STATUS_BYTES	MIB
+
+/**
+ * struct receiver - the receiving end
+ * @ch: the connection
+ * @target: the device
+ * @received: bytes of the stream that have come
+ * @mark: the mark that is to be acknowledged; id 0 if none is
+ * @last_mark: id of the last one that came
+ * @told: bytes written that the source knows of
+ * @told_at: since when
+ * @ended: FRAME_END has come
+ * @ready: FRAME_READY went out
+ * @going: FRAME_GO has come
+ */
+struct receiver {
+	struct channel		ch;
+	struct target		target;
+	uint64_t		received;
+	struct frame_position	mark;
+	uint32_t		last_mark;
+	uint64_t		told;
+	uint64_t		told_at;
+	bool			ended;
+	bool			ready;
+	bool			going;
+};
+
+static int unexpected(const struct receiver *rcv, const char *why)
+{
+	return fail(ST_PEER, "the other side sends %s: %s", frame_name(rcv->ch.frame.type), why);
+}
+
+/* --- What comes ----------------------------------------------------------------------- */
+
+static int take_mark(struct receiver *rcv)
+{
+	struct frame_position pos;
+
+	frame_get_position(rcv->ch.payload, &pos);
+	if (rcv->ended || pos.bytes != rcv->received || pos.id <= rcv->last_mark)
+		return unexpected(rcv, "not here");
+	rcv->mark = pos;
+	rcv->last_mark = pos.id;
+	return ST_OK;
+}
+
+static int take_end(struct receiver *rcv)
+{
+	struct frame_position pos;
+
+	frame_get_position(rcv->ch.payload, &pos);
+	if (rcv->ended || pos.bytes != rcv->received)
+		return unexpected(rcv, "something is missing");
+	rcv->ended = true;
+	target_ask(&rcv->target, TARGET_COMMIT);
+	return ST_OK;
+}
+
+static int take_frame(struct receiver *rcv)
+{
+	switch (rcv->ch.frame.type) {
+	case FRAME_DATA:
+		if (rcv->ended)
+			return unexpected(rcv, "the stream has ended");
+		rcv->received += rcv->ch.frame.length;
+		target_push(&rcv->target, rcv->ch.frame.length);
+		return ST_OK;
+	case FRAME_MARK:
+		return take_mark(rcv);
+	case FRAME_KEEPALIVE:
+		return ST_OK;
+	case FRAME_END:
+		return take_end(rcv);
+	case FRAME_GO:
+		if (!rcv->ready || rcv->going)
+			return unexpected(rcv, "the device is not ready");
+		rcv->going = true;
+		target_ask(&rcv->target, TARGET_RUN);
+		return ST_OK;
+	default:
+		return unexpected(rcv, "a target does not expect it");
+	}
+}
+
+static int take_frames(struct receiver *rcv)
+{
+	bool complete;
+	int ret;
+
+	do {
+		ret = channel_receive(&rcv->ch, &complete);
+		if (!ret && complete)
+			ret = take_frame(rcv);
+	} while (!ret && complete && !rcv->going);
+	/* A source that we do not listen to is not silent */
+	if (channel_is_full(&rcv->ch))
+		rcv->ch.heard = now_ns();
+	return ret ?: channel_check(&rcv->ch);
+}
+
+static void *room(void *context)
+{
+	struct receiver *rcv = context;
+
+	return target_room(&rcv->target);
+}
+
+/* --- What goes back ---------------------------------------------------------------------- */
+
+static int send_position(struct receiver *rcv, enum frame_type type, uint64_t bytes, uint32_t id)
+{
+	struct frame_position pos = { .bytes = bytes, .id = id };
+	uint8_t payload[FRAME_POSITION_LEN];
+
+	frame_put_position(payload, &pos);
+	return channel_send(&rcv->ch, type, payload, sizeof(payload));
+}
+
+static int tell_status(struct receiver *rcv, const struct target_view *view)
+{
+	uint8_t payload[FRAME_STATUS_LEN];
+	struct frame_status status;
+	uint64_t now = now_ns();
+
+	if (now - rcv->told_at < STATUS_NS && view->written - rcv->told < STATUS_BYTES)
+		return ST_OK;
+	rcv->told = view->written;
+	rcv->told_at = now;
+	target_status(&rcv->target, view, &status);
+	frame_put_status(payload, &status);
+	return channel_send(&rcv->ch, FRAME_STATUS, payload, sizeof(payload));
+}
+
+static int tell(struct receiver *rcv, const struct target_view *view)
+{
+	int ret = tell_status(rcv, view);
+
+	if (!ret && rcv->mark.id && view->written >= rcv->mark.bytes) {
+		ret = send_position(rcv, FRAME_ACK, view->written, rcv->mark.id);
+		rcv->mark.id = 0;
+	}
+	if (!ret && !rcv->ready && view->reached >= TARGET_COMMIT) {
+		ret = send_position(rcv, FRAME_READY, view->written, 0);
+		rcv->ready = true;
+	}
+	return ret;
+}
+
+/* --- All of it ------------------------------------------------------------------------------ */
+
+/* The source is stopped for good: nothing that happens to it matters any more */
+static int run(struct receiver *rcv)
+{
+	struct target_view view = { };
+	int ret;
+
+	for (;;) {
+		ret = target_look(&rcv->target, &view);
+		if (ret || view.reached == TARGET_RUN)
+			break;
+		target_wait(&rcv->target, -1, now_ns() + NS_PER_S);
+	}
+	if (ret)
+		return ret;
+	if (channel_send(&rcv->ch, FRAME_RUNNING, NULL, 0))
+		warn("%s runs, but the source could not be told", rcv->target.dev->name);
+	return ST_OK;
+}
+
+static int serve(struct receiver *rcv)
+{
+	struct target_view view = { };
+	int ret = ST_OK;
+
+	while (!ret && !rcv->going) {
+		ret = interrupted() ?: target_look(&rcv->target, &view) ?:
+		      tell(rcv, &view) ?: take_frames(rcv);
+		if (!ret && !rcv->going)
+			target_wait(&rcv->target, channel_is_full(&rcv->ch) ? -1 : rcv->ch.fd,
+				    now_ns() + STATUS_NS);
+	}
+	return ret ?: run(rcv);
+}
+
+static int greet(struct receiver *rcv, const struct device *dev, const struct options *opt)
+{
+	uint8_t payload[FRAME_HELLO_LEN];
+	struct frame_hello self, peer;
+	int ret;
+
+	ret = channel_expect(&rcv->ch, FRAME_HELLO, now_ns() + opt->timeout_ns);
+	if (ret)
+		return ret;
+	frame_get_hello(rcv->ch.payload, &peer);
+	describe_device(dev, opt->timeout_ns, &self);
+	frame_put_hello(payload, &self);
+	ret = channel_send(&rcv->ch, FRAME_HELLO, payload, sizeof(payload));
+	return ret ?: check_devices(&peer, &self);
+}
+
+static int check_target(const struct device *dev)
+{
+	char why[256];
+	uint64_t flags;
+
+	if (!mig_obstacle(dev, &flags, why, sizeof(why)))
+		return ST_OK;
+	return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
+}
+
+int receive_device(const struct device *dev, int fd, const struct options *opt)
+{
+	struct receiver rcv = { };
+	char why[256];
+	int ret;
+
+	channel_init(&rcv.ch, fd, opt->timeout_ns);
+	rcv.ch.place = room;
+	rcv.ch.context = &rcv;
+	ret = check_target(dev) ?: greet(&rcv, dev, opt);
+	if (!ret) {
+		ret = target_begin(&rcv.target, dev) ?: serve(&rcv);
+		if (ret)
+			target_abandon(&rcv.target);
+		else
+			target_end(&rcv.target);
+	}
+	if (!ret)
+		return ST_OK;
+	snprintf(why, sizeof(why), "%s", ret > ST_SIGNAL ? "interrupted" : last_failure());
+	channel_send_failure(&rcv.ch, why);
+	channel_linger(&rcv.ch);
+	return ret;
+}
+
+int cmd_receive(const struct options *opt)
+{
+	struct device dev;
+	int fd, ret;
+
+	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL) ?:
+	      check_target(&dev) ?:
+	      endpoint_accept(opt->address, now_ns() + opt->accept_timeout_ns, &fd);
+	if (ret)
+		return ret;
+	ret = receive_device(&dev, fd, opt);
+	close(fd);
+	if (!ret) {
+		say("%s has arrived and runs", dev.name);
+		ret = keep_device(&dev, opt);
+	}
+	device_close(&dev);
+	return ret;
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The contents of a device's regions, for whoever has no VMM to write them:
+ * tests, and the curious.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+
+#include "atomic_file.h"
+#include "device.h"
+#include "util.h"
+
+#define CHUNK	MIB
+
+static bool region_info(const struct device *dev, unsigned int index,
+			struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
+	return !ioctl(dev->fd, VFIO_DEVICE_GET_REGION_INFO, info) && info->size;
+}
+
+uint64_t device_region_size(const struct device *dev, unsigned int index)
+{
+	const uint32_t both = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+	struct vfio_region_info info;
+
+	if (!region_info(dev, index, &info) || (info.flags & both) != both)
+		return 0;
+	return info.size;
+}
+
+static bool is_pci(const struct device *dev)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+
+	return !ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &info) &&
+	       info.flags & VFIO_DEVICE_FLAGS_PCI;
+}
+
+/*
+ * A PCI device's BARs answer only with memory decode on, which it is not after
+ * open. Returns the COMMAND register to put back, or -1 if nothing was changed.
+ */
+static int decode_on(const struct device *dev)
+{
+	struct vfio_region_info config;
+	uint16_t command, on;
+
+	if (!is_pci(dev) || !region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config))
+		return -1;
+	if (pread(dev->fd, &command, 2, config.offset + PCI_COMMAND) != 2 ||
+	    command & PCI_COMMAND_MEMORY)
+		return -1;
+	on = command | PCI_COMMAND_MEMORY;
+	if (pwrite(dev->fd, &on, 2, config.offset + PCI_COMMAND) != 2)
+		return -1;
+	return command;
+}
+
+static void decode_back(const struct device *dev, int before)
+{
+	struct vfio_region_info config;
+	uint16_t command = before;
+
+	if (before < 0 || !region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config))
+		return;
+	if (pwrite(dev->fd, &command, 2, config.offset + PCI_COMMAND) != 2)
+		warn("%s: memory decode stays on", dev->name);
+}
+
+static int region_find(const struct device *dev, unsigned int index,
+		       struct vfio_region_info *info)
+{
+	if (!device_region_size(dev, index) || !region_info(dev, index, info))
+		return fail(ST_USAGE, "%s has no region %u that can be read and written",
+			    dev->name, index);
+	return ST_OK;
+}
+
+static int fill(const struct device *dev, const struct vfio_region_info *info, int file,
+		const char *path, char *buf)
+{
+	uint64_t at = 0;
+	ssize_t n, done;
+
+	for (;;) {
+		n = read(file, buf, CHUNK);
+		if (n < 0)
+			return fail_errno(ST_FILE, "%s", path);
+		if (!n)
+			return ST_OK;
+		if ((uint64_t)n > info->size - at)
+			return fail(ST_FILE, "%s is larger than region %u of %s", path,
+				    info->index, dev->name);
+		for (done = 0; done < n;) {
+			ssize_t m = pwrite(dev->fd, buf + done, n - done, info->offset + at);
+
+			if (m <= 0)
+				return fail_errno(ST_FAILED, "%s: writing region %u", dev->name,
+						  info->index);
+			done += m;
+			at += m;
+		}
+	}
+}
+
+int device_fill_region(const struct device *dev, unsigned int index, const char *path)
+{
+	struct vfio_region_info info;
+	int file, before, ret;
+	char *buf;
+
+	ret = region_find(dev, index, &info);
+	if (ret)
+		return ret;
+	file = open_slow(path, O_RDONLY);
+	if (file < 0)
+		return fail_errno(ST_FILE, "%s", path);
+	buf = malloc(CHUNK);
+	before = decode_on(dev);
+	ret = buf ? fill(dev, &info, file, path, buf) : fail(ST_FAILED, "no memory");
+	decode_back(dev, before);
+	free(buf);
+	close(file);
+	return ret;
+}
+
+static int dump(const struct device *dev, const struct vfio_region_info *info,
+		struct atomic_file *file, char *buf)
+{
+	uint64_t at = 0;
+	ssize_t n;
+	int ret;
+
+	while (at < info->size) {
+		n = pread(dev->fd, buf, min_u64(CHUNK, info->size - at), info->offset + at);
+		if (n <= 0)
+			return fail_errno(ST_FAILED, "%s: reading region %u", dev->name,
+					  info->index);
+		ret = atomic_file_write(file, buf, n);
+		if (ret)
+			return ret;
+		at += n;
+	}
+	return ST_OK;
+}
+
+int device_dump_region(const struct device *dev, unsigned int index, const char *path)
+{
+	struct vfio_region_info info;
+	struct atomic_file file;
+	int before, ret;
+	char *buf;
+
+	ret = region_find(dev, index, &info) ?: atomic_file_open(&file, path);
+	if (ret)
+		return ret;
+	buf = malloc(CHUNK);
+	before = decode_on(dev);
+	ret = buf ? dump(dev, &info, &file, buf) : fail(ST_FAILED, "no memory");
+	decode_back(dev, before);
+	free(buf);
+	return atomic_file_close(&file, ret);
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The sending end. The source stays in pre-copy until the policy says that it
+ * has waited long enough for the target, and it can go back to where it was until
+ * the moment when the target is told to run.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "endpoint.h"
+#include "keep.h"
+#include "migration.h"
+#include "progress.h"
+#include "send.h"
+#include "source.h"
+#include "util.h"
+
+/**
+ * struct sender - the sending end
+ * @sink: first
+ * @ch: the connection
+ * @src: the device
+ * @opt: what the user wants
+ * @speak_ns: the other side must hear something that often
+ * @round_trip_ns: how long an answer takes at least
+ * @pushed: bytes of the stream that went out
+ * @mark: the last mark, and where it is; id 0 before the first
+ * @acked: id of the last acknowledgment
+ * @status: what the target said last
+ * @ready: it has said FRAME_READY
+ * @running: it has said FRAME_RUNNING
+ * @ended: FRAME_END went out
+ * @going: FRAME_GO went out: there is no way back
+ */
+struct sender {
+	struct sink		sink;
+	struct channel		ch;
+	struct source		src;
+	const struct options	*opt;
+	uint64_t		speak_ns;
+	uint64_t		round_trip_ns;
+	uint64_t		pushed;
+	struct frame_position	mark;
+	uint32_t		acked;
+	struct frame_status	status;
+	bool			ready;
+	bool			running;
+	bool			ended;
+	bool			going;
+};
+
+/* --- Listening --------------------------------------------------------------------- */
+
+static int unexpected(const struct sender *snd, const char *why)
+{
+	return fail(ST_PEER, "the other side sends %s: %s", frame_name(snd->ch.frame.type), why);
+}
+
+static int take_status(struct sender *snd)
+{
+	struct frame_status status;
+
+	frame_get_status(snd->ch.payload, &status);
+	if (status.written > snd->pushed)
+		return unexpected(snd, "it has written more than was sent");
+	snd->status = status;
+	return ST_OK;
+}
+
+static int take_ack(struct sender *snd)
+{
+	struct frame_position pos;
+
+	frame_get_position(snd->ch.payload, &pos);
+	/* The answer to a mark that another one has followed is no news */
+	if (!pos.id || pos.id > snd->mark.id || pos.id < snd->acked)
+		return unexpected(snd, "nothing to acknowledge");
+	if (pos.id == snd->mark.id && pos.bytes < snd->mark.bytes)
+		return unexpected(snd, "less than the mark has been written");
+	if (pos.bytes > snd->pushed)
+		return unexpected(snd, "it has written more than was sent");
+	snd->acked = pos.id;
+	snd->status.written = max_u64(snd->status.written, pos.bytes);
+	return ST_OK;
+}
+
+static int take_ready(struct sender *snd)
+{
+	struct frame_position pos;
+
+	frame_get_position(snd->ch.payload, &pos);
+	if (!snd->ended || snd->ready)
+		return unexpected(snd, "the stream has not ended");
+	if (pos.bytes != snd->pushed)
+		return unexpected(snd, "not all was written");
+	snd->ready = true;
+	return ST_OK;
+}
+
+static int take_frame(struct sender *snd)
+{
+	switch (snd->ch.frame.type) {
+	case FRAME_STATUS:
+		return take_status(snd);
+	case FRAME_ACK:
+		return take_ack(snd);
+	case FRAME_READY:
+		return take_ready(snd);
+	case FRAME_RUNNING:
+		if (!snd->going)
+			return unexpected(snd, "it was not told to run");
+		snd->running = true;
+		return ST_OK;
+	default:
+		return unexpected(snd, "a source does not expect it");
+	}
+}
+
+static int listen_to_peer(void *context)
+{
+	struct sender *snd = context;
+	bool complete;
+	int ret;
+
+	do {
+		ret = channel_receive(&snd->ch, &complete);
+		if (!ret && complete)
+			ret = take_frame(snd);
+	} while (!ret && complete && !snd->running);
+	return ret ?: channel_check(&snd->ch);
+}
+
+/* --- As a sink ----------------------------------------------------------------------- */
+
+static struct sender *to_sender(struct sink *sink)
+{
+	return (struct sender *)sink;
+}
+
+static int sender_push(struct sink *sink, const void *data, uint32_t len)
+{
+	struct sender *snd = to_sender(sink);
+	int ret = channel_send(&snd->ch, FRAME_DATA, data, len);
+
+	snd->pushed += len;
+	return ret ?: listen_to_peer(snd);
+}
+
+static int send_position(struct sender *snd, enum frame_type type, uint32_t id)
+{
+	struct frame_position pos = { .bytes = snd->pushed, .id = id };
+	uint8_t payload[FRAME_POSITION_LEN];
+
+	frame_put_position(payload, &pos);
+	return channel_send(&snd->ch, type, payload, sizeof(payload));
+}
+
+static int sender_mark(struct sink *sink)
+{
+	struct sender *snd = to_sender(sink);
+
+	snd->mark.id++;
+	snd->mark.bytes = snd->pushed;
+	return send_position(snd, FRAME_MARK, snd->mark.id);
+}
+
+static int sender_idle(struct sink *sink, uint64_t ns)
+{
+	struct sender *snd = to_sender(sink);
+	struct pollfd pfd = { .fd = snd->ch.fd, .events = POLLIN };
+	uint64_t now = now_ns();
+	int ret;
+
+	if (snd->src.t.marked && snd->acked != snd->mark.id &&
+	    now - snd->src.t.marked > snd->opt->ack_timeout_ns)
+		return fail(ST_PEER, "the target has not started within %.0f s",
+			    snd->opt->ack_timeout_ns / 1e9);
+	/* After GO the target does not listen, and may be gone for good reasons */
+	if (!snd->going && now - snd->ch.spoke >= snd->speak_ns) {
+		ret = channel_send(&snd->ch, FRAME_KEEPALIVE, NULL, 0);
+		if (ret)
+			return ret;
+	}
+	wait_fds(&pfd, 1, now + ns);
+	return listen_to_peer(snd);
+}
+
+static void sender_look(struct sink *sink, struct outlook *look)
+{
+	struct sender *snd = to_sender(sink);
+	const struct frame_status *status = &snd->status;
+
+	look->acked = snd->mark.id && snd->acked == snd->mark.id;
+	look->in_flight = snd->pushed - status->written;
+	look->round_trip_ns = snd->round_trip_ns;
+	if (!(status->flags & FRAME_STATUS_STARTUP))
+		return;
+	look->startup_known = status->phase == VFIO_PRECOPY_PHASE_STARTING ||
+			      status->phase == VFIO_PRECOPY_PHASE_READY;
+	look->startup_ns = status->phase == VFIO_PRECOPY_PHASE_STARTING ? status->remaining_ns : 0;
+}
+
+/* --- The end of it -------------------------------------------------------------------- */
+
+static int wait_until(struct sender *snd, const bool *flag, uint64_t deadline)
+{
+	struct transfer *t = &snd->src.t;
+	int ret = ST_OK;
+
+	while (!ret && !*flag) {
+		/* Once the target may run it is too late to be interrupted */
+		if (!snd->going)
+			ret = interrupted();
+		t->in_flight = snd->pushed - snd->status.written;
+		progress_show(t);
+		if (!ret && now_ns() >= deadline)
+			ret = fail(ST_PEER, "the other side takes too long");
+		if (!ret)
+			ret = sender_idle(&snd->sink, 20 * NS_PER_MS);
+	}
+	return ret;
+}
+
+/* The target has it all; after GO it may run, and the source may not */
+static int hand_over(struct sender *snd)
+{
+	int ret;
+
+	snd->src.t.phase = PHASE_FINISH;
+	snd->src.t.pending = 0;
+	ret = send_position(snd, FRAME_END, 0);
+	snd->ended = true;
+	if (!ret)
+		ret = wait_until(snd, &snd->ready, now_ns() + snd->opt->ack_timeout_ns);
+	if (!ret)
+		ret = channel_send(&snd->ch, FRAME_GO, NULL, 0);
+	if (ret)
+		return ret;
+	snd->going = true;
+	ret = wait_until(snd, &snd->running, now_ns() + snd->opt->timeout_ns);
+	snd->src.t.ended = now_ns();
+	if (!ret)
+		return ST_OK;
+	return fail(ST_UNKNOWN,
+		    "%s stays stopped: the target was told to run, but does not answer",
+		    snd->src.dev->name);
+}
+
+static int greet(struct sender *snd)
+{
+	struct frame_hello self, peer;
+	uint8_t payload[FRAME_HELLO_LEN];
+	uint64_t t0 = now_ns();
+	int ret;
+
+	describe_device(snd->src.dev, snd->opt->timeout_ns, &self);
+	frame_put_hello(payload, &self);
+	ret = channel_send(&snd->ch, FRAME_HELLO, payload, sizeof(payload)) ?:
+	      channel_expect(&snd->ch, FRAME_HELLO, now_ns() + snd->opt->timeout_ns);
+	if (ret)
+		return ret;
+	snd->round_trip_ns = now_ns() - t0;
+	frame_get_hello(snd->ch.payload, &peer);
+	snd->speak_ns = max_u64(min_u64(peer.timeout_ms * NS_PER_MS, snd->opt->timeout_ns) / 5,
+				10 * NS_PER_MS);
+	snd->ch.busy = listen_to_peer;
+	return check_devices(&self, &peer);
+}
+
+static int undo(struct sender *snd, int status)
+{
+	const struct source *src = &snd->src;
+	char why[256];
+
+	snprintf(why, sizeof(why), "%s", status > ST_SIGNAL ? "interrupted" : last_failure());
+	channel_send_failure(&snd->ch, why);
+	if (!source_restore(&snd->src))
+		say("%s is %s, nothing of it is lost", src->dev->name,
+		    mig_state_name(src->home));
+	channel_linger(&snd->ch);
+	return status;
+}
+
+static int prepare(struct sender *snd, const struct device *dev, const struct options *opt)
+{
+	int ret;
+
+	*snd = (struct sender){
+		.sink = { sender_push, sender_mark, sender_idle, sender_look },
+		.opt = opt,
+		.speak_ns = opt->timeout_ns / 5,
+	};
+	ret = source_init(&snd->src, dev);
+	if (!ret && snd->src.home != VFIO_DEVICE_STATE_RUNNING)
+		ret = fail(ST_DEVICE, "%s is stopped: has it been moved already?", dev->name);
+	snd->src.sink = &snd->sink;
+	snd->src.policy = &opt->policy;
+	snd->src.precopy = !opt->stop_copy;
+	return ret;
+}
+
+static int send_through(struct sender *snd, int fd)
+{
+	const struct options *opt = snd->opt;
+	int ret;
+
+	channel_init(&snd->ch, fd, opt->timeout_ns);
+	snd->ch.context = snd;
+	snd->ch.patience_ns = max_u64(opt->ack_timeout_ns, opt->timeout_ns);
+	ret = greet(snd) ?: source_run(&snd->src) ?: hand_over(snd);
+	progress_clear();
+	if (ret && ret != ST_UNKNOWN)
+		return undo(snd, ret);
+	source_retire(&snd->src);
+	if (!ret)
+		transfer_summary(&snd->src.t, opt->command, opt->json);
+	return ret;
+}
+
+int send_device(const struct device *dev, int fd, const struct options *opt)
+{
+	struct sender snd;
+	int ret = prepare(&snd, dev, opt) ?: send_through(&snd, fd);
+
+	free(snd.src.buf);
+	return ret;
+}
+
+int cmd_send(const struct options *opt)
+{
+	struct sender snd;
+	struct device dev;
+	int fd, ret, status;
+
+	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL);
+	if (ret)
+		return ret;
+	/* What can be known to fail is not tried on anybody */
+	ret = fill_regions(&dev, opt) ?: prepare(&snd, &dev, opt) ?:
+	      endpoint_connect(opt->address, now_ns() + opt->timeout_ns, &fd);
+	if (!ret) {
+		ret = send_through(&snd, fd);
+		close(fd);
+	}
+	status = dump_regions(&dev, opt);
+	device_close(&dev);
+	return ret ?: status;
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Snapshots: the frames of a connection in a file, HELLO, DATA and END. What is
+ * not complete, or not what was saved, is refused.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "atomic_file.h"
+#include "frame.h"
+#include "keep.h"
+#include "migration.h"
+#include "progress.h"
+#include "send.h"
+#include "source.h"
+#include "target.h"
+#include "util.h"
+
+/* --- Saving ---------------------------------------------------------------------------- */
+
+/**
+ * struct writer - a file as a sink
+ * @sink: first
+ * @file: the file
+ * @sequence: of the next frame
+ * @bytes: of the stream so far
+ * @acked: a file has nothing to start
+ */
+struct writer {
+	struct sink		sink;
+	struct atomic_file	file;
+	uint32_t		sequence;
+	uint64_t		bytes;
+	bool			acked;
+};
+
+static int write_frame(struct writer *out, enum frame_type type, const void *payload, uint32_t len)
+{
+	uint8_t header[FRAME_HEADER_LEN];
+
+	frame_encode(header, type, payload, len, out->sequence++);
+	return atomic_file_write(&out->file, header, sizeof(header)) ?:
+	       atomic_file_write(&out->file, payload, len);
+}
+
+static int writer_push(struct sink *sink, const void *data, uint32_t len)
+{
+	struct writer *out = (struct writer *)sink;
+
+	out->bytes += len;
+	return write_frame(out, FRAME_DATA, data, len);
+}
+
+static int writer_mark(struct sink *sink)
+{
+	((struct writer *)sink)->acked = true;
+	return ST_OK;
+}
+
+static int writer_idle(struct sink *sink, uint64_t ns)
+{
+	(void)sink;
+	wait_fds(NULL, 0, now_ns() + ns);
+	return ST_OK;
+}
+
+static void writer_look(struct sink *sink, struct outlook *look)
+{
+	look->acked = ((struct writer *)sink)->acked;
+}
+
+static int write_hello(struct writer *out, const struct device *dev)
+{
+	uint8_t payload[FRAME_HELLO_LEN];
+	struct frame_hello hello;
+
+	describe_device(dev, 0, &hello);
+	frame_put_hello(payload, &hello);
+	return write_frame(out, FRAME_HELLO, payload, sizeof(payload));
+}
+
+static int write_end(struct writer *out)
+{
+	struct frame_position pos = { .bytes = out->bytes };
+	uint8_t payload[FRAME_POSITION_LEN];
+
+	frame_put_position(payload, &pos);
+	return write_frame(out, FRAME_END, payload, sizeof(payload));
+}
+
+static int save(struct source *src, struct writer *out, const struct options *opt)
+{
+	int ret;
+
+	src->sink = &out->sink;
+	src->policy = &opt->policy;
+	src->precopy = !opt->stop_copy;
+	ret = write_hello(out, src->dev) ?: source_run(src) ?: write_end(out);
+	src->t.ended = now_ns();
+	/* The device has been still for long enough */
+	ret = source_restore(src) ?: ret;
+	progress_clear();
+	return atomic_file_close(&out->file, ret);
+}
+
+static int save_device(const struct device *dev, const struct options *opt)
+{
+	struct writer out = {
+		.sink = { writer_push, writer_mark, writer_idle, writer_look },
+	};
+	struct source src;
+	int ret;
+
+	if (!strcmp(opt->output, "-") && isatty(STDOUT_FILENO))
+		return fail(ST_USAGE, "a snapshot is nothing for a terminal: use -o FILE");
+	ret = source_init(&src, dev) ?: atomic_file_open(&out.file, opt->output);
+	if (ret)
+		return ret;
+	ret = save(&src, &out, opt);
+	free(src.buf);
+	/* Standard output may be the snapshot */
+	if (!ret && strcmp(opt->output, "-"))
+		transfer_summary(&src.t, "save", opt->json);
+	return ret;
+}
+
+int cmd_save(const struct options *opt)
+{
+	struct device dev;
+	int ret, status;
+
+	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL);
+	if (ret)
+		return ret;
+	ret = fill_regions(&dev, opt) ?: save_device(&dev, opt);
+	status = dump_regions(&dev, opt);
+	device_close(&dev);
+	return ret ?: status;
+}
+
+/* --- Loading ------------------------------------------------------------------------------ */
+
+/**
+ * struct reader - a file to load from
+ * @path: its name, for messages
+ * @fd: the file
+ * @sequence: of the next frame
+ * @bytes: of the stream so far
+ */
+struct reader {
+	const char	*path;
+	int		fd;
+	uint32_t	sequence;
+	uint64_t	bytes;
+};
+
+static int unusable(const struct reader *in, const char *why)
+{
+	return fail(ST_FILE, "%s is no usable snapshot: %s", in->path, why);
+}
+
+/* It may be a pipe, whose other end takes its time */
+static int read_bytes(struct reader *in, void *buf, size_t len)
+{
+	struct pollfd pfd = { .fd = in->fd, .events = POLLIN };
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len) {
+		if (wait_fds(&pfd, 1, NEVER) <= 0) {
+			if (interrupted())
+				return interrupted();
+			continue;
+		}
+		n = read(in->fd, (char *)buf + done, len - done);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return fail_errno(ST_FILE, "%s", in->path);
+		if (!n)
+			return unusable(in, "it ends early");
+		done += n > 0 ? n : 0;
+	}
+	return ST_OK;
+}
+
+static int read_header(struct reader *in, struct frame_header *frame)
+{
+	uint8_t header[FRAME_HEADER_LEN];
+	int ret = read_bytes(in, header, sizeof(header));
+	const char *why;
+
+	if (ret)
+		return ret;
+	why = frame_decode(header, in->sequence++, frame);
+	return why ? unusable(in, why) : ST_OK;
+}
+
+static int read_payload(struct reader *in, const struct frame_header *frame, void *payload)
+{
+	int ret = read_bytes(in, payload, frame->length);
+	const char *why;
+
+	if (ret)
+		return ret;
+	why = frame_check(frame, payload);
+	return why ? unusable(in, why) : ST_OK;
+}
+
+static int read_hello(struct reader *in, const struct device *dev)
+{
+	uint8_t payload[FRAME_MAX_SMALL];
+	struct frame_hello saved, self;
+	struct frame_header frame;
+	int ret = read_header(in, &frame);
+
+	if (ret)
+		return ret;
+	if (frame.type != FRAME_HELLO)
+		return unusable(in, "it does not begin with HELLO");
+	ret = read_payload(in, &frame, payload);
+	if (ret)
+		return ret;
+	frame_get_hello(payload, &saved);
+	describe_device(dev, 0, &self);
+	return check_devices(&saved, &self);
+}
+
+/* Nothing after END is looked at: it may be a pipe that stays open */
+static int read_end(struct reader *in, const struct frame_header *frame)
+{
+	uint8_t payload[FRAME_MAX_SMALL];
+	struct frame_position pos;
+	int ret;
+
+	if (frame->type != FRAME_END)
+		return unusable(in, "a frame is in it that does not belong there");
+	ret = read_payload(in, frame, payload);
+	if (ret)
+		return ret;
+	frame_get_position(payload, &pos);
+	return pos.bytes == in->bytes ? ST_OK : unusable(in, "something is missing");
+}
+
+/* Wait until the target has room, or has reached @step */
+static int wait_for_target(struct target *target, void **room, enum target_step step)
+{
+	struct target_view view;
+	int ret;
+
+	for (;;) {
+		ret = interrupted() ?: target_look(target, &view);
+		if (!ret && room)
+			*room = target_room(target);
+		if (ret || (room && *room) || (!room && view.reached >= step))
+			return ret;
+		target_wait(target, -1, now_ns() + NS_PER_S);
+	}
+}
+
+static int feed(struct reader *in, struct target *target)
+{
+	struct frame_header frame;
+	void *room = NULL;
+	int ret;
+
+	for (;;) {
+		ret = wait_for_target(target, &room, TARGET_LOAD) ?: read_header(in, &frame);
+		if (ret)
+			return ret;
+		if (frame.type != FRAME_DATA)
+			return read_end(in, &frame);
+		ret = read_payload(in, &frame, room);
+		if (ret)
+			return ret;
+		in->bytes += frame.length;
+		target_push(target, frame.length);
+	}
+}
+
+static int finish(struct target *target)
+{
+	int ret;
+
+	target_ask(target, TARGET_COMMIT);
+	ret = wait_for_target(target, NULL, TARGET_COMMIT);
+	if (ret)
+		return ret;
+	target_ask(target, TARGET_RUN);
+	return wait_for_target(target, NULL, TARGET_RUN);
+}
+
+static int load_device(const struct device *dev, struct reader *in)
+{
+	struct target target;
+	char why[256], text[32];
+	uint64_t flags;
+	int ret;
+
+	if (mig_obstacle(dev, &flags, why, sizeof(why)))
+		return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
+	ret = read_hello(in, dev);
+	if (ret)
+		return ret;
+	ret = target_begin(&target, dev) ?: feed(in, &target) ?: finish(&target);
+	if (ret) {
+		target_abandon(&target);
+		return ret;
+	}
+	target_end(&target);
+	say("%s has loaded %s and runs", dev->name, text_bytes(text, sizeof(text), in->bytes));
+	return ST_OK;
+}
+
+static int open_input(struct reader *in, const char *path)
+{
+	*in = (struct reader){ .path = path };
+	if (strcmp(path, "-")) {
+		in->fd = open_slow(path, O_RDONLY);
+	} else {
+		in->path = "standard input";
+		in->fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+	}
+	return in->fd < 0 ? fail_errno(ST_FILE, "%s", in->path) : ST_OK;
+}
+
+int cmd_load(const struct options *opt)
+{
+	struct device dev;
+	struct reader in;
+	int ret;
+
+	ret = open_input(&in, opt->input) ?: device_find(&dev, opt->device) ?:
+	      device_open(&dev, opt->iommu, NULL);
+	if (ret)
+		return ret;
+	ret = load_device(&dev, &in) ?: keep_device(&dev, opt);
+	device_close(&dev);
+	close(in.fd);
+	return ret;
+}

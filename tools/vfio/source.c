@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* A device that saves: see source.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "frame.h"
+#include "migration.h"
+#include "progress.h"
+#include "source.h"
+#include "util.h"
+
+/* How long to do nothing when there is nothing to do */
+#define IDLE_NS		(5 * NS_PER_MS)
+
+/* --- Before ------------------------------------------------------------------- */
+
+/* What an earlier attempt, killed, may have left of a device that others hold */
+static int source_home(struct source *src)
+{
+	uint32_t state;
+	int ret = mig_get_state(src->dev, &state);
+
+	if (!ret && mig_is_precopy(state)) {
+		warn("%s is in %s, from a migration that did not end; back to RUNNING",
+		     src->dev->name, mig_state_name(state));
+		state = VFIO_DEVICE_STATE_RUNNING;
+		ret = mig_set_state(src->dev, state, NULL);
+	}
+	if (ret)
+		return fail(ST_DEVICE, "%s: its migration state is unknown: %s", src->dev->name,
+			    strerror(-ret));
+	if (state != VFIO_DEVICE_STATE_RUNNING && state != VFIO_DEVICE_STATE_STOP)
+		return fail(ST_DEVICE, "%s is in %s: it can be saved from RUNNING or STOP only",
+			    src->dev->name, mig_state_name(state));
+	src->home = state;
+	return ST_OK;
+}
+
+int source_init(struct source *src, const struct device *dev)
+{
+	char why[256];
+
+	*src = (struct source){ .dev = dev, .data_fd = -1, .precopy = true };
+	src->t.startup_ns = NEVER;
+	src->t.promised_ns = NEVER;
+	if (mig_obstacle(dev, &src->flags, why, sizeof(why)))
+		return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
+	if (mig_data_size(dev, &src->data_size))
+		src->data_size = 0;
+	src->buf = malloc(FRAME_MAX_DATA);
+	if (!src->buf)
+		return fail(ST_FAILED, "no memory");
+	return source_home(src);
+}
+
+static int change_state(struct source *src, uint32_t state, int *data_fd)
+{
+	int ret = mig_set_state(src->dev, state, data_fd);
+
+	if (ret)
+		return fail(ST_FAILED, "%s does not go to %s: %s", src->dev->name,
+			    mig_state_name(state), strerror(-ret));
+	if (data_fd && *data_fd < 0)
+		return fail(ST_FAILED, "%s: no data in %s", src->dev->name,
+			    mig_state_name(state));
+	return ST_OK;
+}
+
+/* --- Looking -------------------------------------------------------------------- */
+
+static double bandwidth(const struct source *src)
+{
+	if (src->bandwidth.value)
+		return src->bandwidth.value;
+	return src->active_ns ? src->t.total * 1e9 / src->active_ns : 0;
+}
+
+static void measure_dirty(struct source *src, uint64_t dirty_bytes)
+{
+	uint64_t now = now_ns(), before = src->dirty_last - min_u64(src->dirty_sent,
+								     src->dirty_last);
+
+	if (src->looked)
+		rate_add(&src->dirty, dirty_bytes > before ? dirty_bytes - before : 0,
+			 now - src->looked);
+	src->looked = now;
+	src->dirty_last = dirty_bytes;
+	src->dirty_sent = 0;
+}
+
+/* A source that has been asked may know before the target says anything */
+static void look_at_startup(struct source *src, struct outlook *look)
+{
+	struct vfio_precopy_startup startup;
+
+	if (look->startup_known || look->acked || mig_startup(src->data_fd, &startup))
+		return;
+	if (startup.phase != VFIO_PRECOPY_PHASE_STARTING)
+		return;
+	look->startup_known = true;
+	look->startup_ns = startup.remaining_ns;
+}
+
+static enum phase precopy_phase(const struct outlook *look)
+{
+	if (look->initial)
+		return PHASE_INITIAL;
+	return look->acked ? PHASE_DIRTY : PHASE_WAIT;
+}
+
+static void note(struct source *src, const struct outlook *look)
+{
+	struct transfer *t = &src->t;
+
+	t->phase = precopy_phase(look);
+	t->pending = look->pending;
+	t->in_flight = look->in_flight;
+	t->bandwidth = look->bandwidth;
+	t->dirty_rate = look->dirty_rate;
+	t->startup_ns = look->startup_known ? look->startup_ns : NEVER;
+	if (look->acked && !t->acked) {
+		t->acked = true;
+		t->wait_ns = now_ns() - t->marked;
+	}
+	/* Asked for by REINIT: there is a new acknowledgment to wait for */
+	if (!look->acked)
+		t->acked = false;
+	t->acked_running = t->acked;
+	progress_show(t);
+}
+
+static int refresh(struct source *src, struct outlook *look)
+{
+	struct vfio_precopy_info info;
+	int ret = mig_precopy_info(src->data_fd, &info);
+
+	if (ret)
+		return fail(ST_FAILED, "%s: its pre-copy state is unknown: %s", src->dev->name,
+			    strerror(-ret));
+	measure_dirty(src, info.dirty_bytes);
+	*look = (struct outlook){
+		.initial = info.initial_bytes,
+		.pending = info.initial_bytes + info.dirty_bytes,
+		.data_size = src->data_size,
+		.bandwidth = bandwidth(src),
+		.dirty_rate = src->dirty.value,
+	};
+	src->sink->look(src->sink, look);
+	/* Initial bytes that came anew (REINIT) ask for a mark of their own */
+	if (look->initial) {
+		src->marked = false;
+		look->acked = false;
+	}
+	look_at_startup(src, look);
+	look->stalled = look->acked && watch_stalled(&src->watch, look->pending, src->t.total,
+						     now_ns());
+	note(src, look);
+	return ST_OK;
+}
+
+/* --- Moving bytes ------------------------------------------------------------------ */
+
+/* Returns a status; @moved: 0 if there is nothing now, or in STOP_COPY no more */
+static int move_some(struct source *src, uint64_t most, enum phase phase, ssize_t *moved)
+{
+	uint64_t t0 = now_ns();
+	ssize_t n = read(src->data_fd, src->buf, min_u64(most, FRAME_MAX_DATA));
+	int ret;
+
+	*moved = 0;
+	if (n < 0 && (errno == ENOMSG || errno == EINTR || errno == EAGAIN))
+		return ST_OK;
+	if (n < 0)
+		return fail_errno(ST_FAILED, "%s: its data cannot be read", src->dev->name);
+	if (!n)
+		return ST_OK;
+	ret = src->sink->push(src->sink, src->buf, n);
+	if (ret)
+		return ret;
+	src->t.bytes[phase] += n;
+	src->t.total += n;
+	if (phase == PHASE_DIRTY)
+		src->dirty_sent += n;
+	t0 = now_ns() - t0;
+	src->active_ns += t0;
+	rate_add(&src->bandwidth, n, t0);
+	*moved = n;
+	return ST_OK;
+}
+
+/* All initial bytes are on their way: from here on the target's answer counts */
+static int mark(struct source *src)
+{
+	if (!src->t.marked)
+		src->t.marked = now_ns();
+	src->marked = true;
+	return src->sink->mark(src->sink);
+}
+
+/* What to do with a moment of pre-copy */
+static int precopy_step(struct source *src, const struct outlook *look)
+{
+	ssize_t moved;
+	int ret;
+
+	if (look->initial)
+		return move_some(src, look->initial, PHASE_INITIAL, &moved) ?:
+		       (moved ? ST_OK : src->sink->idle(src->sink, IDLE_NS));
+	if (!src->marked)
+		return mark(src);
+	/* Behind the barrier it would only wait, and may be written once more */
+	if (!look->acked || !look->pending)
+		return src->sink->idle(src->sink, IDLE_NS);
+	ret = move_some(src, FRAME_MAX_DATA, PHASE_DIRTY, &moved);
+	if (ret || moved)
+		return ret;
+	return src->sink->idle(src->sink, IDLE_NS);
+}
+
+static int give_up(const struct source *src, const struct outlook *look)
+{
+	char downtime[32], rate[32], dirty[32];
+
+	return fail(ST_DOWNTIME,
+		    "the downtime would be %s, more than the %llu ms allowed: %s/s go through, %s/s are written anew",
+		    text_ns(downtime, sizeof(downtime), policy_downtime(look)),
+		    (unsigned long long)(src->policy->max_downtime_ns / NS_PER_MS),
+		    text_bytes(rate, sizeof(rate), look->bandwidth),
+		    text_bytes(dirty, sizeof(dirty), look->dirty_rate));
+}
+
+static int precopy(struct source *src)
+{
+	enum verdict verdict;
+	struct outlook look;
+	int ret;
+
+	ret = change_state(src, VFIO_DEVICE_STATE_PRE_COPY, &src->data_fd);
+	for (; !ret; ret = precopy_step(src, &look)) {
+		ret = interrupted() ?: refresh(src, &look);
+		if (ret)
+			break;
+		verdict = policy_decide(src->policy, &look);
+		if (verdict == VERDICT_GIVE_UP)
+			return give_up(src, &look);
+		/* The mark goes out whether its answer is waited for or not */
+		if (verdict == VERDICT_STOP && src->marked) {
+			src->t.promised_ns = policy_downtime(&look);
+			break;
+		}
+	}
+	if (!ret && !src->t.acked)
+		src->t.wait_ns = now_ns() - src->t.marked;
+	return ret;
+}
+
+/* The device stands still from here on */
+static int stop_and_copy(struct source *src)
+{
+	ssize_t moved;
+	int ret;
+
+	src->t.phase = PHASE_STOPPED;
+	src->t.stopped = now_ns();
+	ret = change_state(src, VFIO_DEVICE_STATE_STOP_COPY,
+			   src->data_fd < 0 ? &src->data_fd : NULL);
+	while (!ret) {
+		ret = interrupted() ?: move_some(src, FRAME_MAX_DATA, PHASE_STOPPED, &moved);
+		if (ret || !moved)
+			break;
+		src->t.pending -= min_u64(src->t.pending, moved);
+		progress_show(&src->t);
+	}
+	return ret;
+}
+
+int source_run(struct source *src)
+{
+	int ret = ST_OK;
+
+	src->t.began = now_ns();
+	src->t.pending = src->data_size;
+	/* Without the second version there is no REINIT, and nothing to do about it */
+	if (src->precopy && src->flags & VFIO_MIGRATION_PRE_COPY &&
+	    src->home == VFIO_DEVICE_STATE_RUNNING) {
+		mig_want_info_v2(src->dev);
+		ret = precopy(src);
+	}
+	return ret ?: stop_and_copy(src);
+}
+
+/* --- After ------------------------------------------------------------------------- */
+
+static void close_data(struct source *src)
+{
+	if (src->data_fd >= 0)
+		close(src->data_fd);
+	src->data_fd = -1;
+}
+
+int source_restore(struct source *src)
+{
+	uint32_t state;
+	int ret;
+
+	ret = mig_get_state(src->dev, &state);
+	if (!ret && state != src->home)
+		ret = mig_set_state(src->dev, src->home, NULL);
+	close_data(src);
+	if (!ret)
+		return ST_OK;
+	if (mig_get_state(src->dev, &state))
+		state = VFIO_DEVICE_STATE_ERROR;
+	return fail(ST_FAILED, "%s does not go back to %s, it is in %s: %s", src->dev->name,
+		    mig_state_name(src->home), mig_state_name(state), strerror(-ret));
+}
+
+void source_retire(struct source *src)
+{
+	int ret = mig_set_state(src->dev, VFIO_DEVICE_STATE_STOP, NULL);
+
+	if (ret)
+		warn("%s does not go to STOP: %s", src->dev->name, strerror(-ret));
+	close_data(src);
+}

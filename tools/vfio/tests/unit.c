@@ -1,0 +1,762 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Unit tests of what needs no device: frames, the connection, the policy, and
+ * the small things. Prints TAP. Built with ASan and UBSan.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "atomic_file.h"
+#include "channel.h"
+#include "endpoint.h"
+#include "frame.h"
+#include "json.h"
+#include "options.h"
+#include "policy.h"
+#include "progress.h"
+#include "util.h"
+
+static int failures;
+
+#define CHECK(what) do {						\
+	if (!(what)) {							\
+		printf("# %s:%d: %s\n", __FILE__, __LINE__, #what);	\
+		failures++;						\
+	}								\
+} while (0)
+
+/* --- Frames -------------------------------------------------------------------- */
+
+static const enum frame_type small_types[] = {
+	FRAME_HELLO, FRAME_MARK, FRAME_ACK, FRAME_STATUS, FRAME_KEEPALIVE, FRAME_END,
+	FRAME_READY, FRAME_GO, FRAME_RUNNING, FRAME_ERROR,
+};
+
+static uint32_t length_of(enum frame_type type)
+{
+	switch (type) {
+	case FRAME_HELLO:
+		return FRAME_HELLO_LEN;
+	case FRAME_STATUS:
+		return FRAME_STATUS_LEN;
+	case FRAME_KEEPALIVE:
+	case FRAME_GO:
+	case FRAME_RUNNING:
+		return 0;
+	case FRAME_ERROR:
+		return 7;
+	case FRAME_DATA:
+		return 1000;
+	default:
+		return FRAME_POSITION_LEN;
+	}
+}
+
+/* As frame_encode(), but with a header that says whatever is wanted */
+static void forge(uint8_t *header, unsigned int version, unsigned int type, uint32_t len)
+{
+	uint32_t crc;
+
+	frame_encode(header, FRAME_GO, NULL, 0, 0);
+	header[4] = version;
+	header[5] = version >> 8;
+	header[6] = type;
+	header[7] = type >> 8;
+	memcpy(header + 8, &len, 4);
+	crc = crc32c(header, 20);
+	memcpy(header + 20, &crc, 4);
+}
+
+static void test_crc(void)
+{
+	uint8_t zeros[32] = { };
+
+	/* Known answers: the check value, and RFC 3720 B.4 */
+	CHECK(crc32c("123456789", 9) == 0xe3069283);
+	CHECK(crc32c(zeros, 32) == 0x8a9136aa);
+	CHECK(crc32c("", 0) == 0);
+}
+
+static void test_golden_header(void)
+{
+	static const uint8_t golden[20] = {
+		'V', 'F', 'M', 'G', 1, 0, 2, 0, 9, 0, 0, 0, 0x83, 0x92, 0x06, 0xe3,
+		0x04, 0x03, 0x02, 0x01,
+	};
+	uint8_t header[FRAME_HEADER_LEN];
+
+	frame_encode(header, FRAME_DATA, "123456789", 9, 0x01020304);
+	CHECK(!memcmp(header, golden, sizeof(golden)));
+}
+
+static void test_every_type(void)
+{
+	uint8_t header[FRAME_HEADER_LEN], payload[1000];
+	struct frame_header frame;
+	uint32_t type, len;
+
+	memset(payload, 0x5a, sizeof(payload));
+	for (type = FRAME_HELLO; type < FRAME_NR_TYPES; type++) {
+		len = length_of(type);
+		frame_encode(header, type, payload, len, type);
+		CHECK(!frame_decode(header, type, &frame));
+		CHECK(frame.type == type && frame.length == len && frame.sequence == type);
+		CHECK(!frame_check(&frame, payload));
+		CHECK(frame_decode(header, type + 1, &frame));
+		CHECK(strcmp(frame_name(type), "unknown"));
+	}
+}
+
+static void test_every_bit(void)
+{
+	uint8_t header[FRAME_HEADER_LEN], payload[FRAME_STATUS_LEN];
+	struct frame_header frame;
+	unsigned int bit;
+
+	memset(payload, 0xa5, sizeof(payload));
+	frame_encode(header, FRAME_STATUS, payload, sizeof(payload), 7);
+	for (bit = 0; bit < 8 * sizeof(header); bit++) {
+		header[bit / 8] ^= 1 << bit % 8;
+		CHECK(frame_decode(header, 7, &frame));
+		header[bit / 8] ^= 1 << bit % 8;
+	}
+	CHECK(!frame_decode(header, 7, &frame));
+	for (bit = 0; bit < 8 * sizeof(payload); bit++) {
+		payload[bit / 8] ^= 1 << bit % 8;
+		CHECK(frame_check(&frame, payload));
+		payload[bit / 8] ^= 1 << bit % 8;
+	}
+	CHECK(!frame_check(&frame, payload));
+}
+
+static void test_hostile_lengths(void)
+{
+	static const uint32_t hostile[] = {
+		FRAME_MAX_DATA + 1, 0x7fffffff, 0x80000000, 0xffffffe8, 0xffffffff,
+	};
+	uint8_t header[FRAME_HEADER_LEN];
+	struct frame_header frame;
+	uint32_t type, len;
+	size_t i;
+
+	for (type = FRAME_HELLO; type < FRAME_NR_TYPES; type++)
+		for (i = 0; i < ARRAY_LEN(hostile); i++) {
+			forge(header, FRAME_VERSION, type, hostile[i]);
+			CHECK(frame_decode(header, 0, &frame));
+		}
+	/* No small type takes more than the buffer for it */
+	for (i = 0; i < ARRAY_LEN(small_types); i++)
+		for (len = FRAME_MAX_SMALL + 1; len < FRAME_MAX_SMALL + 300; len++) {
+			forge(header, FRAME_VERSION, small_types[i], len);
+			CHECK(frame_decode(header, 0, &frame));
+		}
+	forge(header, FRAME_VERSION, FRAME_DATA, 0);
+	CHECK(frame_decode(header, 0, &frame));
+	forge(header, FRAME_VERSION, FRAME_DATA, FRAME_MAX_DATA);
+	CHECK(!frame_decode(header, 0, &frame));
+	forge(header, FRAME_VERSION, FRAME_HELLO, FRAME_HELLO_LEN - 1);
+	CHECK(frame_decode(header, 0, &frame));
+}
+
+static void test_versions_and_types(void)
+{
+	uint8_t header[FRAME_HEADER_LEN];
+	struct frame_header frame;
+	unsigned int n;
+
+	for (n = 0; n < 0x10000; n++) {
+		forge(header, n, FRAME_GO, 0);
+		CHECK(!frame_decode(header, 0, &frame) == (n == FRAME_VERSION));
+		if (n < FRAME_NR_TYPES)
+			continue;
+		forge(header, FRAME_VERSION, n, 0);
+		CHECK(frame_decode(header, 0, &frame));
+	}
+	forge(header, FRAME_VERSION, 0, 0);
+	CHECK(frame_decode(header, 0, &frame));
+}
+
+static void test_payloads(void)
+{
+	struct frame_hello hello = { 7, 1ULL << 40, 0x1b36, 5, 10000, "some-driver" }, hello2;
+	struct frame_status status = { 1, 2, 3, 4, 5, UINT64_MAX }, status2;
+	struct frame_position pos = { .bytes = 1ULL << 63, .id = 9 }, pos2;
+	uint8_t payload[FRAME_MAX_SMALL];
+
+	frame_put_hello(payload, &hello);
+	frame_get_hello(payload, &hello2);
+	CHECK(!memcmp(&hello, &hello2, offsetof(struct frame_hello, driver)));
+	CHECK(!strcmp(hello.driver, hello2.driver));
+	frame_put_status(payload, &status);
+	frame_get_status(payload, &status2);
+	CHECK(!memcmp(&status, &status2, sizeof(status)));
+	frame_put_position(payload, &pos);
+	frame_get_position(payload, &pos2);
+	CHECK(pos.bytes == pos2.bytes && pos.id == pos2.id);
+}
+
+static void test_hostile_text(void)
+{
+	uint8_t payload[FRAME_MAX_SMALL];
+	struct frame_hello hello;
+	char text[FRAME_MAX_SMALL + 1];
+
+	/* Not terminated, and full of what a terminal acts upon */
+	memset(payload, 0x1b, sizeof(payload));
+	frame_get_text(payload, sizeof(payload), text, sizeof(text));
+	CHECK(strlen(text) == FRAME_MAX_SMALL);
+	CHECK(strspn(text, "?") == FRAME_MAX_SMALL);
+	frame_get_text(payload, sizeof(payload), text, 8);
+	CHECK(strlen(text) == 7);
+	frame_get_text(payload, 0, text, sizeof(text));
+	CHECK(!*text);
+	frame_get_hello(payload, &hello);
+	CHECK(strlen(hello.driver) == FRAME_DRIVER_LEN - 1);
+}
+
+/* --- The connection --------------------------------------------------------------- */
+
+static uint8_t data_buf[FRAME_MAX_DATA];
+static bool data_room = true;
+
+static void *place(void *context)
+{
+	(void)context;
+	return data_room ? data_buf : NULL;
+}
+
+/* A channel whose other end is @peer. */
+static void open_pair(struct channel *ch, int *peer)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
+		abort();
+	channel_init(ch, fds[0], 50 * NS_PER_MS);
+	ch->place = place;
+	*peer = fds[1];
+}
+
+static size_t make_frame(uint8_t *buf, enum frame_type type, uint32_t sequence)
+{
+	uint32_t len = length_of(type);
+
+	memset(buf + FRAME_HEADER_LEN, 'x', len);
+	frame_encode(buf, type, buf + FRAME_HEADER_LEN, len, sequence);
+	return FRAME_HEADER_LEN + len;
+}
+
+static void test_cut_everywhere(void)
+{
+	static const enum frame_type types[] = { FRAME_HELLO, FRAME_DATA, FRAME_GO };
+	uint8_t buf[FRAME_HEADER_LEN + 1000];
+	struct channel ch;
+	size_t i, len, cut;
+	bool complete;
+	int peer;
+
+	for (i = 0; i < ARRAY_LEN(types); i++) {
+		len = make_frame(buf, types[i], 0);
+		for (cut = 0; cut <= len; cut++) {
+			open_pair(&ch, &peer);
+			CHECK(write_all(peer, buf, cut));
+			CHECK(channel_receive(&ch, &complete) == ST_OK);
+			CHECK(complete == (cut == len));
+			close(peer);
+			CHECK(channel_receive(&ch, &complete) == ST_PEER);
+			CHECK(!complete);
+			close(ch.fd);
+		}
+	}
+}
+
+static void test_byte_by_byte(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + 1000];
+	size_t len, at, seen = 0;
+	struct channel ch;
+	bool complete;
+	uint32_t type;
+	int peer;
+
+	open_pair(&ch, &peer);
+	for (type = FRAME_HELLO; type < FRAME_ERROR; type++) {
+		len = make_frame(buf, type, type - FRAME_HELLO);
+		for (at = 0; at < len; at++) {
+			CHECK(write_all(peer, buf + at, 1));
+			CHECK(channel_receive(&ch, &complete) == ST_OK);
+			CHECK(complete == (at == len - 1));
+			seen += complete;
+		}
+	}
+	CHECK(seen == FRAME_ERROR - FRAME_HELLO);
+	close(peer);
+	close(ch.fd);
+}
+
+static void test_no_room(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + 1000];
+	size_t len = make_frame(buf, FRAME_DATA, 0);
+	struct channel ch;
+	bool complete;
+	int peer;
+
+	open_pair(&ch, &peer);
+	data_room = false;
+	CHECK(write_all(peer, buf, len));
+	CHECK(channel_receive(&ch, &complete) == ST_OK && !complete);
+	CHECK(channel_is_full(&ch));
+	/* Nothing but the header was taken in */
+	CHECK(recv(ch.fd, buf, sizeof(buf), MSG_PEEK | MSG_DONTWAIT) == (ssize_t)len -
+	      FRAME_HEADER_LEN);
+	data_room = true;
+	CHECK(!channel_is_full(&ch));
+	CHECK(channel_receive(&ch, &complete) == ST_OK && complete);
+	close(peer);
+	close(ch.fd);
+}
+
+static void test_data_to_the_source(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + 1000];
+	struct channel ch;
+	bool complete;
+	int peer;
+
+	open_pair(&ch, &peer);
+	ch.place = NULL;
+	CHECK(write_all(peer, buf, make_frame(buf, FRAME_DATA, 0)));
+	CHECK(channel_receive(&ch, &complete) == ST_PEER);
+	close(peer);
+	close(ch.fd);
+}
+
+static void test_noise(void)
+{
+	uint8_t noise[4096];
+	struct channel ch;
+	bool complete;
+	int peer, i;
+	size_t k;
+
+	srandom(1);
+	for (i = 0; i < 2000; i++) {
+		for (k = 0; k < sizeof(noise); k++)
+			noise[k] = random() >> 8;
+		/* Half of it begins well */
+		if (i & 1)
+			make_frame(noise, FRAME_NR_TYPES - 1 - i / 2 % 4, 0);
+		open_pair(&ch, &peer);
+		CHECK(write_all(peer, noise, sizeof(noise)));
+		while (channel_receive(&ch, &complete) == ST_OK && complete)
+			;
+		CHECK(ch.received <= 2);
+		close(peer);
+		close(ch.fd);
+	}
+}
+
+static void test_silence(void)
+{
+	uint64_t t0 = now_ns();
+	struct channel ch;
+	int peer;
+
+	open_pair(&ch, &peer);
+	CHECK(channel_check(&ch) == ST_OK);
+	CHECK(channel_expect(&ch, FRAME_HELLO, now_ns() + 100 * NS_PER_MS) == ST_PEER);
+	CHECK(channel_check(&ch) == ST_PEER);
+	CHECK(now_ns() - t0 < 5 * NS_PER_S);
+	close(peer);
+	close(ch.fd);
+}
+
+/* Who does not read is not waited for, whatever there is to send */
+static void test_deaf_peer(void)
+{
+	uint64_t t0 = now_ns();
+	struct channel ch;
+	int peer, i, ret = ST_OK;
+
+	open_pair(&ch, &peer);
+	for (i = 0; i < 100 && !ret; i++)
+		ret = channel_send(&ch, FRAME_DATA, data_buf, sizeof(data_buf));
+	CHECK(ret == ST_PEER);
+	CHECK(i < 10);
+	CHECK(now_ns() - t0 < 5 * NS_PER_S);
+	channel_send_failure(&ch, "it is over");
+	close(peer);
+	CHECK(channel_send(&ch, FRAME_GO, NULL, 0) == ST_PEER);
+	close(ch.fd);
+}
+
+static int hear(void *context)
+{
+	struct channel *ch = context;
+
+	ch->heard = now_ns();
+	return ST_OK;
+}
+
+/* One that talks, but takes nothing, is waited for longer, and not for ever */
+static void test_talkative_peer(void)
+{
+	uint64_t t0 = now_ns();
+	struct channel ch;
+	int peer, i, ret = ST_OK;
+
+	open_pair(&ch, &peer);
+	ch.patience_ns = 300 * NS_PER_MS;
+	ch.busy = hear;
+	ch.context = &ch;
+	for (i = 0; i < 100 && !ret; i++)
+		ret = channel_send(&ch, FRAME_DATA, data_buf, sizeof(data_buf));
+	CHECK(ret == ST_PEER);
+	CHECK(now_ns() - t0 >= ch.patience_ns);
+	CHECK(now_ns() - t0 < 5 * NS_PER_S);
+	close(peer);
+	close(ch.fd);
+}
+
+static void test_error_of_peer(void)
+{
+	struct channel ch, other;
+	bool complete;
+	int peer;
+
+	open_pair(&ch, &peer);
+	channel_init(&other, peer, NS_PER_S);
+	channel_send_failure(&other, "the dog ate it\033[2J");
+	CHECK(channel_receive(&ch, &complete) == ST_PEER);
+	CHECK(strstr(last_failure(), "the dog ate it?[2J"));
+	CHECK(ch.peer_failed);
+	close(peer);
+	close(ch.fd);
+}
+
+/* --- The policy ---------------------------------------------------------------------- */
+
+static struct outlook look_idle(void)
+{
+	return (struct outlook){ .acked = true, .bandwidth = 1e9, .data_size = 1 << 30 };
+}
+
+static void test_downtime(void)
+{
+	struct outlook look = look_idle();
+	uint64_t idle = policy_downtime(&look);
+
+	CHECK(idle < 10 * NS_PER_MS);
+	look.pending = 500 * 1000 * 1000;
+	CHECK(policy_downtime(&look) == idle + NS_PER_S / 2);
+	look.in_flight = 250 * 1000 * 1000;
+	CHECK(policy_downtime(&look) == idle + NS_PER_S * 3 / 4);
+	/* The target starts while it takes in what is on the way */
+	look.acked = false;
+	look.startup_known = true;
+	look.startup_ns = 2 * NS_PER_S;
+	CHECK(policy_downtime(&look) == idle + NS_PER_S * 5 / 2);
+	look.startup_known = false;
+	CHECK(policy_downtime(&look) == NEVER);
+	look = look_idle();
+	look.round_trip_ns = 100 * NS_PER_MS;
+	CHECK(policy_downtime(&look) == idle + 200 * NS_PER_MS);
+	look.bandwidth = 0;
+	CHECK(policy_downtime(&look) != NEVER);
+	look.pending = 1;
+	CHECK(policy_downtime(&look) == NEVER);
+}
+
+static void test_goal_downtime(void)
+{
+	struct policy policy = { GOAL_DOWNTIME, 300 * NS_PER_MS, false };
+	struct outlook look = look_idle();
+
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	look.initial = 1;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.initial = 0;
+	/* Not without the acknowledgment, however good the estimate looks */
+	look.acked = false;
+	look.startup_known = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.acked = true;
+	look.pending = 400 * 1000 * 1000;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.stalled = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	policy.bound = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GIVE_UP);
+	look.pending = 200 * 1000 * 1000;
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+}
+
+static void test_goal_total_time(void)
+{
+	struct policy policy = { GOAL_TOTAL_TIME, 300 * NS_PER_MS, false };
+	struct outlook look = look_idle();
+
+	look.acked = false;
+	look.initial = 1;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.initial = 0;
+	/* Nobody knows how long: nothing to wait for */
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	look.startup_known = true;
+	look.startup_ns = 3 * NS_PER_S;
+	/* The device does not write: waiting costs nothing */
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.startup_ns = 50 * NS_PER_MS;
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	/* It writes: there would be 300 MB more to send */
+	look.startup_ns = 3 * NS_PER_S;
+	look.dirty_rate = 1e8;
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	/* But it must not stand still for 3 s */
+	policy.bound = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.startup_ns = 200 * NS_PER_MS;
+	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
+	look.acked = true;
+	look.pending = 400 * 1000 * 1000;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.stalled = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GIVE_UP);
+}
+
+static void test_rates(void)
+{
+	struct rate rate = { };
+	int i;
+
+	rate_add(&rate, 1000, NS_PER_MS);
+	CHECK(rate.value == 0);
+	for (i = 0; i < 100; i++)
+		rate_add(&rate, 1000 * 1000, 10 * NS_PER_MS);
+	CHECK(rate.value > 0.99e8 && rate.value < 1.01e8);
+	for (i = 0; i < 1000; i++)
+		rate_add(&rate, 0, 10 * NS_PER_MS);
+	CHECK(rate.value < 1);
+	CHECK(rate_time(1e6, 1000 * 1000) == NS_PER_S);
+	CHECK(rate_time(0, 0) == 0);
+	CHECK(rate_time(0.001, UINT64_MAX) == NEVER);
+}
+
+static void test_stall(void)
+{
+	struct progress_watch watch = { };
+	uint64_t now = NS_PER_S;
+
+	CHECK(!watch_stalled(&watch, 1000, 0, now));
+	/* Long, but nothing was sent meanwhile */
+	CHECK(!watch_stalled(&watch, 1000, 0, now + 10 * NS_PER_S));
+	/* A lot, but soon */
+	CHECK(!watch_stalled(&watch, 1000, 10000, now + NS_PER_S / 2));
+	CHECK(watch_stalled(&watch, 1000, 10000, now + 10 * NS_PER_S));
+	CHECK(!watch_stalled(&watch, 800, 10000, now + 11 * NS_PER_S));
+	CHECK(!watch_stalled(&watch, 800, 20000, now + 11 * NS_PER_S));
+}
+
+/* --- The rest ---------------------------------------------------------------------------- */
+
+static int parse_line(struct options *opt, const char *line)
+{
+	static char copy[300], *argv[32];
+	int argc = 0;
+	char *word;
+
+	snprintf(copy, sizeof(copy), "%s", line);
+	for (word = strtok(copy, " "); word; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	argv[argc] = NULL;
+	optind = 0;
+	return options_parse(opt, argc, argv);
+}
+
+#define FILL " --fill-region 1=a"
+
+static void test_options(void)
+{
+	static const char * const wrong[] = {
+		"vm", "vm fly 0:0.0", "vm info", "vm info a b", "vm save a --to x:1",
+		"vm load a", "vm send a", "vm receive a --listen x:1", "vm move a --verify",
+		"vm move a b", "vm load a --verify --hold", "vm load a --hold -- sh",
+		"vm save a --max-downtime x", "vm save a --max-downtime 0",
+		"vm save a --optimize speed", "vm save a --stop-copy --max-downtime 5",
+		"vm save a --fill-region 2", "vm save a --fill-region =x",
+		"vm save a --fill-region 999=x", "vm send a --to x:1 -- sh",
+		"vm info a --iommu x", "vm info a --timeout 3", "vm --json",
+		"vm save a" FILL FILL FILL FILL FILL,
+	};
+	struct options opt;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(wrong); i++) {
+		CHECK(parse_line(&opt, wrong[i]) == ST_USAGE);
+		if (failures)
+			printf("# %s\n", wrong[i]);
+	}
+	CHECK(parse_line(&opt, "vm move a --optimize total-time b --max-downtime 20.5 -- sh x") ==
+	      ST_OK);
+	CHECK(!strcmp(opt.device, "a") && !strcmp(opt.target, "b"));
+	CHECK(opt.policy.bound && opt.policy.max_downtime_ns == 20500000);
+	CHECK(opt.policy.goal == GOAL_TOTAL_TIME);
+	CHECK(opt.run && !strcmp(opt.run[0], "sh") && !strcmp(opt.run[1], "x"));
+	CHECK(parse_line(&opt, "vm load a -i f --dump-region 2=out") == ST_OK);
+	CHECK(opt.nr_dump == 1 && opt.dump[0].index == 2 && !strcmp(opt.dump[0].path, "out"));
+}
+
+static void test_json(void)
+{
+	static const char expected[] =
+		"{\n  \"a\": \"x\\\"\\\\\\u000a\\u0080\",\n  \"b\": [],\n"
+		"  \"c\": {\n    \"d\": 18446744073709551615,\n    \"e\": null\n  },\n"
+		"  \"f\": true\n}\n";
+	char buf[300];
+	FILE *file = fmemopen(buf, sizeof(buf), "w");
+	struct json json;
+
+	json_begin(&json, file);
+	json_string(&json, "a", "x\"\\\n\x80");
+	json_open_array(&json, "b");
+	json_close_array(&json);
+	json_open(&json, "c");
+	json_number(&json, "d", UINT64_MAX);
+	json_null(&json, "e");
+	json_close(&json);
+	json_bool(&json, "f", true);
+	json_end(&json);
+	fclose(file);
+	CHECK(!strcmp(buf, expected));
+}
+
+static bool file_says(const char *path, const char *text)
+{
+	char buf[100] = "";
+
+	return read_line(path, buf, sizeof(buf)) && !strcmp(buf, text);
+}
+
+static void test_atomic_file(void)
+{
+	char dir[] = "/tmp/vfio-migrate-unit.XXXXXX", path[100];
+	struct atomic_file file;
+
+	CHECK(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/file", dir);
+	CHECK(atomic_file_open(&file, path) == ST_OK);
+	CHECK(write_all(file.fd, "one", 3));
+	CHECK(access(path, F_OK));
+	CHECK(atomic_file_close(&file, ST_OK) == ST_OK);
+	CHECK(file_says(path, "one"));
+	/* A failure leaves what was there before, and nothing else */
+	CHECK(atomic_file_open(&file, path) == ST_OK);
+	CHECK(write_all(file.fd, "two", 3));
+	CHECK(atomic_file_close(&file, ST_FAILED) == ST_FAILED);
+	CHECK(file_says(path, "one"));
+	unlink(path);
+	CHECK(!rmdir(dir));
+	CHECK(atomic_file_open(&file, path) == ST_FILE);
+	CHECK(atomic_file_open(&file, "/dev/null") == ST_OK);
+	CHECK(atomic_file_close(&file, ST_OK) == ST_OK);
+	CHECK(!access("/dev/null", F_OK));
+}
+
+static void test_addresses(void)
+{
+	char path[200];
+	int fd;
+
+	CHECK(endpoint_connect("nonsense", now_ns(), &fd) == ST_USAGE);
+	CHECK(endpoint_connect("127.0.0.1:", now_ns(), &fd) == ST_USAGE);
+	CHECK(endpoint_connect(":22", now_ns(), &fd) == ST_USAGE);
+	CHECK(endpoint_connect("unix:", now_ns(), &fd) == ST_USAGE);
+	memset(path, 'x', sizeof(path));
+	memcpy(path, "unix:", 5);
+	path[sizeof(path) - 1] = '\0';
+	CHECK(endpoint_connect(path, now_ns(), &fd) == ST_USAGE);
+	CHECK(endpoint_connect("unix:/nonexistent/socket", now_ns(), &fd) == ST_PEER);
+	CHECK(endpoint_accept("unix:/tmp/vfio-migrate-unit.socket", now_ns(), &fd) == ST_PEER);
+	CHECK(access("/tmp/vfio-migrate-unit.socket", F_OK));
+}
+
+static void test_texts(void)
+{
+	char buf[32];
+
+	CHECK(!strcmp(text_bytes(buf, sizeof(buf), 1023), "1023 B"));
+	CHECK(!strcmp(text_bytes(buf, sizeof(buf), 1536), "1.5 KiB"));
+	CHECK(!strcmp(text_bytes(buf, sizeof(buf), UINT64_MAX), "16777216.0 TiB"));
+	CHECK(!strcmp(text_ns(buf, sizeof(buf), NEVER), "unknown"));
+	CHECK(!strcmp(text_ns(buf, sizeof(buf), 1500000), "1.5 ms"));
+}
+
+/* Blocked but for the waits: none is lost, none comes in between. Last. */
+static void test_signal(void)
+{
+	struct pollfd pfd = { .fd = -1 };
+
+	CHECK(!interrupted());
+	raise(SIGTERM);
+	CHECK(wait_fds(&pfd, 1, now_ns() + 10 * NS_PER_S) == 0);
+	CHECK(interrupted() == ST_SIGNAL + SIGTERM);
+}
+
+static const struct {
+	const char	*name;
+	void		(*run)(void);
+} tests[] = {
+	{ "CRC-32C, known answers", test_crc },
+	{ "a header, byte by byte", test_golden_header },
+	{ "frames of every type", test_every_type },
+	{ "every bit of a frame counts", test_every_bit },
+	{ "hostile lengths", test_hostile_lengths },
+	{ "unknown versions and types", test_versions_and_types },
+	{ "payloads", test_payloads },
+	{ "hostile text", test_hostile_text },
+	{ "a connection cut at every byte", test_cut_everywhere },
+	{ "frames that come byte by byte", test_byte_by_byte },
+	{ "no room for data", test_no_room },
+	{ "data to the source", test_data_to_the_source },
+	{ "noise", test_noise },
+	{ "silence", test_silence },
+	{ "a peer that does not read", test_deaf_peer },
+	{ "a peer that talks, but does not read", test_talkative_peer },
+	{ "an error of the peer", test_error_of_peer },
+	{ "policy: expected downtime", test_downtime },
+	{ "policy: downtime", test_goal_downtime },
+	{ "policy: total time", test_goal_total_time },
+	{ "policy: rates", test_rates },
+	{ "policy: pre-copy that stalls", test_stall },
+	{ "command lines", test_options },
+	{ "JSON", test_json },
+	{ "files that are complete or not there", test_atomic_file },
+	{ "addresses", test_addresses },
+	{ "numbers as text", test_texts },
+	{ "signals", test_signal },
+};
+
+int main(void)
+{
+	int failed = 0;
+	size_t i;
+
+	signals_init();
+	silent = true;
+	printf("TAP version 13\n1..%zu\n", ARRAY_LEN(tests));
+	for (i = 0; i < ARRAY_LEN(tests); i++) {
+		failures = 0;
+		tests[i].run();
+		printf("%sok %zu - unit: %s\n", failures ? "not " : "", i + 1, tests[i].name);
+		failed += !!failures;
+	}
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The summary of a transfer. */
+#include "json.h"
+#include "transfer.h"
+#include "util.h"
+
+const char *phase_name(enum phase phase)
+{
+	static const char * const names[PHASE_NR] = {
+		[PHASE_INITIAL]	= "initial",
+		[PHASE_WAIT]	= "waiting",
+		[PHASE_DIRTY]	= "dirty",
+		[PHASE_STOPPED]	= "stopped",
+		[PHASE_FINISH]	= "finishing",
+	};
+
+	return names[phase];
+}
+
+static uint64_t rate(const struct transfer *t)
+{
+	uint64_t ns = t->ended - t->began;
+
+	return ns ? t->total * 1e9 / ns : 0;
+}
+
+static void summary_json(const struct transfer *t, const char *what)
+{
+	struct json json;
+
+	json_begin(&json, stdout);
+	json_string(&json, "command", what);
+	json_number(&json, "downtime_ns", t->ended - t->stopped);
+	if (t->promised_ns != NEVER)
+		json_number(&json, "expected_downtime_ns", t->promised_ns);
+	json_number(&json, "total_ns", t->ended - t->began);
+	json_number(&json, "ack_wait_ns", t->wait_ns);
+	json_bool(&json, "acked_while_running", t->acked_running);
+	json_open(&json, "bytes");
+	json_number(&json, "initial", t->bytes[PHASE_INITIAL]);
+	json_number(&json, "dirty", t->bytes[PHASE_DIRTY]);
+	json_number(&json, "stopped", t->bytes[PHASE_STOPPED]);
+	json_number(&json, "total", t->total);
+	json_close(&json);
+	json_number(&json, "bytes_per_second", rate(t));
+	json_end(&json);
+}
+
+static void summary_text(const struct transfer *t)
+{
+	char a[32], b[32], c[32];
+
+	printf("device downtime  %s", text_ns(a, sizeof(a), t->ended - t->stopped));
+	if (t->promised_ns != NEVER)
+		printf(" (%s expected)", text_ns(b, sizeof(b), t->promised_ns));
+	printf("\n");
+	if (!t->marked)
+		printf("wait for ack     none, there was no pre-copy\n");
+	else
+		printf("wait for ack     %s%s\n", text_ns(a, sizeof(a), t->wait_ns),
+		       t->acked_running ? ", the source ran meanwhile" :
+		       "; then the source was stopped without it");
+	printf("pre-copy         %s initial, %s dirty\n",
+	       text_bytes(a, sizeof(a), t->bytes[PHASE_INITIAL]),
+	       text_bytes(b, sizeof(b), t->bytes[PHASE_DIRTY]));
+	printf("while stopped    %s\n", text_bytes(a, sizeof(a), t->bytes[PHASE_STOPPED]));
+	printf("in all           %s in %s, %s/s\n", text_bytes(a, sizeof(a), t->total),
+	       text_ns(b, sizeof(b), t->ended - t->began), text_bytes(c, sizeof(c), rate(t)));
+}
+
+void transfer_summary(const struct transfer *t, const char *what, bool json)
+{
+	if (json)
+		summary_json(t, what);
+	else if (!quiet)
+		summary_text(t);
+	fflush(stdout);
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#include "progress.h"
+#include "util.h"
+
+bool quiet;
+bool silent;
+
+static char failure[256];
+static volatile sig_atomic_t caught;
+static sigset_t normal_mask;
+
+/* --- Messages ------------------------------------------------------------- */
+
+static void print_line(const char *text)
+{
+	progress_clear();
+	fprintf(stderr, "vfio-migrate: %s\n", text);
+}
+
+int fail(int status, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(failure, sizeof(failure), fmt, args);
+	va_end(args);
+	if (!silent)
+		print_line(failure);
+	return status;
+}
+
+int fail_errno(int status, const char *fmt, ...)
+{
+	char what[200];
+	int error = errno;
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(what, sizeof(what), fmt, args);
+	va_end(args);
+	return fail(status, "%s: %s", what, strerror(error));
+}
+
+const char *last_failure(void)
+{
+	return failure;
+}
+
+void say(const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	if (quiet)
+		return;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	print_line(text);
+}
+
+void warn(const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	print_line(text);
+}
+
+/* --- Time and numbers ------------------------------------------------------- */
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+char *text_bytes(char *buf, size_t size, uint64_t bytes)
+{
+	static const char * const units[] = { "KiB", "MiB", "GiB", "TiB" };
+	double value = bytes / 1024.0;
+	size_t i = 0;
+
+	if (bytes < KIB) {
+		snprintf(buf, size, "%u B", (unsigned int)bytes);
+		return buf;
+	}
+	while (value >= 1024 && i < ARRAY_LEN(units) - 1) {
+		value /= 1024;
+		i++;
+	}
+	snprintf(buf, size, "%.1f %s", value, units[i]);
+	return buf;
+}
+
+char *text_ns(char *buf, size_t size, uint64_t ns)
+{
+	if (ns == NEVER)
+		snprintf(buf, size, "unknown");
+	else if (ns < 10 * NS_PER_S)
+		snprintf(buf, size, "%.1f ms", ns / 1e6);
+	else
+		snprintf(buf, size, "%.1f s", ns / 1e9);
+	return buf;
+}
+
+/* --- Signals -------------------------------------------------------------------- */
+
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+static void on_signal(int nr)
+{
+	caught = nr;
+}
+
+void signals_init(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t set;
+	size_t i;
+
+	sigemptyset(&set);
+	for (i = 0; i < ARRAY_LEN(signals); i++) {
+		sigaction(signals[i], &sa, NULL);
+		sigaddset(&set, signals[i]);
+	}
+	sigprocmask(SIG_BLOCK, &set, &normal_mask);
+	/* Whoever blocked them before us did not mean Ctrl-C to be deaf */
+	for (i = 0; i < ARRAY_LEN(signals); i++)
+		sigdelset(&normal_mask, signals[i]);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+void signals_default(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(signals); i++)
+		signal(signals[i], SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &normal_mask, NULL);
+}
+
+int interrupted(void)
+{
+	struct timespec none = { };
+
+	if (!caught)
+		ppoll(NULL, 0, &none, &normal_mask);
+	return caught ? ST_SIGNAL + caught : 0;
+}
+
+int wait_fds(struct pollfd *fds, nfds_t nr, uint64_t deadline)
+{
+	struct timespec ts;
+	uint64_t now = now_ns(), left;
+	int ret;
+
+	left = deadline == NEVER ? 3600 * NS_PER_S : deadline > now ? deadline - now : 0;
+	ts.tv_sec = left / NS_PER_S;
+	ts.tv_nsec = left % NS_PER_S;
+	ret = ppoll(fds, nr, &ts, &normal_mask);
+	if (ret < 0 && errno == EINTR) {
+		for (nfds_t i = 0; i < nr; i++)
+			fds[i].revents = 0;
+		return 0;
+	}
+	return ret;
+}
+
+/* --- Files ------------------------------------------------------------------------ */
+
+int open_slow(const char *path, int flags)
+{
+	sigset_t mask;
+	int fd;
+
+	sigprocmask(SIG_SETMASK, &normal_mask, &mask);
+	fd = open(path, flags | O_CLOEXEC);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	return fd;
+}
+
+bool write_all(int fd, const void *buf, size_t len)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len) {
+		n = write(fd, (const char *)buf + done, len - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return false;
+		done += n;
+	}
+	return true;
+}
+
+bool read_line(const char *path, char *buf, size_t size)
+{
+	FILE *file = fopen(path, "re");
+	bool ok;
+
+	if (!file)
+		return false;
+	ok = fgets(buf, size, file);
+	fclose(file);
+	if (ok)
+		buf[strcspn(buf, "\n")] = '\0';
+	return ok;
+}
+
+bool read_link_name(const char *path, char *buf, size_t size)
+{
+	char target[512];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+	const char *name;
+
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+	name = strrchr(target, '/');
+	snprintf(buf, size, "%s", name ? name + 1 : target);
+	return true;
+}
