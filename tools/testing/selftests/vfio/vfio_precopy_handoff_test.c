@@ -54,7 +54,7 @@
 #define MS		1000000ULL	/* ns */
 #define DELAY_MS	300
 /* A delay may end early by as much as jiffies lag behind. */
-#define AT_LEAST_MS	200
+#define AT_LEAST_MS	100
 #define SETTLE_US	(100 * 1000)
 #define PATIENCE_MS	HANDOFF_PATIENCE_MS
 #define LONG_MS		HANDOFF_LONG_MS
