@@ -188,7 +188,7 @@ TEST_F(reinit, needs_precopy)
 }
 
 /* Not before the first initial data is made, wherever in it the reader is. */
-TEST_F(reinit, too_early)
+TEST_F_TIMEOUT(reinit, too_early, 120)
 {
 	struct handoff_marks marks = {};
 
