@@ -206,9 +206,10 @@ TEST_F_TIMEOUT(reinit, too_early, 120)
 		EXPECT_EQ(0, info_of(self->fd).flags);
 		handoff_marks(&self->stream, &marks);
 		ASSERT_EQ(0, marks.initial_ends);
-		ASSERT_LT(0, mig_stream_read(&self->stream, self->fd, 1));
+		/* Less than a record header, and few enough steps for KASAN */
+		ASSERT_LT(0, mig_stream_read(&self->stream, self->fd, 16));
 	}
-	/* INITIAL_END is made; most of it is still to be read. */
+	/* INITIAL_END is made; part of it is still to be read. */
 	handoff_marks(&self->stream, &marks);
 	EXPECT_EQ(0, marks.initial_ends);
 	EXPECT_EQ(REINIT, info_of(self->fd).flags);
