@@ -454,11 +454,14 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 			return -EAGAIN;
 		before = precopy_save_unread(saving);
 		/*
-		 * Whoever asks before there is a new count: nothing is drained,
-		 * and what was dirty is initial.
+		 * Whoever asks before there is a new count: what was dirty is
+		 * initial, and so is all else, as if no two pages were
+		 * neighbours. Too little would be taken for drained too soon.
 		 */
-		saving->initial_left = precopy_save_left(saving) +
-				       PRECOPY_REC_HDR_LEN;
+		saving->initial_left = before + 2 * PRECOPY_REC_HDR_LEN +
+			precopy_preface_len(saving->nr_units) +
+			precopy_ram_bytes(pcd->memory.ram) / PAGE_SIZE *
+			PRECOPY_DIRTY_COST;
 		saving->taken = 0;
 		saving->phase = PRECOPY_SAVE_PREFACE;
 		saving->reinit = true;

@@ -80,14 +80,14 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 static int precopy_startup_delay(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
-	int error = READ_ONCE(pcd->knobs.startup_fail);
+	u32 error = READ_ONCE(pcd->knobs.startup_fail);
 
 	if (startup->delay_ms &&
 	    wait_event_timeout(pcd->wait,
 			       precopy_session_dead(startup->session),
 			       msecs_to_jiffies(startup->delay_ms)))
 		return -ECANCELED;
-	return -min(abs(error), MAX_ERRNO);
+	return -(int)min_t(u32, error, MAX_ERRNO);
 }
 
 static u64 precopy_startup_work_bytes(const struct precopy_startup *startup)
@@ -218,9 +218,7 @@ static void precopy_startup_queue(struct precopy_startup *startup)
 {
 	unsigned int i, nr = min(num_online_cpus(), PRECOPY_STARTUP_WORKERS);
 
-	startup->delay_ms = READ_ONCE(startup->session->pcd->knobs.startup_delay_ms);
 	atomic_long_set(&startup->next, 0);
-	atomic_long_set(&startup->prepared, 0);
 	atomic_set(&startup->failed, 0);
 	atomic_set(&startup->running, nr);
 	for (i = 0; i < nr; i++)
@@ -251,6 +249,9 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 			startup->phase = PRECOPY_STARTUP_STARTING;
 			startup->bytes_in_use = bytes_in_use;
 			startup->began = ktime_get();
+			startup->delay_ms = READ_ONCE(pcd->knobs.startup_delay_ms);
+			/* Not what an earlier startup of the session did */
+			atomic_long_set(&startup->prepared, 0);
 		}
 		precopy_memory_set_gate(pcd, PRECOPY_GATE_WAIT);
 		trace_precopy_startup(precopy_dev(pcd), startup->phase);
