@@ -82,9 +82,17 @@ class Evidence:
                 return record.at
         return None
 
+    def all_logged(self, where, name, since=0):
+        since = max(since, self.run.started)
+        return [r.at for r in self.run.log.get(where, ()) if r.name == name and r.at >= since]
+
+    def acks(self):
+        """The target's words that it is ready, as the source received them."""
+        return self.all_logged("source", "source_return_path_thread_switchover_acked")
+
     def acked(self):
-        """The target's word that it is ready, as the source received it."""
-        return self.logged("source", "source_return_path_thread_switchover_acked")
+        """The one after which the source may stop the VM."""
+        return self.acks()[-1] if self.acks() else None
 
     def announced_initial(self):
         """The initial bytes of the first PRECOPY_INFO that QEMU asked for."""
@@ -111,6 +119,35 @@ class Evidence:
     def pause_ms(self):
         """How long the VM ran nowhere."""
         return (self.resumed() - self.stopped()) / 1e6
+
+    # The startup, and what went on meanwhile
+
+    def startup_ns(self):
+        return self.startup("ready") - self.startup("starting")
+
+    def before_barrier(self):
+        """When the target had taken in all of the initial data but its end."""
+        records = self.of("target", "precopy_load_record")
+        end = next(n for n, r in enumerate(records) if r.type == "INITIAL_END")
+        return records[end - 1].at
+
+    def first_pass_ns(self):
+        return self.before_barrier() - self.loaded("PREFACE")
+
+    def stall_ns(self):
+        """How long the stream stood still at the barrier."""
+        return self.loaded("INITIAL_END") - self.before_barrier()
+
+    def sample_at(self, at):
+        """Bytes that QEMU had sent: all, and the device's."""
+        before = [(0, 0, 0)] + [s for s in self.run.samples if s[0] <= at]
+        return before[-1][1:]
+
+    def moved_meanwhile(self):
+        """Bytes that QEMU sent during the startup: the device's, and the VM's RAM."""
+        all0, device0 = self.sample_at(self.startup("starting"))
+        all1, device1 = self.sample_at(self.startup("ready"))
+        return device1 - device0, all1 - all0 - (device1 - device0)
 
     # Bytes
 
@@ -141,6 +178,22 @@ class Evidence:
     def sent(self):
         return sum(self.sizes().values())
 
+    # Initial data that began anew
+
+    def asked_again(self):
+        """When QEMU noticed, and wanted another word of the target."""
+        if not self.run.reinit_at:
+            return None
+        found = self.all_logged("source", "vfio_query_precopy_size_request_switchover_ack",
+                                self.run.reinit_at)
+        return found[0] if found else None
+
+    def again(self, kind):
+        return self.last("target", "precopy_load_record", type=kind) if self.run.reinit_at else None
+
+    def first_ack(self):
+        return self.acks()[0] if self.run.reinit_at and self.acks() else None
+
     # The order of things
 
     def moments(self):
@@ -153,7 +206,12 @@ class Evidence:
             (self.loaded("PREFACE"), "target", "preface received", driver),
             (self.startup("starting"), "target", "startup begins", driver),
             (self.saved("INITIAL_END"), "source", "initial data sent", driver),
+            (self.run.reinit_at, "source", "initial data begins anew", "test knob"),
+            (self.asked_again(), "source", "another ack asked for", log),
             (self.startup("ready"), "target", "startup ends: ready", driver),
+            (self.again("PREFACE"), "target", "preface received again", driver),
+            (self.again("INITIAL_END"), "target", "barrier passed again", driver),
+            (self.first_ack(), "source", "first of two acks arrives", log),
             (self.loaded("INITIAL_END"), "target", "barrier passed", driver),
             (self.logged("target", "loadvm_approve_switchover"), "target",
              "switchover acknowledged", log),

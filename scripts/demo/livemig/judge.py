@@ -6,6 +6,14 @@ A property is a function with one line of documentation, which names it; it take
 the Evidence and returns None, or a sentence that says what is wrong.
 """
 
+from . import vm
+from .migration import FAST
+
+# What may pass between two records that follow each other at once
+STALL_SLACK_MS = 300
+# A startup during which much must have moved
+LONG_MS = 3000
+
 
 class Skip(Exception):
     """Cannot be judged here; the text says why."""
@@ -93,6 +101,59 @@ def acknowledged(ev):
     return in_order([("the startup's end", ev.startup("ready")),
                      ("the acknowledgement", ev.acked()),
                      ("the VM stopping", ev.stopped())])
+
+
+def kept_flowing(ev):
+    """the stream stood still for no longer than the startup outlasted the initial data"""
+    stall, least = ev.stall_ns() / 1e6, (ev.startup_ns() - ev.first_pass_ns()) / 1e6
+    if stall > max(0, least) + STALL_SLACK_MS * vm.patience:
+        return (f"it stood still for {stall:.0f} ms, the startup took "
+                f"{ev.startup_ns() / 1e6:.0f} ms and the initial data "
+                f"{ev.first_pass_ns() / 1e6:.0f} ms")
+    return None
+
+
+def ram_flowed(ev):
+    """the device's data and the VM's RAM went on during a startup that took long"""
+    device, ram = ev.moved_meanwhile()
+    if device < 1 << 20 or ram <= 0:
+        return f"{device} bytes of the device and {ram} of RAM moved meanwhile"
+    return None
+
+
+def began_anew(ev):
+    """initial data that began anew was acknowledged anew before the VM stopped"""
+    if len(ev.acks()) != 2:
+        return f"the target acknowledged {len(ev.acks())} times"
+    asked = in_order([("the restart", ev.run.reinit_at),
+                      ("QEMU asking for another ack", ev.asked_again()),
+                      ("the second ack", ev.acked())])
+    return asked or \
+           in_order([("the first startup's end", ev.startup("ready")),
+                     ("the first ack", ev.first_ack()),
+                     ("the restart", ev.run.reinit_at),
+                     ("the second preface", ev.again("PREFACE")),
+                     ("the second startup's end", ev.last("target", "precopy_startup",
+                                                          phase="ready")),
+                     ("the second barrier", ev.again("INITIAL_END")),
+                     ("the second ack", ev.acked()),
+                     ("the VM stopping", ev.stopped())])
+
+
+def spoilt(ev):
+    """a restart between ack and switchover failed the migration, and the VM went on"""
+    result = ev.run.spoilt
+    if not result["stopped"]:
+        return f"it failed before the VM stopped: {result['why']}"
+    if "ACK" not in result["why"].upper():
+        return f"it failed because of something else: {result['why']}"
+    if result["state"] != "RUNNING":
+        return f"the device is in {result['state']}"
+    if result["good"] != result["pages"] or result["live_bad"] != "0":
+        return f"{result['good']} of {result['pages']} pages are right"
+    if result["since_mark"] == "0":
+        return "the guest did not write any more"
+    return None
 
 
 def initial_bytes(ev):
@@ -196,13 +257,19 @@ def kernel_quiet(ev):
 
 ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup, delay_taken,
           bytes_agree, in_use, cheap_at_rest, guest_wrote, all_pages, device_idle, kernel_quiet)
-PRECOPY_ONLY = (acknowledged, initial_bytes)
+PRECOPY_ONLY = (acknowledged, kept_flowing, initial_bytes)
 
 
 def properties(run):
     found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
     if run.cancelled:
         found += (cancelled,)
+    if run.spoilt:
+        found += (spoilt,)
+    if run.setup.reinit:
+        found += (began_anew,)
+    if run.setup.bandwidth < FAST and run.setup.delay_ms >= LONG_MS:
+        found += (ram_flowed,)
     if run.disturbed:
         found += (notices,)
     return found

@@ -15,7 +15,9 @@ from .vm import VM, Deadline, Failure, Guest
 BANDWIDTH = 64 << 20
 DOWNTIME_MS = 300
 MARGIN = 4 << 20
+FAST = 1 << 30
 SLOW = 4 << 20                  # bandwidth of a migration that is to be cancelled
+LATE = 0.4                      # seconds
 CAPABILITIES = ("return-path", "switchover-ack", "events")
 DEBUGFS = "/sys/kernel/debug/vfio"
 
@@ -32,8 +34,11 @@ class Setup:
     delay_ms: int = 0
     in_use_mib: int = 40
     guest_options: str = ""
+    bandwidth: int = FAST       # what QEMU may send, bytes a second
+    reinit: bool = False        # let the initial data begin anew after the first ack
     cancel_first: bool = False  # begin a migration and take it back before
-    there_and_back: bool = False
+    spoil_first: bool = False   # and one whose target must start anew after its ack
+    then: tuple = ()            # more ways, there and back: what is different in each
     disturb: bool = False       # at last change bytes, to see the guest notice
     linger: float = 1.0         # seconds to watch the guest before and after
 
@@ -43,11 +48,11 @@ class Setup:
         return (f"vendor={vendor} device={device} "
                 f"in_use_mib={self.in_use_mib} {self.guest_options}")
 
-    def reversed(self):
-        """The same for the way back."""
+    def reversed(self, **changes):
+        """The same for the way back, but for what is told."""
         way = self.carrier
         return dataclasses.replace(self, carrier={"source": way["target"],
-                                                  "target": way["source"]})
+                                                  "target": way["source"]}, **changes)
 
     @property
     def downtime_limit_ms(self):
@@ -89,6 +94,9 @@ class Run:
     tracked: dict = field(default_factory=dict)     # and while it migrated, at the source
     disturbed: dict = field(default_factory=dict)
     cancelled: dict = field(default_factory=dict)
+    spoilt: dict = field(default_factory=dict)
+    reinit_at: int = None       # when initial data began anew
+    samples: list = field(default_factory=list)     # (when, all bytes, the device's)
     end_state: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)  # of the kernel
 
@@ -183,7 +191,7 @@ def boot(source, guest):
     return ready, kvm
 
 
-def prepare(machine, bandwidth=1 << 30):
+def prepare(machine, bandwidth=FAST):
     machine.cmd("migrate-set-capabilities", capabilities=[
         {"capability": name, "state": True} for name in CAPABILITIES])
     machine.cmd("migrate-set-parameters", **{
@@ -192,7 +200,7 @@ def prepare(machine, bandwidth=1 << 30):
         "avail-switchover-bandwidth": BANDWIDTH})
 
 
-def connect(source, target, bandwidth=1 << 30):
+def connect(source, target, bandwidth=FAST):
     """Everything up to the migrate command; returns what that needs."""
     uri = f"unix:{target.path('stream')}"
     prepare(source, bandwidth)
@@ -221,6 +229,26 @@ def must_not_fail(source, target):
                       f"The driver's last words: {driver_said()}")
 
 
+def begin_anew(source, run):
+    """
+    After the target's first acknowledgement, and before QEMU may think of a
+    switchover: until now the VM was not to stop for any time at all.
+    """
+    if source.has_logged("source_return_path_thread_switchover_acked"):
+        turn_knob(source.bdf, "reinit", 1)
+        run.reinit_at = time.monotonic_ns()
+        source.cmd("migrate-set-parameters",
+                   **{"downtime-limit": run.setup.downtime_limit_ms})
+
+
+def take_sample(source, run):
+    info = source.cmd("query-migrate")
+    run.expected_ms = info.get("expected-downtime", run.expected_ms)
+    if "ram" in info and "vfio" in info:
+        run.samples.append((time.monotonic_ns(), info["ram"]["transferred"],
+                            info["vfio"]["transferred"]))
+
+
 def wait_migrated(source, target, run):
     """
     Until the source says completed and the target runs.  The target's monitor may
@@ -232,9 +260,10 @@ def wait_migrated(source, target, run):
         target.collect_events()
         must_not_fail(source, target)
         if not source.seen("STOP"):
-            info = source.cmd("query-migrate")
-            run.expected_ms = info.get("expected-downtime", run.expected_ms)
-        deadline.nap(0.1)
+            take_sample(source, run)
+        if run.setup.reinit and not run.reinit_at:
+            begin_anew(source, run)
+        deadline.nap(0.05)
 
 
 def ask_guest(guest, machine, word, answer):
@@ -249,7 +278,9 @@ def ask_guest(guest, machine, word, answer):
 
 
 def migrate(source, target, guest, run):
-    uri = connect(source, target)
+    uri = connect(source, target, run.setup.bandwidth)
+    if run.setup.reinit:
+        source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
     ask_guest(guest, source, "mark", "MARKED")
     marked = time.monotonic_ns()
     time.sleep(run.setup.linger)
@@ -328,6 +359,90 @@ def cancel(source, target, guest, run):
     run.cancelled["state"] = device_attribute(source.bdf, "migration_state")
 
 
+def migration_thread(machine):
+    """The thread that sends, once it is there."""
+    folder = f"/proc/{machine.process.pid}/task"
+    deadline = Deadline(20, "the migration's thread")
+    while True:
+        for thread in os.listdir(folder):
+            try:
+                with open(f"{folder}/{thread}/comm") as file:
+                    name = file.read().strip()
+            except FileNotFoundError:       # it ended just now
+                continue
+            if name in ("mig/src/main", "live_migration"):
+                return int(thread)
+        machine.must_live()
+        deadline.nap()
+
+
+def stop_slowly(machine, thread):
+    """
+    When this thread stops the VM, it sends a signal to each processor's thread. Let
+    that take LATE seconds: a time between QEMU's decision to switch over and its
+    last look at the device before it does.
+    """
+    late = int(LATE * 10**6 * max(1, vm.patience / 2))
+    with open(machine.path("strace"), "wb") as said:
+        return subprocess.Popen(["strace", "-p", str(thread), "-e", "trace=tgkill",
+                                 "-e", f"inject=tgkill:delay_exit={late}"],
+                                stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+
+
+def held(machine, thread):
+    """Is the thread held by strace for longer than one of its ordinary stops?"""
+    for _ in range(5):
+        with open(f"/proc/{machine.process.pid}/task/{thread}/stat") as file:
+            if file.read().rsplit(") ", 1)[1][0] != "t":
+                return False
+        time.sleep(0.02)
+    return True
+
+
+def wait_decided(source, thread):
+    """Until QEMU has the target's ack and goes to stop the VM."""
+    deadline = Deadline(60, "the target's acknowledgement, and the decision to switch over")
+    while not source.has_logged("source_return_path_thread_switchover_acked"):
+        source.must_live()
+        deadline.nap()
+    while not held(source, thread):
+        source.must_live()
+        deadline.nap(0.005)
+
+
+def spoil(source, target, guest, run):
+    """
+    A migration whose source begins anew between the target's acknowledgement and
+    the switchover: the acknowledgement is worth nothing any more, and QEMU gives up.
+    """
+    target.start()
+    uri = connect(source, target)
+    ask_guest(guest, source, "mark", "MARKED")
+    source.cmd("migrate", uri=uri)
+    thread = migration_thread(source)
+    late = stop_slowly(source, thread)
+    try:
+        wait_decided(source, thread)
+        turn_knob(source.bdf, "reinit", 1)
+        deadline = Deadline(60, "the end of a migration that cannot succeed")
+        while not (ended := source.seen("MIGRATION", status="failed")
+                   or source.seen("MIGRATION", status="completed")):
+            source.collect_events()
+            deadline.nap()
+    finally:
+        late.terminate()
+        late.wait()
+    if ended["data"]["status"] != "failed":
+        raise Failure("a migration that should have failed, because of a restart between the "
+                      "ack and the switchover, was completed")
+    run.spoilt = {"why": source.cmd("query-migrate").get("error-desc", "nothing"),
+                  "stopped": bool(source.seen("STOP"))}
+    source.wait_event(Deadline(30, "the VM going on at the source"), "RESUME")
+    run.spoilt.update(ask_guest(guest, source, "check", "RESULT"))
+    run.spoilt["state"] = device_attribute(source.bdf, "migration_state")
+    target.quit()
+
+
 def disturb(target, guest, run):
     """
     Change bytes of the device behind the guest's back: its check has to notice,
@@ -367,12 +482,20 @@ def journey(setup, folder, machines, guest, say):
     if setup.cancel_first:
         say("beginning a migration and cancelling it")
         cancel(source, machine("cancelled", "target"), guest, runs[0])
+    if setup.spoil_first:
+        say("beginning a migration that must fail after its acknowledgement")
+        spoil(source, machine("spoilt", "target"), guest, runs[0])
     target = machine("target", "target")
     hop(source, target, guest, runs[0], say)
-    if setup.there_and_back:
+    for number, changes in enumerate(setup.then):
         source.quit()
-        runs.append(Run(setup.reversed(), folder, ready=ready, kvm=kvm))
-        hop(target, machine("back", "source"), guest, runs[1], say)
+        setup = setup.reversed(**changes)
+        turn_knobs(setup)
+        runs.append(Run(setup, folder, ready=ready, kvm=kvm))
+        source, target = target, VM(f"target{number + 2}", setup.carrier["target"],
+                                    folder, setup)
+        machines.append(target)
+        hop(source, target, guest, runs[-1], say)
     if setup.disturb:
         disturb(machines[-1], guest, runs[-1])
     return runs

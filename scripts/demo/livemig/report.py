@@ -25,6 +25,8 @@ def timeline(evidence):
 
 
 def faults(counted, large, *small):
+    if not counted:
+        return ""
     return f"{counted[large]}, {sum(counted[name] for name in small)}"
 
 
@@ -40,6 +42,17 @@ def facts(evidence):
     yield "guest's own longest gap", milliseconds(int(result["longest_gap_us"]) / 1000)
     yield "longest gap seen outside", milliseconds(run.silence / 1e6)
     yield "total time", milliseconds(run.info["total-time"])
+    if run.setup.precopy:
+        device, ram = evidence.moved_meanwhile()
+        yield "startup", milliseconds(evidence.startup_ns() / 1e6)
+        yield "initial data took", milliseconds(evidence.first_pass_ns() / 1e6)
+        yield "stream stood still", milliseconds(evidence.stall_ns() / 1e6)
+        yield "device's data meanwhile", mib(device)
+        yield "VM's RAM meanwhile", mib(ram)
+    else:
+        for name in ("startup", "initial data took", "stream stood still",
+                     "device's data meanwhile", "VM's RAM meanwhile"):
+            yield name, ""
     yield "device: initial bytes", mib(size["initial"])
     yield "device: dirty in pre-copy", mib(size["precopy"])
     yield "device: in stop-copy", mib(size["stopcopy"])
@@ -65,6 +78,15 @@ def table(column_names, evidences):
         yield "  ".join(cells)
 
 
+def meanwhile(evidence):
+    """One sentence on what went on during the startup."""
+    device, ram = evidence.moved_meanwhile()
+    return (f"startup {milliseconds(evidence.startup_ns() / 1e6)}, initial data "
+            f"{milliseconds(evidence.first_pass_ns() / 1e6)}, stream stood still "
+            f"{milliseconds(evidence.stall_ns() / 1e6)}; meanwhile QEMU sent {device} bytes "
+            f"of the device and {ram} of the VM's RAM")
+
+
 def gain(precopy, stopcopy):
     """One sentence on what pre-copy buys."""
     return (f"the VM stood still for {milliseconds(precopy.pause_ms())} with pre-copy and "
@@ -76,4 +98,4 @@ def assumptions(setup):
             "a downtime for bytes divided by that, and knows of no other cost.")
 
 
-__all__ = ["assumptions", "gain", "mib", "milliseconds", "table", "timeline", "title"]
+__all__ = ["assumptions", "gain", "meanwhile", "mib", "milliseconds", "table", "timeline", "title"]

@@ -18,7 +18,7 @@ RAM_MIB = 128
 # QEMU's own trace points that tell about the switchover; everything else comes
 # from QMP and from the driver.
 TRACE = ("loadvm_approve_switchover", "source_return_path_thread_switchover_acked",
-         "vfio_query_precopy_size")
+         "vfio_query_precopy_size", "vfio_query_precopy_size_request_switchover_ack")
 
 # A slower kernel (KASAN and friends) gets more time for everything.
 patience = 1.0
@@ -159,7 +159,7 @@ class VM:
 
     def arguments(self):
         setup = self.setup
-        args = [QEMU, "-name", self.name, "-no-user-config", "-nodefaults",
+        args = [QEMU, "-name", self.name + ",debug-threads=on", "-no-user-config", "-nodefaults",
                 "-M", MACHINE, "-accel", setup.accel,
                 "-cpu", "host" if setup.accel == "kvm" else "max",
                 "-m", str(RAM_MIB), "-smp", "1", "-display", "none",
@@ -228,6 +228,11 @@ class VM:
                                               for k, v in data.items()):
                 return event
         return None
+
+    def has_logged(self, name):
+        """Is there one of QEMU's own trace points in its log, which it still writes?"""
+        with open(self.path("trace"), errors="replace") as file:
+            return name in file.read()
 
     def forget_events(self):
         self.collect_events()
