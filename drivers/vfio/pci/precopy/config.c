@@ -44,7 +44,7 @@ static u8 precopy_config_mask(u64 offset)
  */
 void precopy_config_init(struct precopy_device *pcd)
 {
-	struct pci_dev *pdev = pcd->core.pdev;
+	struct pci_dev *pdev = pcd->pdev;
 	u8 *bytes = pcd->config.bytes;
 
 	guard(rwsem_write)(&pcd->memory.sem);

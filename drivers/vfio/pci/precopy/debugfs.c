@@ -114,9 +114,9 @@ void precopy_debugfs_init(struct precopy_device *pcd)
 	struct dentry *dir;
 
 	/* Without CONFIG_VFIO_DEBUGFS there is none */
-	if (!pcd->core.vdev.debug_root)
+	if (!pcd->core->vdev.debug_root)
 		return;
-	dir = debugfs_create_dir("precopy", pcd->core.vdev.debug_root);
+	dir = debugfs_create_dir("precopy", pcd->core->vdev.debug_root);
 	debugfs_create_file("stats", 0400, dir, pcd, &precopy_stats_fops);
 	precopy_debugfs_knobs(pcd, dir);
 }

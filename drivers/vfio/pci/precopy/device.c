@@ -70,43 +70,87 @@ void precopy_device_reset(struct precopy_device *pcd)
 void precopy_stream_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params)
 {
-	params->vendor = pcd->core.pdev->vendor;
-	params->device = pcd->core.pdev->device;
+	params->vendor = pcd->pdev->vendor;
+	params->device = pcd->pdev->device;
 	params->backend = PRECOPY_BACKEND_RAM;
 	params->memory_size = pcd->memory.size;
 }
 
 /* --- Open and close -------------------------------------------------------- */
 
-static int precopy_init_device(struct vfio_device *vdev)
+static struct precopy_device *precopy_device_alloc(struct precopy_function *function)
 {
-	struct precopy_device *pcd = to_precopy(vdev);
-	int ret;
+	struct precopy_device *pcd = kzalloc_obj(*pcd, GFP_KERNEL_ACCOUNT);
 
+	if (!pcd)
+		return NULL;
+	kref_init(&pcd->kref);
+	pcd->core = &function->core;
+	pcd->pdev = pci_dev_get(to_pci_dev(function->core.vdev.dev));
 	mutex_init(&pcd->arc_mutex);
 	spin_lock_init(&pcd->state_lock);
 	init_waitqueue_head(&pcd->wait);
 	pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 	precopy_memory_init(&pcd->memory);
+	return pcd;
+}
 
+static void precopy_device_free(struct kref *kref)
+{
+	struct precopy_device *pcd =
+		container_of(kref, struct precopy_device, kref);
+
+	mutex_destroy(&pcd->arc_mutex);
+	pci_dev_put(pcd->pdev);
+	kfree(pcd);
+}
+
+/**
+ * precopy_device_get - take a reference
+ * @pcd: the device
+ *
+ * Return: @pcd.
+ */
+struct precopy_device *precopy_device_get(struct precopy_device *pcd)
+{
+	kref_get(&pcd->kref);
+	return pcd;
+}
+
+/**
+ * precopy_device_put - drop a reference
+ * @pcd: the device
+ *
+ * Context: may sleep.
+ */
+void precopy_device_put(struct precopy_device *pcd)
+{
+	kref_put(&pcd->kref, precopy_device_free);
+}
+
+static int precopy_init_device(struct vfio_device *vdev)
+{
+	struct precopy_function *function = to_precopy_function(vdev);
+	int ret;
+
+	function->pcd = precopy_device_alloc(function);
+	if (!function->pcd)
+		return -ENOMEM;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	vdev->mig_ops = &precopy_migration_ops;
 	vdev->log_ops = &precopy_log_ops;
 	ret = vfio_pci_core_init_dev(vdev);
-	if (!ret)
-		/* A data fd may outlive the binding, and prints its name */
-		pci_dev_get(pcd->core.pdev);
+	if (ret)
+		precopy_device_put(function->pcd);
 	return ret;
 }
 
 static void precopy_release_device(struct vfio_device *vdev)
 {
 	struct precopy_device *pcd = to_precopy(vdev);
-	struct pci_dev *pdev = pcd->core.pdev;
 
-	mutex_destroy(&pcd->arc_mutex);
 	vfio_pci_core_release_dev(vdev);
-	pci_dev_put(pdev);
+	precopy_device_put(pcd);
 }
 
 /* From here on memory_size cannot be changed */
@@ -129,19 +173,19 @@ static int precopy_open_device(struct vfio_device *vdev)
 	u64 size = precopy_freeze_size(pcd);
 	int ret;
 
-	ret = vfio_pci_core_enable(&pcd->core);
+	ret = vfio_pci_core_enable(pcd->core);
 	if (ret) {
 		precopy_unfreeze_size(pcd);
 		return ret;
 	}
-	pcd->core.vconfig[PCI_INTERRUPT_PIN] = 0;
+	pcd->core->vconfig[PCI_INTERRUPT_PIN] = 0;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	if (READ_ONCE(pcd->knobs.no_precopy))
 		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
 	precopy_memory_open(pcd, size);
 	precopy_config_init(pcd);
 	precopy_device_reset(pcd);
-	vfio_pci_core_finish_enable(&pcd->core);
+	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
 }
 
@@ -268,7 +312,7 @@ static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 		return -EFAULT;
 	if (info.argsz < minsz || info.index >= VFIO_PCI_NUM_IRQS ||
 	    (info.index == VFIO_PCI_ERR_IRQ_INDEX &&
-	     !pci_is_pcie(pcd->core.pdev)))
+	     !pci_is_pcie(pcd->pdev)))
 		return -EINVAL;
 	info.flags = 0;
 	info.count = 0;

@@ -20,31 +20,27 @@ module_param(memory_size, ulong, 0444);
 MODULE_PARM_DESC(memory_size,
 		 "Size of the memory of newly bound devices in bytes, a power of two from 1 MiB to 64 GiB (default 64 MiB)");
 
-static struct precopy_device *precopy_drvdata(struct pci_dev *pdev)
-{
-	struct vfio_pci_core_device *core = pci_get_drvdata(pdev);
-
-	return container_of(core, struct precopy_device, core);
-}
-
 static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
+	struct precopy_function *function;
 	struct precopy_device *pcd;
 	int ret;
 
-	pcd = vfio_alloc_device(precopy_device, core.vdev, &pdev->dev,
-				&precopy_device_ops);
-	if (IS_ERR(pcd))
-		return PTR_ERR(pcd);
+	function = vfio_alloc_device(precopy_function, core.vdev, &pdev->dev,
+				     &precopy_device_ops);
+	if (IS_ERR(function))
+		return PTR_ERR(function);
+	pcd = function->pcd;
 	pcd->next_size = memory_size;
 	/* None of the carrier's vectors: see precopy_set_irqs() */
 	pcd->no_msi = pdev->no_msi;
 	pdev->no_msi = 1;
-	dev_set_drvdata(&pdev->dev, &pcd->core);
-	ret = vfio_pci_core_register_device(&pcd->core);
+	/* The core's handlers expect this of every driver on top of it */
+	dev_set_drvdata(&pdev->dev, pcd->core);
+	ret = vfio_pci_core_register_device(pcd->core);
 	if (ret) {
 		pdev->no_msi = pcd->no_msi;
-		vfio_put_device(&pcd->core.vdev);
+		vfio_put_device(&function->core.vdev);
 		return ret;
 	}
 	precopy_debugfs_init(pcd);
@@ -53,17 +49,18 @@ static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 static void precopy_remove(struct pci_dev *pdev)
 {
-	struct precopy_device *pcd = precopy_drvdata(pdev);
+	struct precopy_device *pcd = precopy_from_dev(&pdev->dev);
 
-	vfio_pci_core_unregister_device(&pcd->core);
+	vfio_pci_core_unregister_device(pcd->core);
 	pdev->no_msi = pcd->no_msi;
-	vfio_put_device(&pcd->core.vdev);
+	/* Data fds may keep @pcd, but not what the core knows */
+	vfio_put_device(&pcd->core->vdev);
 }
 
 /* After every reset of the carrier, whoever asked for it (rule R53) */
 static void precopy_reset_done(struct pci_dev *pdev)
 {
-	precopy_device_reset(precopy_drvdata(pdev));
+	precopy_device_reset(precopy_from_dev(&pdev->dev));
 }
 
 static const struct pci_error_handlers precopy_err_handlers = {

@@ -66,7 +66,7 @@ void precopy_memory_close(struct precopy_device *pcd)
  */
 void precopy_memory_zap(struct precopy_device *pcd)
 {
-	unmap_mapping_range(pcd->core.vdev.inode->i_mapping,
+	unmap_mapping_range(pcd->core->vdev.inode->i_mapping,
 			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR),
 			    pcd->memory.size, true);
 }
@@ -81,7 +81,7 @@ void precopy_memory_zap(struct precopy_device *pcd)
  */
 void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit)
 {
-	unmap_mapping_range(pcd->core.vdev.inode->i_mapping,
+	unmap_mapping_range(pcd->core->vdev.inode->i_mapping,
 			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) +
 			    unit * PRECOPY_UNIT_SIZE, PRECOPY_UNIT_SIZE, true);
 }

@@ -4,6 +4,7 @@
 #define PRECOPY_H
 
 #include <linux/atomic.h>
+#include <linux/kref.h>
 #include <linux/ktime.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
@@ -103,7 +104,12 @@ struct precopy_knobs {
 
 /**
  * struct precopy_device - one bound PCI function
- * @core: the vfio-pci device; must stay first
+ * @kref: held by the VFIO core's side of it, and by each session, whose data
+ *	  fd may outlive that. The last put may sleep.
+ * @core: the VFIO core's side, valid while the driver is bound. Sessions use it
+ *	  only where a lock and the generation, or the tracker, tell them that
+ *	  they are not dead: the device is open then.
+ * @pdev: the carrier; a reference, since messages and events name it
  * @arc_mutex: serialises SET_STATE; may be held while an arc waits, so
  *	       neither reset nor GET_STATE takes it
  * @state_lock: protects @mig_state, @generation, @saving, @loading,
@@ -127,7 +133,9 @@ struct precopy_knobs {
  * @knobs: test knobs
  */
 struct precopy_device {
-	struct vfio_pci_core_device	core;
+	struct kref			kref;
+	struct vfio_pci_core_device	*core;
+	struct pci_dev			*pdev;
 	struct mutex			arc_mutex;	/* serialises SET_STATE */
 	spinlock_t			state_lock;	/* see above */
 	enum vfio_device_mig_state	mig_state;
@@ -148,14 +156,40 @@ struct precopy_device {
 /* The stream knows pages of 4 KiB, and so does all of this driver */
 static_assert(PAGE_SIZE == PRECOPY_STREAM_PAGE_SIZE);
 
+/**
+ * struct precopy_function - the VFIO core's side of a bound PCI function
+ * @core: the vfio-pci device; must stay first
+ * @pcd: our side. It is apart because whoever holds on to @core keeps the
+ *	 function in the set of devices that are reset together, even after
+ *	 unbind.
+ */
+struct precopy_function {
+	struct vfio_pci_core_device	core;
+	struct precopy_device		*pcd;
+};
+
+static inline struct precopy_function *
+to_precopy_function(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct precopy_function, core.vdev);
+}
+
 static inline struct precopy_device *to_precopy(struct vfio_device *vdev)
 {
-	return container_of(vdev, struct precopy_device, core.vdev);
+	return to_precopy_function(vdev)->pcd;
+}
+
+/* While the driver is bound to @dev */
+static inline struct precopy_device *precopy_from_dev(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return to_precopy(&core->vdev);
 }
 
 static inline struct device *precopy_dev(struct precopy_device *pcd)
 {
-	return &pcd->core.pdev->dev;
+	return &pcd->pdev->dev;
 }
 
 /* Add the time since @mark to @sum, and set the mark anew */
@@ -172,6 +206,8 @@ extern struct workqueue_struct *precopy_wq;
 
 /* device.c */
 extern const struct vfio_device_ops precopy_device_ops;
+struct precopy_device *precopy_device_get(struct precopy_device *pcd);
+void precopy_device_put(struct precopy_device *pcd);
 void precopy_device_reset(struct precopy_device *pcd);
 
 void precopy_stream_params(struct precopy_device *pcd,

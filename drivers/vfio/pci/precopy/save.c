@@ -218,12 +218,15 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 	unsigned long minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
 	struct precopy_device *pcd = saving->session.pcd;
 	struct vfio_precopy_info info;
-	int ret;
 
-	ret = vfio_check_precopy_ioctl(&pcd->core.vdev,
-				       VFIO_MIG_GET_PRECOPY_INFO, arg, &info);
-	if (ret)
-		return ret;
+	/*
+	 * Not vfio_check_precopy_ioctl(): it looks at the core's device, which
+	 * need not be there any more, nor stay.
+	 */
+	if (copy_from_user(&info, (void __user *)arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
 	info.flags = 0;
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (pcd->mig_state != VFIO_DEVICE_STATE_PRE_COPY &&
@@ -232,7 +235,7 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 		if (saving->session.dead)
 			return -ENODEV;
 		/* Only who has opted in is told (rule R43) */
-		if (saving->reinit && pcd->core.vdev.precopy_info_v2)
+		if (saving->reinit && pcd->core->vdev.precopy_info_v2)
 			info.flags |= VFIO_PRECOPY_INFO_REINIT;
 		info.initial_bytes = precopy_save_initial(saving);
 		info.dirty_bytes = precopy_save_dirty(saving);
@@ -495,7 +498,7 @@ int precopy_save_reinit(struct precopy_device *pcd)
 	scoped_guard(spinlock, &pcd->state_lock) {
 		saving = pcd->saving;
 		if (!saving || saving->stopped ||
-		    !pcd->core.vdev.precopy_info_v2)
+		    !pcd->core->vdev.precopy_info_v2)
 			return -EINVAL;
 		precopy_session_get(&saving->session);
 	}

@@ -20,10 +20,9 @@ void precopy_session_init(struct precopy_session *session,
 			  void (*release)(struct precopy_session *session))
 {
 	kref_init(&session->kref);
-	session->pcd = pcd;
+	session->pcd = precopy_device_get(pcd);
 	session->generation = generation;
 	session->release = release;
-	get_device(&pcd->core.vdev.device);
 }
 
 /**
@@ -42,8 +41,7 @@ static void precopy_session_release(struct kref *kref)
 	struct precopy_device *pcd = session->pcd;
 
 	session->release(session);
-	/* May free the device */
-	vfio_put_device(&pcd->core.vdev);
+	precopy_device_put(pcd);
 }
 
 /**

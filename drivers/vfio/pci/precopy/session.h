@@ -17,10 +17,9 @@ struct precopy_device;
  * struct precopy_session - one data transfer session and its file
  * @kref: held by the file, by the device while the session is current, and by
  *	  a running startup. The last put may sleep.
- * @pcd: the device; the session holds a reference on its struct device, so the
- *	 memory is there even after unbind, with its locks, its generation
- *	 and its counters. Once the session is dead, that and the name of
- *	 the PCI device is all that may be used of it.
+ * @pcd: the device; a reference, so it is there even after unbind, with its
+ *	 locks, its generation, its counters and the name of the carrier. Once
+ *	 the session is dead, that is all that may be used of it.
  * @generation: of the device when the session began
  * @release: frees the session around this
  * @dead: ended: by an arc, a reset or a close. Protected by state_lock; never

@@ -11,13 +11,6 @@
 #include "precopy.h"
 #include "save.h"
 
-static struct precopy_device *precopy_from_dev(struct device *dev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
-
-	return container_of(core, struct precopy_device, core);
-}
-
 /**
  * precopy_memory_size_valid - may the device's memory be this large?
  * @size: bytes

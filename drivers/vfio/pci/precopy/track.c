@@ -224,7 +224,7 @@ static void precopy_tracker_clean(struct precopy_device *pcd,
 				  unsigned long unit,
 				  const unsigned long *pages)
 {
-	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
+	struct address_space *mapping = pcd->core->vdev.inode->i_mapping;
 	unsigned long first = find_first_bit(pages, PRECOPY_UNIT_PAGES);
 	unsigned long last = find_last_bit(pages, PRECOPY_UNIT_PAGES);
 	pgoff_t start = PRECOPY_BAR_PGOFF + unit * PRECOPY_UNIT_PAGES + first;
@@ -265,7 +265,7 @@ static unsigned long precopy_tracker_run(struct precopy_ram *ram,
 static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
 				 const unsigned long *pages)
 {
-	struct address_space *mapping = pcd->core.vdev.inode->i_mapping;
+	struct address_space *mapping = pcd->core->vdev.inode->i_mapping;
 	struct precopy_ram *ram = pcd->memory.ram;
 	unsigned long start, end, first, n;
 	struct page *page;
