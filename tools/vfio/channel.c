@@ -60,12 +60,12 @@ static int wait_to_send(struct channel *ch, uint64_t deadline)
 /* Before it closed the connection the peer may have said why */
 static int cannot_send(struct channel *ch)
 {
-	int error = errno, ret;
+	int error = errno, ret, nr = 0;
 	bool complete;
 
 	do {
 		ret = channel_receive(ch, &complete);
-	} while (!ret && complete);
+	} while (!ret && complete && ++nr < 100 * CHANNEL_BATCH);
 	errno = error;
 	return ret ?: connection_gone();
 }

@@ -48,6 +48,9 @@ struct channel {
 	bool			peer_failed;
 };
 
+/* How many frames to take in before looking at anything else: peers may flood */
+#define CHANNEL_BATCH	64
+
 void channel_init(struct channel *ch, int fd, uint64_t timeout_ns);
 
 /* All of these say why they fail, and return a status. */

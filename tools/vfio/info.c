@@ -55,6 +55,20 @@ static void ask_precopy(const struct device *dev, struct info *info)
 	close(fd);
 }
 
+/* Only of a device that was inherited: opening one resets it */
+static bool state_hinders(uint32_t state, char *why, size_t size)
+{
+	if (state == VFIO_DEVICE_STATE_RUNNING || state == VFIO_DEVICE_STATE_STOP ||
+	    mig_is_precopy(state))
+		return false;
+	if (state == VFIO_DEVICE_STATE_ERROR)
+		snprintf(why, size, "it has failed and is in ERROR: only a reset helps");
+	else
+		snprintf(why, size, "it is in %s: somebody is already migrating it",
+			 mig_state_name(state));
+	return true;
+}
+
 static void ask(const struct device *dev, struct info *info)
 {
 	uint32_t state;
@@ -63,6 +77,8 @@ static void ask(const struct device *dev, struct info *info)
 	if (mig_get_state(dev, &state))
 		return;
 	snprintf(info->state, sizeof(info->state), "%s", mig_state_name(state));
+	if (info->can_migrate && state_hinders(state, info->why, sizeof(info->why)))
+		info->can_migrate = false;
 	info->has_size = !mig_data_size(dev, &info->data_size);
 	info->dma_logging = !mig_has_dma_logging(dev);
 	if (info->flags & VFIO_MIGRATION_PRE_COPY && state == VFIO_DEVICE_STATE_RUNNING)

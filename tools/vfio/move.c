@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "keep.h"
+#include "progress.h"
 #include "send.h"
 #include "util.h"
 
@@ -21,6 +22,8 @@ static void target_process(struct device *source, struct device *target, int fd,
 
 	/* Killed with its parent: then nobody is left who knows about it */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	/* What the source's end shows is enough for both */
+	progress_disable();
 	device_close(source);
 	ret = receive_device(target, fd, opt);
 	close(fd);

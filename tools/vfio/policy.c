@@ -15,6 +15,8 @@
 /* Pending must have fallen by a tenth within that time, or so many passes */
 #define STALL_NS	NS_PER_S
 #define STALL_PASSES	3
+/* How much more than announced, beside four times of it, is nothing to wonder about */
+#define ENDLESS_SLACK	(32 * MIB)
 
 void rate_add(struct rate *rate, uint64_t bytes, uint64_t ns)
 {
@@ -74,6 +76,9 @@ static bool waiting_costs_time(const struct outlook *look)
 static enum verdict decide_total_time(const struct policy *policy,
 				      const struct outlook *look)
 {
+	/* It will soon tell, and until then anything is a guess */
+	if (!look->acked && !look->answered)
+		return VERDICT_GO_ON;
 	if (policy->bound && policy_downtime(look) > policy->max_downtime_ns)
 		return look->acked && look->stalled ? VERDICT_GIVE_UP : VERDICT_GO_ON;
 	if (look->acked || !look->startup_known || look->startup_ns <= LEAD_NS)
@@ -100,6 +105,11 @@ enum verdict policy_decide(const struct policy *policy, const struct outlook *lo
 	if (policy->goal == GOAL_TOTAL_TIME)
 		return decide_total_time(policy, look);
 	return decide_downtime(policy, look);
+}
+
+bool policy_endless(uint64_t announced, uint64_t sent)
+{
+	return announced && sent > ENDLESS_SLACK && (sent - ENDLESS_SLACK) / 4 > announced;
 }
 
 bool watch_stalled(struct progress_watch *watch, uint64_t pending, uint64_t sent,

@@ -39,6 +39,7 @@ uint64_t rate_time(double rate, uint64_t bytes);
  * struct outlook - what is known at one moment of pre-copy
  * @initial: initial bytes that have not been sent
  * @acked: the target has written them all, so it has started
+ * @answered: the target has said what it knows since it has everything it needs to
  * @startup_known: @startup_ns means something
  * @startup_ns: until the target has started, estimated
  * @pending: bytes that are still in the source
@@ -52,6 +53,7 @@ uint64_t rate_time(double rate, uint64_t bytes);
 struct outlook {
 	uint64_t	initial;
 	bool		acked;
+	bool		answered;
 	bool		startup_known;
 	uint64_t	startup_ns;
 	uint64_t	pending;
@@ -73,6 +75,12 @@ enum verdict {
 uint64_t policy_downtime(const struct outlook *look);
 
 enum verdict policy_decide(const struct policy *policy, const struct outlook *look);
+
+/*
+ * Did a device that stands still give so much more than the @announced bytes that
+ * it cannot be still? Announcements are estimates, and 0 is none.
+ */
+bool policy_endless(uint64_t announced, uint64_t sent);
 
 /* Notices that pre-copy does not get anywhere. */
 struct progress_watch {

@@ -10,6 +10,7 @@
 #include "endpoint.h"
 #include "keep.h"
 #include "migration.h"
+#include "progress.h"
 #include "send.h"
 #include "target.h"
 #include "util.h"
@@ -17,6 +18,8 @@
 /* Tell the source how far the target is: that often, or after so many bytes */
 #define STATUS_NS	(100 * NS_PER_MS)
 #define STATUS_BYTES	MIB
+/* So many times the timeout a source may say that it lives, and nothing else */
+#define USELESS_TIMES	30
 
 /**
  * struct receiver - the receiving end
@@ -27,6 +30,9 @@
  * @last_mark: id of the last one that came
  * @told: bytes written that the source knows of
  * @told_at: since when
+ * @useful: when the source last sent, or the target was last busy with, more than
+ *	    signs of life
+ * @arrival: what its user sees
  * @ended: FRAME_END has come
  * @ready: FRAME_READY went out
  * @going: FRAME_GO has come
@@ -39,6 +45,8 @@ struct receiver {
 	uint32_t		last_mark;
 	uint64_t		told;
 	uint64_t		told_at;
+	uint64_t		useful;
+	struct arrival		arrival;
 	bool			ended;
 	bool			ready;
 	bool			going;
@@ -77,6 +85,8 @@ static int take_end(struct receiver *rcv)
 
 static int take_frame(struct receiver *rcv)
 {
+	if (rcv->ch.frame.type != FRAME_KEEPALIVE)
+		rcv->useful = now_ns();
 	switch (rcv->ch.frame.type) {
 	case FRAME_DATA:
 		if (rcv->ended)
@@ -103,14 +113,14 @@ static int take_frame(struct receiver *rcv)
 
 static int take_frames(struct receiver *rcv)
 {
+	int ret, nr = 0;
 	bool complete;
-	int ret;
 
 	do {
 		ret = channel_receive(&rcv->ch, &complete);
 		if (!ret && complete)
 			ret = take_frame(rcv);
-	} while (!ret && complete && !rcv->going);
+	} while (!ret && complete && !rcv->going && ++nr < CHANNEL_BATCH);
 	/* A source that we do not listen to is not silent */
 	if (channel_is_full(&rcv->ch))
 		rcv->ch.heard = now_ns();
@@ -146,6 +156,7 @@ static int tell_status(struct receiver *rcv, const struct target_view *view)
 	rcv->told = view->written;
 	rcv->told_at = now;
 	target_status(&rcv->target, view, &status);
+	progress_arrival(&rcv->arrival, view->written, status.remaining_ns);
 	frame_put_status(payload, &status);
 	return channel_send(&rcv->ch, FRAME_STATUS, payload, sizeof(payload));
 }
@@ -186,18 +197,33 @@ static int run(struct receiver *rcv)
 	return ST_OK;
 }
 
+/* A source has no reason to wait for a target that waits for it */
+static int check_useful(struct receiver *rcv, const struct target_view *view)
+{
+	uint64_t limit = USELESS_TIMES * rcv->ch.timeout_ns;
+
+	if (!view->idle || rcv->mark.id || (rcv->ended && !rcv->ready))
+		rcv->useful = now_ns();
+	if (now_ns() - rcv->useful < limit)
+		return ST_OK;
+	return fail(ST_PEER, "for %.1f s the other side has sent nothing but signs of life",
+		    limit / 1e9);
+}
+
 static int serve(struct receiver *rcv)
 {
 	struct target_view view = { };
 	int ret = ST_OK;
 
+	rcv->useful = now_ns();
 	while (!ret && !rcv->going) {
 		ret = interrupted() ?: target_look(&rcv->target, &view) ?:
-		      tell(rcv, &view) ?: take_frames(rcv);
+		      tell(rcv, &view) ?: check_useful(rcv, &view) ?: take_frames(rcv);
 		if (!ret && !rcv->going)
 			target_wait(&rcv->target, channel_is_full(&rcv->ch) ? -1 : rcv->ch.fd,
 				    now_ns() + STATUS_NS);
 	}
+	progress_clear();
 	return ret ?: run(rcv);
 }
 

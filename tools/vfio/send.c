@@ -29,6 +29,7 @@
  * @mark: the last mark, and where it is; id 0 before the first
  * @acked: id of the last acknowledgment
  * @status: what the target said last
+ * @answered: and said after the last mark went out
  * @ready: it has said FRAME_READY
  * @running: it has said FRAME_RUNNING
  * @ended: FRAME_END went out
@@ -45,6 +46,7 @@ struct sender {
 	struct frame_position	mark;
 	uint32_t		acked;
 	struct frame_status	status;
+	bool			answered;
 	bool			ready;
 	bool			running;
 	bool			ended;
@@ -66,6 +68,7 @@ static int take_status(struct sender *snd)
 	if (status.written > snd->pushed)
 		return unexpected(snd, "it has written more than was sent");
 	snd->status = status;
+	snd->answered = snd->mark.id;
 	return ST_OK;
 }
 
@@ -121,14 +124,14 @@ static int take_frame(struct sender *snd)
 static int listen_to_peer(void *context)
 {
 	struct sender *snd = context;
+	int ret, nr = 0;
 	bool complete;
-	int ret;
 
 	do {
 		ret = channel_receive(&snd->ch, &complete);
 		if (!ret && complete)
 			ret = take_frame(snd);
-	} while (!ret && complete && !snd->running);
+	} while (!ret && complete && !snd->running && ++nr < CHANNEL_BATCH);
 	return ret ?: channel_check(&snd->ch);
 }
 
@@ -163,6 +166,7 @@ static int sender_mark(struct sink *sink)
 
 	snd->mark.id++;
 	snd->mark.bytes = snd->pushed;
+	snd->answered = false;
 	return send_position(snd, FRAME_MARK, snd->mark.id);
 }
 
@@ -187,6 +191,14 @@ static int sender_idle(struct sink *sink, uint64_t ns)
 	return listen_to_peer(snd);
 }
 
+/* Its driver knows of startups, but has not been told yet what to prepare */
+static bool has_to_hear(const struct frame_status *status)
+{
+	return status->flags & FRAME_STATUS_STARTUP &&
+	       (status->phase == VFIO_PRECOPY_PHASE_NONE ||
+		status->phase == VFIO_PRECOPY_PHASE_WAITING);
+}
+
 static void sender_look(struct sink *sink, struct outlook *look)
 {
 	struct sender *snd = to_sender(sink);
@@ -195,6 +207,7 @@ static void sender_look(struct sink *sink, struct outlook *look)
 	look->acked = snd->mark.id && snd->acked == snd->mark.id;
 	look->in_flight = snd->pushed - status->written;
 	look->round_trip_ns = snd->round_trip_ns;
+	look->answered = snd->answered && !has_to_hear(status);
 	if (!(status->flags & FRAME_STATUS_STARTUP))
 		return;
 	look->startup_known = status->phase == VFIO_PRECOPY_PHASE_STARTING ||

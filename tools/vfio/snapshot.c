@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "atomic_file.h"
@@ -149,12 +150,14 @@ int cmd_save(const struct options *opt)
  * @fd: the file
  * @sequence: of the next frame
  * @bytes: of the stream so far
+ * @arrival: what the user sees
  */
 struct reader {
 	const char	*path;
 	int		fd;
 	uint32_t	sequence;
 	uint64_t	bytes;
+	struct arrival	arrival;
 };
 
 static int unusable(const struct reader *in, const char *why)
@@ -244,8 +247,10 @@ static int read_end(struct reader *in, const struct frame_header *frame)
 }
 
 /* Wait until the target has room, or has reached @step */
-static int wait_for_target(struct target *target, void **room, enum target_step step)
+static int wait_for_target(struct reader *in, struct target *target, void **room,
+			   enum target_step step)
 {
+	struct frame_status status;
 	struct target_view view;
 	int ret;
 
@@ -255,7 +260,9 @@ static int wait_for_target(struct target *target, void **room, enum target_step 
 			*room = target_room(target);
 		if (ret || (room && *room) || (!room && view.reached >= step))
 			return ret;
-		target_wait(target, -1, now_ns() + NS_PER_S);
+		target_status(target, &view, &status);
+		progress_arrival(&in->arrival, view.written, status.remaining_ns);
+		target_wait(target, -1, now_ns() + 200 * NS_PER_MS);
 	}
 }
 
@@ -266,7 +273,7 @@ static int feed(struct reader *in, struct target *target)
 	int ret;
 
 	for (;;) {
-		ret = wait_for_target(target, &room, TARGET_LOAD) ?: read_header(in, &frame);
+		ret = wait_for_target(in, target, &room, TARGET_LOAD) ?: read_header(in, &frame);
 		if (ret)
 			return ret;
 		if (frame.type != FRAME_DATA)
@@ -279,16 +286,16 @@ static int feed(struct reader *in, struct target *target)
 	}
 }
 
-static int finish(struct target *target)
+static int finish(struct reader *in, struct target *target)
 {
 	int ret;
 
 	target_ask(target, TARGET_COMMIT);
-	ret = wait_for_target(target, NULL, TARGET_COMMIT);
+	ret = wait_for_target(in, target, NULL, TARGET_COMMIT);
 	if (ret)
 		return ret;
 	target_ask(target, TARGET_RUN);
-	return wait_for_target(target, NULL, TARGET_RUN);
+	return wait_for_target(in, target, NULL, TARGET_RUN);
 }
 
 static int load_device(const struct device *dev, struct reader *in)
@@ -303,7 +310,9 @@ static int load_device(const struct device *dev, struct reader *in)
 	ret = read_hello(in, dev);
 	if (ret)
 		return ret;
-	ret = target_begin(&target, dev) ?: feed(in, &target) ?: finish(&target);
+	ret = target_begin(&target, dev) ?: feed(in, &target) ?:
+	      finish(in, &target);
+	progress_clear();
 	if (ret) {
 		target_abandon(&target);
 		return ret;
@@ -315,6 +324,8 @@ static int load_device(const struct device *dev, struct reader *in)
 
 static int open_input(struct reader *in, const char *path)
 {
+	struct stat st;
+
 	*in = (struct reader){ .path = path };
 	if (strcmp(path, "-")) {
 		in->fd = open_slow(path, O_RDONLY);
@@ -322,7 +333,11 @@ static int open_input(struct reader *in, const char *path)
 		in->path = "standard input";
 		in->fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 	}
-	return in->fd < 0 ? fail_errno(ST_FILE, "%s", in->path) : ST_OK;
+	if (in->fd < 0)
+		return fail_errno(ST_FILE, "%s", in->path);
+	if (!fstat(in->fd, &st) && S_ISREG(st.st_mode))
+		in->arrival.of = st.st_size;
+	return ST_OK;
 }
 
 int cmd_load(const struct options *opt)

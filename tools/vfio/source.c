@@ -256,9 +256,24 @@ static int precopy(struct source *src)
 	return ret;
 }
 
+/* Whoever stores to a device that is stopped may make its driver go on for ever */
+static int must_end(const struct source *src, uint64_t announced)
+{
+	uint64_t sent = src->t.bytes[PHASE_STOPPED];
+	char a[32], b[32];
+
+	if (!policy_endless(announced, sent))
+		return ST_OK;
+	return fail(ST_FAILED,
+		    "%s has given %s since it was stopped, %s were announced: does somebody still store to it?",
+		    src->dev->name, text_bytes(a, sizeof(a), sent),
+		    text_bytes(b, sizeof(b), announced));
+}
+
 /* The device stands still from here on */
 static int stop_and_copy(struct source *src)
 {
+	uint64_t announced;
 	ssize_t moved;
 	int ret;
 
@@ -266,27 +281,49 @@ static int stop_and_copy(struct source *src)
 	src->t.stopped = now_ns();
 	ret = change_state(src, VFIO_DEVICE_STATE_STOP_COPY,
 			   src->data_fd < 0 ? &src->data_fd : NULL);
+	if (mig_data_size(src->dev, &announced))
+		announced = 0;
+	announced = max_u64(announced, src->data_size);
 	while (!ret) {
-		ret = interrupted() ?: move_some(src, FRAME_MAX_DATA, PHASE_STOPPED, &moved);
+		ret = interrupted() ?: must_end(src, announced) ?:
+		      move_some(src, FRAME_MAX_DATA, PHASE_STOPPED, &moved);
 		if (ret || !moved)
 			break;
 		src->t.pending -= min_u64(src->t.pending, moved);
+		src->t.bandwidth = bandwidth(src);
 		progress_show(&src->t);
 	}
 	return ret;
 }
 
+static bool has_precopy(const struct source *src)
+{
+	return src->precopy && src->flags & VFIO_MIGRATION_PRE_COPY &&
+	       src->home == VFIO_DEVICE_STATE_RUNNING;
+}
+
+/* Stopping is all that can be done without pre-copy, and nothing tells how long for */
+static int cannot_promise(const struct source *src)
+{
+	if (!src->policy->bound || src->home != VFIO_DEVICE_STATE_RUNNING)
+		return ST_OK;
+	return fail(ST_DOWNTIME,
+		    "%s does no pre-copy, so nothing can be measured before it is stopped: no downtime can be promised",
+		    src->dev->name);
+}
+
 int source_run(struct source *src)
 {
-	int ret = ST_OK;
+	int ret;
 
 	src->t.began = now_ns();
 	src->t.pending = src->data_size;
-	/* Without the second version there is no REINIT, and nothing to do about it */
-	if (src->precopy && src->flags & VFIO_MIGRATION_PRE_COPY &&
-	    src->home == VFIO_DEVICE_STATE_RUNNING) {
+	if (has_precopy(src)) {
+		/* Without the second version there is no REINIT, and nothing to do about it */
 		mig_want_info_v2(src->dev);
 		ret = precopy(src);
+	} else {
+		ret = cannot_promise(src);
 	}
 	return ret ?: stop_and_copy(src);
 }

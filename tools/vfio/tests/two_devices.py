@@ -11,8 +11,10 @@ it is written and read here, through the device's own file descriptor.
 """
 
 import ctypes
+import fcntl
 import json
 import os
+import pty
 import random
 import signal
 import socket
@@ -20,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 
@@ -84,7 +87,7 @@ class Knob:
         put(self.file, self.value)
 
     def __exit__(self, *unused):
-        put(self.file, 0)
+        put(self.file, "N" if isinstance(self.value, str) else 0)
 
 
 class Delay(Knob):
@@ -227,30 +230,38 @@ def recv_frame(sock):
 
 class Proxy:
     """Between a source and a target; does something to the first frame of a kind."""
-    def __init__(self, kind, to_target, fault):
+    def __init__(self, kind, to_target, fault, tcp=False):
         self.kind, self.to_target, self.fault = kind, to_target, fault
         self.happened = False
         self.seen = []
         self.target_state = None
         self.quiet = threading.Event()
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.address = path("proxy")
-        if os.path.exists(self.address):
-            os.unlink(self.address)
-        self.listener.bind(self.address)
-        self.listener.listen(1)
-        self.target = path("target")
-        threading.Thread(target=self.connect, daemon=True).start()
+        self.listener, place = self.listen(tcp)
+        self.target = free_port() if tcp else "unix:" + path("target")
+        self.address = "%s:%d" % place if tcp else "unix:" + place
+        threading.Thread(target=self.connect, args=(tcp,), daemon=True).start()
 
-    def connect(self):
+    @staticmethod
+    def listen(tcp):
+        listener = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
+        if not tcp and os.path.exists(path("proxy")):
+            os.unlink(path("proxy"))
+        listener.bind(("127.0.0.1", 0) if tcp else path("proxy"))
+        listener.listen(1)
+        return listener, listener.getsockname()
+
+    def connect(self, tcp):
         self.left, _ = self.listener.accept()
         self.listener.close()
-        self.right = socket.socket(socket.AF_UNIX)
+        host, _, port = self.target.rpartition(":")
         for _ in range(200):
+            # A socket that was refused is of no more use
+            self.right = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
             try:
-                self.right.connect(self.target)
+                self.right.connect((host, int(port)) if tcp else path("target"))
                 break
             except OSError:
+                self.right.close()
                 time.sleep(0.02)
         for args in ((self.left, self.right, True), (self.right, self.left, False)):
             threading.Thread(target=self.forward, args=args, daemon=True).start()
@@ -325,6 +336,27 @@ def info_in_use():
         got = info(dev.name, 0, fds=(dev.fd,))
         check(got["opened_by"] == "fd" and got["precopy"]["initial_bytes"] > SIZE // 3, got)
         check(dev.read() == contents(1), "contents")
+
+
+def set_state(dev, number):
+    """What a VMM does; returns the data fd, or -1."""
+    arg = bytearray(struct.pack("<IIIi", 16, 1 << 17 | 2, number, -1))
+    fcntl.ioctl(dev.fd, 0x3b75, arg)
+    return struct.unpack("<IIIi", arg)[3]
+
+
+@test
+def info_of_a_device_that_is_migrating():
+    with Held(A, contents(23)) as dev:
+        for number, name in (3, "STOP_COPY"), (4, "RESUMING"):
+            data_fd = set_state(dev, number)
+            got = info(dev.name, 3, fds=(dev.fd,))
+            check(name in got["reason"] and got["state"] == name and state(A) == name, got)
+            err = run("save", dev.name, "-o", path("snap"), status=3, fds=(dev.fd,)).stderr
+            check(name in err, err)
+            os.close(data_fd)
+            if number == 3:
+                set_state(dev, 2)
 
 
 def rebind(bdf, driver):
@@ -592,6 +624,36 @@ def a_bound_that_cannot_be_kept():
 
 
 @test
+def a_bound_without_pre_copy():
+    with Knob(A, "no_precopy", "Y"), Held(A, contents(24)) as dev:
+        receiving, sending = transfer(dev, "unix:" + path("socket"), "--max-downtime", "5000")
+        err = finish(sending, 5)[1]
+        check("no downtime can be promised" in err, err)
+        finish(receiving, 4)
+        check(state(A) == "RUNNING", state(A))
+        numbers = json.loads(run("move", dev.name, B, "--verify", "--json", fds=(dev.fd,)).stdout)
+        check(numbers["bytes"]["initial"] == 0 and state(A) == "STOP", numbers)
+
+
+@test
+def a_device_that_gives_much_more_than_it_announced():
+    # So it looks if somebody never ceases to store to it: that would be a race
+    large = 64 << 20
+    try:
+        for bdf in A, B:
+            put(sysfs(bdf, "precopy/memory_size"), large)
+        args = A, B, "--verify", "--fill-region", "2=" + write_file("large", os.urandom(40 << 20))
+        with Knob(A, "data_size", 1):
+            err = run("move", *args, "--stop-copy", status=1).stderr
+            check("still store to it" in err and "nothing of it is lost" in err, err)
+            run("move", *args)
+        run("move", *args, "--stop-copy")
+    finally:
+        for bdf in A, B:
+            put(sysfs(bdf, "precopy/memory_size"), SIZE)
+
+
+@test
 def total_time_waits_if_that_costs_nothing():
     if info(A)["startup"] is None:
         raise Skip("the driver tells nothing of startups")
@@ -608,8 +670,8 @@ def startup_that_begins_anew():
     with Held(A, contents(20)) as dev, Delay(B, 700):
         reinit = Knob(A, "reinit", 1)
         proxy = Proxy(0, True, "")
-        receiving = receiver("unix:" + proxy.target)
-        sending = start("send", dev.name, "--to", "unix:" + proxy.address, "--json", fds=(dev.fd,))
+        receiving = receiver(proxy.target)
+        sending = start("send", dev.name, "--to", proxy.address, "--json", fds=(dev.fd,))
         until(lambda: MARK in proxy.seen)
         dev.write(5000, b"changed by REINIT")
         put(reinit.file, 1)
@@ -619,6 +681,49 @@ def startup_that_begins_anew():
         marks = proxy.seen.count(MARK)
         check(marks == 2 and ACK in proxy.seen, f"{marks} marks")
         check(numbers["acked_while_running"] and numbers["downtime_ns"] < 0.6e9, numbers)
+
+
+def on_a_terminal(*args, fds=()):
+    """What a person sees who waits for it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
+    with subprocess.Popen([VM, *args], pass_fds=fds, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:     # so a terminal says that nobody is left
+                break
+            seen += piece
+    os.close(ours)
+    check(process.returncode == 0, process.returncode, seen)
+    return seen.decode()
+
+
+@test
+def progress_is_shown():
+    data = "2=" + write_file("in", contents(26))
+    with Delay(B, 2500):
+        seen = on_a_terminal("move", A, B, "--verify", "--fill-region", data)
+        bars = [bar for bar in seen.split("\r\x1b[K") if bar.startswith("[")]
+        waiting = [bar for bar in bars if "waiting" in bar]
+        check(len(waiting) > 4, seen)
+        for word in "[==", "%", "/s,", "left,", "/s dirty,", "target ready in":
+            check(any(word in bar for bar in waiting), f"no '{word}' in", waiting)
+        check(any("initial" in bar for bar in bars) and max(map(len, bars)) < 80, bars)
+        check(seen.endswith("\r\x1b[K"), "the bar stays", seen[-200:])
+        lines = run("move", A, B, "--verify", "--fill-region", data).stderr.splitlines()
+        check(3 <= len(lines) <= 30 and "\x1b" not in "".join(lines), lines)
+        check(not run("move", A, B, "--verify", "-q", "--fill-region", data).stderr, "not quiet")
+        run("save", A, "-q", "--fill-region", data, "-o", path("snap"))
+        seen = on_a_terminal("load", B, "--verify", "-i", path("snap"))
+        check("arriving" in seen and "ready in" in seen and "%" in seen, seen)
+        with Held(A, contents(26)) as dev:
+            sending = start("send", dev.name, "--to", "unix:" + path("socket"), "-q", fds=(dev.fd,))
+            seen = on_a_terminal("receive", B, "--verify", "--listen", "unix:" + path("socket"))
+            finish(sending)
+            check("arriving" in seen and "ready in" in seen, seen)
 
 
 # --- Whatever goes wrong --------------------------------------------------------------------------
@@ -633,12 +738,12 @@ PLACES = [
 ]
 
 
-def faulty(dev, data, kind, to_target, fault, source_status, target_status):
-    about = f"{fault} of {NAMES[kind]}"
-    proxy = Proxy(kind, to_target, fault)
-    timeout = "0.7" if fault == "silence" else "10"
-    receiving = start("receive", B, "--listen", "unix:" + proxy.target, "--verify", "--timeout", timeout)
-    sending = start("send", dev.name, "--to", "unix:" + proxy.address, "--timeout", timeout, "-q", fds=(dev.fd,))
+def faulty(dev, data, kind, to_target, fault, tcp, source_status, target_status, timeout=None):
+    about = f"{fault} of {NAMES[kind]} over {'tcp' if tcp else 'unix'}"
+    proxy = Proxy(kind, to_target, fault, tcp)
+    timeout = timeout or ("0.7" if fault == "silence" else "10")
+    receiving = start("receive", B, "--listen", proxy.target, "--verify", "--timeout", timeout)
+    sending = start("send", dev.name, "--to", proxy.address, "--timeout", timeout, "-q", fds=(dev.fd,))
     try:
         finish(sending, source_status, 15)
         finish(receiving, target_status, 15)
@@ -659,8 +764,8 @@ def faults(kind_of_fault, places):
     data = contents(12)
     dev = Held(A, data)
     try:
-        for place in places:
-            faulty(dev, data, place[0], place[1], kind_of_fault, *place[2:])
+        for place, tcp in ((p, t) for p in places for t in (False, True)):
+            faulty(dev, data, place[0], place[1], kind_of_fault, tcp, *place[2:])
             if place[2] in (0, 6):
                 dev.close()
                 dev = Held(A, data)
@@ -693,6 +798,19 @@ def every_frame_repeated():
 @test
 def silence_instead_of_every_frame():
     faults("silence", [place for place in PLACES if place[0] not in (STATUS, HELLO)])
+
+
+@test
+def signs_of_life_and_errors_spoiled():
+    # These two come only if there is a reason. What is silent is found out elsewhere.
+    data = contents(22)
+    with Held(A, data) as dev:
+        for fault in "cut", "half", "damage", "repeat":
+            for tcp in False, True:
+                with Delay(B, 2500):
+                    faulty(dev, data, KEEPALIVE, True, fault, tcp, 4, (4,), timeout="3")
+                with Knob(B, "startup_fail", 12):
+                    faulty(dev, data, ERROR, False, fault, tcp, 4, (1,), timeout="3")
 
 
 @test
@@ -827,7 +945,7 @@ def attack_target(attack, status, *args):
         except (BrokenPipeError, ConnectionResetError):
             pass
         err = finish(receiving, status, 10)[1]
-        check(time.monotonic() - t0 < 8, "took long")
+        check(time.monotonic() - t0 < 12, "took long")
     return err
 
 
@@ -861,6 +979,14 @@ def hostile_sources():
             sequence += 100
         check(memory_kib(receiving.pid) < 20000, memory_kib(receiving.pid))
 
+    def only_alive(sock, receiving):
+        sock.sendall(hello())
+        sequence = 1
+        while receiving.poll() is None:
+            sock.sendall(frame(KEEPALIVE, b"", sequence))
+            sequence += 1
+            time.sleep(0.03)
+
     def bad_stream(sock, receiving):
         sock.sendall(hello() + frame(DATA, b"not a stream" * 100, 1))
         kind, text = recv_frame(sock)
@@ -885,6 +1011,11 @@ def hostile_sources():
                          (other_version, "another version")):
         err = attack_target(attack, 1 if attack == bad_stream else 4)
         check(word in err, attack.__name__, err)
+    for _ in range(5):      # Python itself may be silent for so long
+        err = attack_target(only_alive, 4, "--timeout", "0.2")
+        if "nothing was heard" not in err:
+            break
+    check("nothing but signs of life" in err, err)
     check("nobody has connected" in
           run("receive", B, "--listen", "unix:" + path("socket"), "--verify", "--accept-timeout", "0.2", status=4).stderr)
     check(info(B)["can_migrate"])
@@ -917,6 +1048,14 @@ def hostile_targets():
         sending.wait(5)
         check(memory_kib(sending.pid) < 20000 if sending.poll() is None else True)
 
+    def flood(sock, sending):
+        sock.sendall(hello())
+        sequence = 1
+        for _ in range(50):
+            sock.sendall(b"".join(frame(STATUS, bytes(40), sequence + i) for i in range(100)))
+            sequence += 100
+        check(memory_kib(sending.pid) < 20000 if sending.poll() is None else True)
+
     def ack_of_nothing(sock, _):
         sock.sendall(hello() + frame(ACK, struct.pack("<QQ", 0, 1), 1))
 
@@ -945,6 +1084,7 @@ def hostile_targets():
     data = contents(18)
     with Held(A, data) as dev:
         for attack, word in ((garbage, "not from vfio-migrate"), (deaf, "nothing was heard"),
+                             (flood, "nothing was heard"),
                              (ack_of_nothing, "nothing to acknowledge"), (too_much_written, "more than was sent"),
                              (ready_at_once, "has not ended"), (running_at_once, "was not told to run"),
                              (data_back, "data to the source"), (ack_without_writing, "less than the mark")):

@@ -446,7 +446,8 @@ static void test_error_of_peer(void)
 
 static struct outlook look_idle(void)
 {
-	return (struct outlook){ .acked = true, .bandwidth = 1e9, .data_size = 1 << 30 };
+	return (struct outlook){ .acked = true, .answered = true, .bandwidth = 1e9,
+				 .data_size = 1 << 30 };
 }
 
 static void test_downtime(void)
@@ -508,6 +509,13 @@ static void test_goal_total_time(void)
 	look.initial = 1;
 	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
 	look.initial = 0;
+	/* The target has not said anything yet, whatever its source believes */
+	look.answered = false;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.startup_known = true;
+	CHECK(policy_decide(&policy, &look) == VERDICT_GO_ON);
+	look.startup_known = false;
+	look.answered = true;
 	/* Nobody knows how long: nothing to wait for */
 	CHECK(policy_decide(&policy, &look) == VERDICT_STOP);
 	look.startup_known = true;
@@ -563,6 +571,18 @@ static void test_stall(void)
 	CHECK(watch_stalled(&watch, 1000, 10000, now + 10 * NS_PER_S));
 	CHECK(!watch_stalled(&watch, 800, 10000, now + 11 * NS_PER_S));
 	CHECK(!watch_stalled(&watch, 800, 20000, now + 11 * NS_PER_S));
+}
+
+static void test_endless(void)
+{
+	CHECK(!policy_endless(0, UINT64_MAX));
+	CHECK(!policy_endless(1, 0));
+	/* Estimates of little may be far off */
+	CHECK(!policy_endless(1, 32 * MIB));
+	CHECK(policy_endless(1, 33 * MIB));
+	CHECK(!policy_endless(1000 * MIB, 4000 * MIB));
+	CHECK(policy_endless(1000 * MIB, 4100 * MIB));
+	CHECK(!policy_endless(UINT64_MAX, UINT64_MAX));
 }
 
 /* --- The rest ---------------------------------------------------------------------------- */
@@ -736,6 +756,7 @@ static const struct {
 	{ "policy: total time", test_goal_total_time },
 	{ "policy: rates", test_rates },
 	{ "policy: pre-copy that stalls", test_stall },
+	{ "policy: a device that does not end", test_endless },
 	{ "command lines", test_options },
 	{ "JSON", test_json },
 	{ "files that are complete or not there", test_atomic_file },
