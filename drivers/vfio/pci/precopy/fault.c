@@ -21,6 +21,9 @@
 #include "precopy.h"
 #include "track.h"
 
+/* See precopy_fault_enter(): more than it ever takes, if memory is not short */
+#define PRECOPY_INSERT_TRIES	16
+
 static unsigned long precopy_fault_index(const struct vm_fault *vmf)
 {
 	return vmf->pgoff - PRECOPY_BAR_PGOFF;
@@ -164,6 +167,23 @@ static bool precopy_fault_overtaken(const struct vm_fault *vmf)
 }
 
 /*
+ * MADV_DONTNEED may free the page table between the moment it is allocated and
+ * the moment it is used. The mm calls that running out of memory, which would
+ * end a vCPU's run; tried again it finds out whether that is so.
+ */
+static vm_fault_t precopy_fault_enter(struct vm_fault *vmf, struct page *page,
+				      bool write)
+{
+	int tries = PRECOPY_INSERT_TRIES;
+	vm_fault_t fault;
+
+	do {
+		fault = vmf_insert_page_mkwrite(vmf, page, write);
+	} while (fault == VM_FAULT_OOM && --tries);
+	return fault;
+}
+
+/*
  * Map the rest of the unit as well, writable; while nobody tracks. This is
  * what a unit costs that has no 2 MiB entry, be it for want of a folio, for
  * the mapping's alignment, or because page tables are left of a time when it
@@ -227,7 +247,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 			return 0;
 		precopy_tracker_mark(mem->tracker, index);
 	}
-	fault = vmf_insert_page_mkwrite(vmf, page, write || !mem->tracker);
+	fault = precopy_fault_enter(vmf, page, write || !mem->tracker);
 	if (!mem->tracker && fault == VM_FAULT_NOPAGE)
 		precopy_fault_around(mem, vmf);
 	return fault;
@@ -280,7 +300,7 @@ static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 	}
 	if (mem->tracker)
 		precopy_tracker_mark(mem->tracker, index);
-	return vmf_insert_page_mkwrite(vmf, vmf->page, true);
+	return precopy_fault_enter(vmf, vmf->page, true);
 }
 
 static const struct vm_operations_struct precopy_vm_ops = {

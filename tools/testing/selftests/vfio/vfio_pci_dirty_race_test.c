@@ -539,6 +539,14 @@ TEST_F_TIMEOUT(race, mappings, 120)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
+/* Page tables go with what they map: no store and no vCPU may notice. */
+TEST_F_TIMEOUT(race, dontneed, 120)
+{
+	static const act_fn acts[] = { act_track, act_dontneed };
+
+	storm(_metadata, self, acts, ARRAY_SIZE(acts));
+}
+
 TEST_F_TIMEOUT(race, everything, 120)
 {
 	static const act_fn acts[] = {
