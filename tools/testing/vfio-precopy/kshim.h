@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * As much of the kernel as drivers/vfio/pci/precopy/stream.c needs to be built
- * in user space. The Makefile makes each header that it includes lead here.
+ * in user space. kshim.mk makes each header that it includes lead here.
  *
- * crc32c() comes from ISA-L, which chooses the instructions as the kernel
- * does: carry-less multiplication of 512 bits where the CPU has it.
+ * crc32c() of the benchmark comes from ISA-L, which chooses the instructions as
+ * the kernel does: carry-less multiplication of 512 bits where the CPU has it.
+ * That of the fuzzer is plain C, under the same name.
  */
-#ifndef VFIO_PRECOPY_BENCH_KSHIM_H
-#define VFIO_PRECOPY_BENCH_KSHIM_H
+#ifndef VFIO_PRECOPY_KSHIM_H
+#define VFIO_PRECOPY_KSHIM_H
 
 #include <assert.h>
 #include <endian.h>
@@ -69,4 +70,4 @@ static inline u32 crc32c(u32 crc, const void *p, size_t len)
 	return crc32_iscsi((unsigned char *)p, len, crc);
 }
 
-#endif /* VFIO_PRECOPY_BENCH_KSHIM_H */
+#endif /* VFIO_PRECOPY_KSHIM_H */
