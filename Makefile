@@ -18,6 +18,8 @@ help:
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  check         all tests, on the plain and on the debug kernel'
 	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
+	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
+	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
@@ -52,6 +54,11 @@ demo:
 .PHONY: bench
 bench:
 	@$(SCRIPTS)/bench/run-bench $(BENCH)
+
+# Options, such as FUZZ="--device 0 --minimise"
+.PHONY: fuzz
+fuzz:
+	@$(SCRIPTS)/run-fuzz $(if $(FUZZ_SECONDS),--seconds $(FUZZ_SECONDS)) $(if $(FUZZ_JOBS),--jobs $(FUZZ_JOBS)) $(FUZZ)
 
 # Beside its sources, or in OUTPUT=...
 .PHONY: tools

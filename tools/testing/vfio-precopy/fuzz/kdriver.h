@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * As much of the kernel as load.c, session.c, startup.c and handoff.c need in
+ * user space, in one thread. Locks only know whether they are held, and complain
+ * about what a kernel would deadlock or sleep on. What may fail fails when the
+ * model says so (model.c). Read before each of these files, by -include.
+ */
+#ifndef VFIO_PRECOPY_FUZZ_KDRIVER_H
+#define VFIO_PRECOPY_FUZZ_KDRIVER_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/types.h>
+
+#include "kshim.h"
+#include <linux/vfio.h>
+
+typedef int64_t s64;
+typedef s64 ktime_t;
+typedef unsigned int gfp_t, __poll_t;
+
+#define __user
+#define PAGE_SIZE		4096UL
+#define GFP_KERNEL		0
+#define GFP_KERNEL_ACCOUNT	0
+#define THIS_MODULE		NULL
+#define MAX_ERRNO		4095
+#define NSEC_PER_MSEC		1000000L
+#define PCI_CFG_SPACE_SIZE	256
+
+#define READ_ONCE(x)		(x)
+#define container_of(p, type, member) \
+	((type *)((char *)(p) - offsetof(type, member)))
+#define offsetofend(type, member) \
+	(offsetof(type, member) + sizeof(((type *)0)->member))
+#define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
+#define DECLARE_BITMAP(name, bits) \
+	unsigned long name[DIV_ROUND_UP(bits, BITS_PER_LONG)]
+
+/* --- What the model decides or counts ----------------------------------------- */
+
+void *model_alloc(size_t size);
+void model_free(void *p);
+bool model_chance(u32 one_in);
+size_t model_user_copy(void *to, const void *from, size_t len);
+void model_refused(void);
+bool model_fatal_signal(void);
+void model_wait(void);
+s64 model_now(void);
+void model_held(int change, bool spin);
+
+#define kvmalloc(size, gfp)	model_alloc(size)
+#define kzalloc_obj(obj, gfp)	model_alloc(sizeof(obj))
+#define kfree(p)		model_free(p)
+#define kvfree(p)		model_free(p)
+#define copy_from_user(to, from, len)	model_user_copy(to, from, len)
+#define copy_to_user(to, from, len)	model_user_copy(to, from, len)
+#define fatal_signal_pending(task)	model_fatal_signal()
+#define cond_resched()		do { } while (0)
+#define ktime_get()		model_now()
+#define ktime_sub(a, b)		((a) - (b))
+#define ktime_to_ns(t)		(t)
+#define dev_get_drvdata(dev)	((void *)(dev))
+#define dev_err_ratelimited(dev, ...)	((void)(dev), model_refused())
+
+/* --- Errors in pointers ---------------------------------------------------------- */
+
+#define ERR_PTR(error)		((void *)(long)(error))
+#define PTR_ERR(p)		((long)(p))
+#define ERR_CAST(p)		((void *)(p))
+#define IS_ERR(p)		((unsigned long)(p) >= (unsigned long)-MAX_ERRNO)
+#define PTR_ERR_OR_ZERO(p)	(IS_ERR(p) ? (int)PTR_ERR(p) : 0)
+
+/* --- Atomics, references, bitmaps -------------------------------------------------- */
+
+typedef struct { s64 v; } atomic_t;
+typedef atomic_t atomic_long_t, atomic64_t;
+
+#define atomic_read(a)			((int)(a)->v)
+#define atomic_set(a, n)		((void)((a)->v = (n)))
+#define atomic_dec_and_test(a)		(!--(a)->v)
+#define atomic_long_read(a)		((a)->v)
+#define atomic_long_set(a, n)		((void)((a)->v = (n)))
+#define atomic_long_inc(a)		((void)(a)->v++)
+#define atomic64_inc(a)			((void)(a)->v++)
+#define atomic64_add(n, a)		((void)((a)->v += (n)))
+#define atomic64_set(a, n)		((void)((a)->v = (n)))
+
+static inline void atomic_cmpxchg(atomic_t *a, s64 old, s64 new)
+{
+	if (a->v == old)
+		a->v = new;
+}
+
+static inline bool atomic_long_try_cmpxchg(atomic_long_t *a, long *old, long new)
+{
+	bool same = a->v == *old;
+
+	*old = a->v;
+	if (same)
+		a->v = new;
+	return same;
+}
+
+struct kref {
+	int n;
+};
+
+#define kref_init(k)		((void)((k)->n = 1))
+#define kref_get(k)		((void)(k)->n++)
+#define kref_put(k, release)	({ assert((k)->n > 0); if (!--(k)->n) release(k); })
+
+#define bitmap_zalloc(bits, gfp) \
+	((unsigned long *)model_alloc(DIV_ROUND_UP(bits, 64) * 8))
+#define bitmap_free(p)		model_free(p)
+
+static inline bool model_test_bit(const unsigned long *map, unsigned long i)
+{
+	return map[i / BITS_PER_LONG] >> i % BITS_PER_LONG & 1;
+}
+
+static inline void __assign_bit(unsigned long i, unsigned long *map, bool value)
+{
+	if (value)
+		map[i / BITS_PER_LONG] |= BIT(i % BITS_PER_LONG);
+	else
+		map[i / BITS_PER_LONG] &= ~BIT(i % BITS_PER_LONG);
+}
+
+static inline unsigned long find_next_bit(const unsigned long *map,
+					  unsigned long nr, unsigned long i)
+{
+	while (i < nr && !model_test_bit(map, i))
+		i++;
+	return min(i, nr);
+}
+
+static inline unsigned long bitmap_weight(const unsigned long *map,
+					  unsigned long nr)
+{
+	unsigned long i, weight = 0;
+
+	for (i = 0; i < nr; i++)
+		weight += model_test_bit(map, i);
+	return weight;
+}
+
+static inline u64 mul_u64_u64_div_u64(u64 a, u64 b, u64 c)
+{
+	return (unsigned __int128)a * b / c;
+}
+
+/* --- Locks ------------------------------------------------------------------------- */
+
+typedef struct { bool held; } spinlock_t;
+
+struct rw_semaphore {
+	bool held;
+};
+
+struct mutex {
+	int unused;
+};
+
+#define __SPIN_LOCK_UNLOCKED(name)	{ false }
+
+static inline spinlock_t *enter_spinlock(spinlock_t *lock)
+{
+	assert(!lock->held);
+	lock->held = true;
+	model_held(1, true);
+	return lock;
+}
+
+static inline void exit_spinlock(spinlock_t **lock)
+{
+	if (!*lock)
+		return;
+	(*lock)->held = false;
+	model_held(-1, true);
+	*lock = NULL;
+}
+
+static inline struct rw_semaphore *enter_rwsem_write(struct rw_semaphore *sem)
+{
+	assert(!sem->held);
+	sem->held = true;
+	model_held(1, false);
+	return sem;
+}
+
+static inline void exit_rwsem_write(struct rw_semaphore **sem)
+{
+	if (!*sem)
+		return;
+	(*sem)->held = false;
+	model_held(-1, false);
+	*sem = NULL;
+}
+
+#define lockdep_assert_held(lock)	assert((lock)->held)
+#define guard_name_(line)	guard_at_##line
+#define guard_name(line)	guard_name_(line)
+#define guard(kind)							\
+	__attribute__((cleanup(exit_##kind), unused))			\
+	__typeof__(enter_##kind(NULL)) guard_name(__LINE__) = enter_##kind
+#define scoped_guard(kind, lock)					\
+	for (__attribute__((cleanup(exit_##kind)))			\
+	     __typeof__(enter_##kind(NULL)) scope = enter_##kind(lock);	\
+	     scope; exit_##kind(&scope))
+
+/* --- Waiting and working --------------------------------------------------------------- */
+
+typedef struct { int unused; } wait_queue_head_t;
+struct poll_table_struct;
+
+#define wake_up_all(wait)		((void)(wait))
+#define poll_wait(filp, wait, table)	((void)(wait), (void)(table))
+#define msecs_to_jiffies(ms)		((long)(ms))
+/* Nothing ever becomes true later here; it is known whether it will */
+#define wait_event_timeout(wait, cond, timeout)	(cond)
+#define wait_event_killable(wait, cond) ({				\
+	int waited = 0;							\
+	while (!(cond) && !waited) {					\
+		model_wait();						\
+		if (model_fatal_signal())				\
+			waited = -EINTR;				\
+	}								\
+	waited; })
+
+struct work_struct {
+	void (*run)(struct work_struct *work);
+	bool queued;
+};
+
+struct workqueue_struct;
+
+void model_queue(struct work_struct *work);
+
+#define INIT_WORK(work, fn)		((void)((work)->run = (fn)))
+#define queue_work_node(node, wq, work)	model_queue(work)
+#define num_online_cpus()		3U
+#define numa_node_id()			0
+
+/* --- Files, devices, tracepoints --------------------------------------------------------- */
+
+struct inode;
+struct vm_area_struct;
+struct file_operations;
+
+struct file {
+	const struct file_operations *ops;
+	void *private_data;
+	unsigned int f_flags;
+	struct inode *f_inode;
+};
+
+struct file_operations {
+	void *owner;
+	ssize_t (*write)(struct file *filp, const char *buf, size_t count,
+			 loff_t *pos);
+	__poll_t (*poll)(struct file *filp, struct poll_table_struct *table);
+	long (*unlocked_ioctl)(struct file *filp, unsigned int cmd,
+			       unsigned long arg);
+	void *compat_ioctl;
+	int (*release)(struct inode *inode, struct file *filp);
+};
+
+struct file *model_file(const struct file_operations *ops, void *data, int flags);
+void model_fput(struct file *filp);
+
+#define compat_ptr_ioctl		NULL
+#define anon_inode_getfile(name, ops, data, flags) model_file(ops, data, flags)
+#define stream_open(inode, filp)	((void)(inode))
+#define fput(filp)			model_fput(filp)
+
+struct device {
+	int unused;
+};
+
+struct pci_dev {
+	struct device dev;
+};
+
+struct vfio_device {
+	struct device device;
+};
+
+struct vfio_pci_core_device {
+	struct vfio_device vdev;
+	struct pci_dev *pdev;
+};
+
+#define VFIO_PCI_INDEX_TO_OFFSET(index)	((u64)(index) << 40)
+
+#define PARAMS(...)		__VA_ARGS__
+#define TP_PROTO(...)		__VA_ARGS__
+#define TP_ARGS(...)
+#define TRACE_EVENT(name, proto, ...)					\
+	static inline __attribute__((unused)) void			\
+	trace_##name(PARAMS(proto)) { }
+#define DECLARE_EVENT_CLASS(...)
+#define DEFINE_EVENT(class, name, proto, ...)				\
+	static inline __attribute__((unused)) void			\
+	trace_##name(PARAMS(proto)) { }
+
+#endif /* VFIO_PRECOPY_FUZZ_KDRIVER_H */

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * seeds DIR: writes the streams that fuzzing begins with. The golden ones, which
+ * KUnit and the selftests load as well, and some made by the driver's encoder.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fuzz.h"
+#include "kshim.h"
+#include "golden.h"
+#include "stream.h"
+
+static const char *dir;
+
+static void write_seed(const char *name, const void *data, size_t len)
+{
+	char path[4096];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "w");
+	if (!f || fwrite(data, 1, len, f) != len || fclose(f)) {
+		perror(path);
+		exit(1);
+	}
+}
+
+static void write_golden(void)
+{
+	static u8 stream[GOLDEN_V1_0_LEN];
+
+	golden_v1_0(stream);
+	write_seed("golden-1.0", stream, sizeof(stream));
+	write_seed("golden-1.7", golden_v1_7, sizeof(golden_v1_7));
+}
+
+struct writer {
+	struct precopy_encoder enc;
+	u8 buf[1 << 20];
+	size_t len;
+};
+
+static void put_preface(struct writer *w, u32 nr_used)
+{
+	u64 bitmap[PRECOPY_MAX_UNITS / 64] = {};
+	u32 i, nr = precopy_stream_units(w->enc.params.memory_size);
+
+	nr_used = min(nr_used, nr);
+	for (i = 0; i < nr_used; i++)
+		bitmap[i / 64] |= 1ULL << i % 64;
+	w->len += precopy_encode_preface(&w->enc, w->buf + w->len,
+					 min(nr_used * (u64)PRECOPY_UNIT_SIZE,
+					     w->enc.params.memory_size), 1000000,
+					 (unsigned long *)bitmap, nr);
+}
+
+static void put_data(struct writer *w, u64 offset, u32 nr_pages)
+{
+	u8 *p = w->buf + w->len;
+
+	memset(p + REC_HDR_LEN, 0x11 * nr_pages, nr_pages * FUZZ_PAGE);
+	w->len += precopy_encode_record(&w->enc, p, PRECOPY_REC_DATA, offset,
+					nr_pages * FUZZ_PAGE);
+}
+
+static void put_zero(struct writer *w, u64 offset, u64 len)
+{
+	w->len += precopy_encode_zero(&w->enc, w->buf + w->len, offset, len);
+}
+
+static void put_initial_end(struct writer *w)
+{
+	w->len += precopy_encode_record(&w->enc, w->buf + w->len,
+					PRECOPY_REC_INITIAL_END, 0, 0);
+}
+
+static void put_tail(struct writer *w)
+{
+	w->len += precopy_encode_state(&w->enc, w->buf + w->len,
+				       w->enc.params.memory_size / 2);
+	w->len += precopy_encode_end(&w->enc, w->buf + w->len);
+}
+
+static void begin(struct writer *w, u64 memory_size)
+{
+	struct precopy_stream_params params = {
+		.vendor = 0x1b36, .device = 5, .backend = PRECOPY_BACKEND_RAM,
+		.memory_size = memory_size,
+	};
+
+	precopy_encoder_init(&w->enc, &params);
+	w->len = precopy_encode_header(&w->enc, w->buf);
+}
+
+/* As the driver writes them, and with initial data that begins anew */
+static void write_encoded(struct writer *w, u64 memory_size, const char *name)
+{
+	char again[64], none[64];
+
+	snprintf(none, sizeof(none), "%s-empty", name);
+	begin(w, memory_size);
+	put_preface(w, 0);
+	put_initial_end(w);
+	put_tail(w);
+	write_seed(none, w->buf, w->len);
+
+	begin(w, memory_size);
+	put_preface(w, 3);
+	put_data(w, 0, 1);
+	put_zero(w, FUZZ_PAGE, 16 * FUZZ_PAGE);
+	put_initial_end(w);
+	put_zero(w, 0, memory_size);
+	put_data(w, memory_size - 2 * FUZZ_PAGE, 2);
+	put_tail(w);
+	write_seed(name, w->buf, w->len);
+
+	snprintf(again, sizeof(again), "%s-again", name);
+	begin(w, memory_size);
+	put_preface(w, 1);
+	put_initial_end(w);
+	put_data(w, 0, 1);
+	put_preface(w, ~0U);
+	put_zero(w, 0, FUZZ_PAGE);
+	put_initial_end(w);
+	put_tail(w);
+	write_seed(again, w->buf, w->len);
+}
+
+int main(int argc, char **argv)
+{
+	struct writer *w = calloc(1, sizeof(*w));
+
+	if (argc != 2 || argv[1][0] == '-') {
+		fprintf(stderr, "usage: seeds DIR\n");
+		return 2;
+	}
+	dir = argv[1];
+	write_golden();
+	write_encoded(w, 1ULL << 20, "encoded-1M");
+	write_encoded(w, 8ULL << 20, "encoded-8M");
+	write_encoded(w, 64ULL << 30, "encoded-64G");
+	free(w);
+	return 0;
+}
