@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A line between two QEMU that breaks where it is told to."""
+import os
+import socket
+import threading
+
+CHUNK = 1 << 16
+
+
+class Proxy:
+    """
+    Passes one connection on from the Unix socket path to the Unix socket where.
+    When byte number at is through, action(self) is called, once, by the thread
+    that passes things on; the bytes after it wait for that.
+    """
+
+    def __init__(self, path, where, at=None, action=None):
+        self.path = path
+        self.where = where
+        self.at = at
+        self.action = action
+        self.passed = 0                 # bytes from the source to the target
+        self.acted = threading.Event()
+        self.ends = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    @property
+    def uri(self):
+        return f"unix:{self.path}"
+
+    def cut(self):
+        for end in self.ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass                    # it is cut already
+
+    def close(self):
+        self.cut()
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.thread.join(10)
+        for end in self.ends + [self.listener]:
+            end.close()
+        os.unlink(self.path)
+
+    def _serve(self):
+        try:
+            source, _ = self.listener.accept()
+            target = socket.socket(socket.AF_UNIX)
+            target.connect(self.where)
+        except OSError:                 # closed before anybody came
+            return
+        self.ends = [source, target]
+        back = threading.Thread(target=self._pass_back, args=(target, source), daemon=True)
+        back.start()
+        self._pass_on(source, target)
+        back.join()
+
+    @staticmethod
+    def _pass_back(source, target):
+        try:
+            while data := source.recv(CHUNK):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def _pass_on(self, source, target):
+        try:
+            while data := source.recv(CHUNK):
+                self._pass(data, target)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.cut()
+
+    def _pass(self, data, target):
+        if self.at is not None and self.at <= self.passed + len(data) and not self.acted.is_set():
+            before = self.at - self.passed
+            target.sendall(data[:before])
+            self.passed += before
+            data = data[before:]
+            self.acted.set()
+            self.action(self)
+        target.sendall(data)
+        self.passed += len(data)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+A VM to which things happen, one after the other, and where it is found then.
+
+Whatever happened, the VM must run at exactly one side, and its device must be right
+there, every byte.  Only the guest's own check decides that, see guest.c.
+"""
+import dataclasses
+import os
+import time
+
+from qemu.qmp import QMPError
+
+from . import migration, vm
+from .migration import device_attribute
+from .proxy import Proxy
+from .vm import VM, Deadline, Failure, Guest
+
+ENDED = ("completed", "failed", "cancelled")
+GOOD = ("lost", "corrupt", "stray", "live_bad")
+
+
+class Line(Guest):
+    """The guest's line, which also remembers when it last heard from whom."""
+
+    def __init__(self):
+        self.heard = {}                 # name of the VM -> monotonic seconds
+        super().__init__()
+
+    def _listen(self):
+        while not self.closing:
+            for key, _ in self.selector.select(0.1):
+                try:
+                    data = key.fileobj.recv(4096)
+                except OSError:         # that QEMU was killed
+                    data = b""
+                if not data:
+                    self.selector.unregister(key.fileobj)
+                    continue
+                name = next(n for n, s in self.sockets.items() if s is key.fileobj)
+                self.heard[name] = time.monotonic()
+                self._take(data)
+
+    def forget_half_a_line(self):
+        """The guest that began it will not end it."""
+        with self.lock:
+            self.rest = b""
+
+
+class Scene:
+    """One VM, and all QEMU that have to do with it."""
+
+    def __init__(self, setup, folder):
+        self.setup = setup
+        self.folder = folder
+        self.number = 0
+        self.machines = []
+        self.proxies = []
+        self.deaf = set()               # names of QEMU whose monitor cannot answer
+        self.guest = None
+        self.source = None              # the QEMU that has the guest
+        self.complaints = 0
+        self.before = {}                # counted when the last migration began
+        self.seed = 0
+        self.length = None              # of a migration's stream, as far as is known
+
+    # QEMU come and go
+
+    def _machine(self, bdf, incoming):
+        self.number += 1
+        machine = VM(f"vm{self.number}", bdf, self.folder, self.setup, incoming)
+        self.machines.append(machine)
+        return machine
+
+    def boot(self):
+        """A new VM, on the first device, and by another kind of IOMMU than the last."""
+        self.close()
+        self.setup = dataclasses.replace(self.setup, iommufd=not self.setup.iommufd)
+        self.complaints = len(migration.kernel_complaints())
+        self.guest = Line()
+        self.source = self._machine(self.setup.carrier["source"], incoming=False)
+        migration.boot(self.source, self.guest)
+
+    def other_device(self):
+        return next(bdf for bdf in self.setup.carrier.values() if bdf != self.source.bdf)
+
+    def target(self):
+        """A QEMU on the other device, ready to be migrated to."""
+        machine = self._machine(self.other_device(), incoming=True)
+        machine.start()
+        self.guest.attach(machine)
+        return machine
+
+    def kill(self, machine):
+        """As the OOM killer would do it."""
+        machine.process.kill()
+        deadline = Deadline(60, f"the end of QEMU ({machine.name}) after it was killed")
+        while machine.process.poll() is None:
+            deadline.nap()
+        try:
+            machine.qmp.close()
+        except (OSError, EOFError, QMPError):
+            pass                        # it says that there is nobody
+
+    def end(self, machine):
+        if machine.name in self.deaf:
+            self.kill(machine)
+        machine.quit()
+        self.machines.remove(machine)
+
+    def end_others(self):
+        for machine in [m for m in self.machines if m is not self.source]:
+            self.end(machine)
+        for proxy in self.proxies:
+            proxy.close()
+        self.proxies = []
+        for bdf in self.setup.carrier.values():
+            self.calm(bdf)
+
+    def close(self):
+        self.source = None
+        self.end_others()
+        if self.guest:
+            self.guest.close()
+        self.guest = None
+
+    @staticmethod
+    def calm(bdf):
+        for knob in ("startup_delay_ms", "slow_stop_ms", "fail_load_at", "fail_save_at"):
+            migration.turn_knob(bdf, knob, 0)
+
+    # A migration
+
+    def acks(self):
+        with open(self.source.path("trace"), errors="replace") as file:
+            return file.read().count("source_return_path_thread_switchover_acked")
+
+    def sent(self):
+        return migration.statistic(self.source.bdf, "saved_bytes")
+
+    def begin(self, target, proxy=None, **parameters):
+        """
+        The migrate command is given; parameters are QEMU's, with _ for -. With pause it
+        stops before the switchover.
+        """
+        self.before = {"acks": self.acks(), "sent": self.sent()}
+        bandwidth = parameters.pop("max_bandwidth", migration.FAST)
+        pause = {"capability": "pause-before-switchover", "state": parameters.pop("pause", False)}
+        uri = migration.connect(self.source, target, bandwidth)
+        self.source.cmd("migrate-set-capabilities", capabilities=[pause])
+        if parameters:
+            self.source.cmd("migrate-set-parameters",
+                            **{k.replace("_", "-"): v for k, v in parameters.items()})
+        self.source.cmd("migrate", uri=proxy.uri if proxy else uri)
+
+    def line_to(self, target, at=None, action=None):
+        proxy = Proxy(target.path("proxy"), target.path("stream"), at, action)
+        self.proxies.append(proxy)
+        return proxy
+
+    def wait(self, condition, what, seconds=60):
+        """Until it is true of the source, which must live."""
+        deadline = Deadline(seconds, what)
+        while not condition():
+            self.source.must_live()
+            deadline.nap()
+
+    def status(self, machine=None):
+        return (machine or self.source).cmd("query-migrate").get("status")
+
+    def wait_in_use(self):
+        """Until the source's device is in pre-copy, and some of its data was sent."""
+        def sent():
+            if self.status() in ENDED:
+                raise Failure(f"the migration {self.status()} before data flowed; QEMU says: "
+                              + self.why())
+            return self.sent() > self.before["sent"]
+        self.wait(sent, "reaching pre-copy")
+
+    def wait_acked(self):
+        self.wait(lambda: self.acks() > self.before["acks"], "the target's acknowledgement")
+
+    def wait_ended(self):
+        self.wait(lambda: self.status() in ENDED, "the end of the migration", 120)
+        return self.status()
+
+    def why(self):
+        return self.source.cmd("query-migrate").get("error-desc", "nothing")
+
+    def must_end(self, *wanted):
+        ended = self.wait_ended()
+        if ended not in wanted:
+            raise Failure(f"the migration {ended}, it should be {' or '.join(wanted)}; "
+                          f"QEMU says: {self.why()}")
+        return ended
+
+    def moved(self, target):
+        """The migration has completed: the guest is there now."""
+        self.wait(lambda: target.cmd("query-status")["status"] != "inmigrate",
+                  "the target taking over")
+        self.source = target
+
+    def end_of(self, target):
+        """However it ended, that is where the guest has to be."""
+        ended = self.wait_ended()
+        if ended == "completed":
+            self.moved(target)
+        return ended
+
+    def phase(self, target):
+        """Where the two devices are now, in words."""
+        return (f"source {device_attribute(self.source.bdf, 'migration_state')}, "
+                f"target {device_attribute(target.bdf, 'migration_state')}, "
+                f"startup {device_attribute(target.bdf, 'startup')}")
+
+    # The judgement
+
+    def mark(self):
+        migration.ask_guest(self.guest, self.source, "mark", "MARKED")
+
+    def running(self):
+        return [m for m in self.machines if m.name not in self.deaf
+                and m.process.poll() is None
+                and m.cmd("query-status")["status"] == "running"]
+
+    def one_side(self):
+        """The guest runs where it should be, and nowhere else."""
+        since = time.monotonic()
+        running = self.running()
+        if running != [self.source]:
+            return f"it runs at {len(running)} sides: {', '.join(m.name for m in running)}"
+        self.wait(lambda: self.guest.heard.get(self.source.name, 0) > since,
+                  "hearing from the guest")
+        others = [n for n, at in self.guest.heard.items() if at > since and n != self.source.name]
+        return f"it is also heard from {', '.join(others)}" if others else None
+
+    def nowhere(self):
+        running = self.running()
+        return f"it still runs at {running[0].name}" if running else None
+
+    def all_right(self):
+        """Every byte of the device, as the guest sees it; and it has gone on writing."""
+        start = len(self.guest.lines)
+        result = migration.ask_guest(self.guest, self.source, "check", "RESULT")
+        wrong = [f"{result[what]} {what}" for what in GOOD if result[what] != "0"]
+        if result["good"] != result["pages"]:
+            wrong.append(f"{result['good']} of {result['pages']} pages are right")
+        if result["since_mark"] == "0":
+            wrong.append("the guest did not write any more")
+        return "; ".join(wrong + self.guest.bad_lines(start)) or None
+
+    def at_rest(self):
+        """All devices are in RUNNING, whether or not they are open."""
+        deadline = Deadline(30, "the devices getting back to RUNNING")
+        states = {}
+        while set(states.values()) != {"RUNNING"}:
+            states = {bdf: device_attribute(bdf, "migration_state")
+                      for bdf in self.setup.carrier.values()}
+            try:
+                deadline.nap()
+            except Failure:
+                return ", ".join(f"{bdf} is in {state}" for bdf, state in states.items())
+        return None
+
+    def quiet(self):
+        return "; ".join(migration.kernel_complaints()[self.complaints:][:3]) or None
+
+    def verdict(self):
+        """What is wrong, or None.  The other QEMU are gone then."""
+        gone = self.source is None
+        found = self.nowhere() if gone else self.one_side()
+        self.end_others()
+        checks = (self.at_rest, self.quiet) if gone else (self.all_right, self.at_rest, self.quiet)
+        return found or next((wrong for check in checks if (wrong := check())), None)
+
+
+def small(bdfs, mib):
+    """Devices of that size take less time to be checked."""
+    for bdf in bdfs:
+        with open(f"/sys/bus/pci/devices/{bdf}/precopy/memory_size", "w") as file:
+            file.write(str(mib << 20))
+
+
+def carriers():
+    """The devices that l1-run has bound, or the first two that are bound."""
+    driver = "/sys/bus/pci/drivers/precopy-vfio-pci"
+    found = os.environ.get("PRECOPY_CARRIERS", "").split() or \
+        sorted(name for name in os.listdir(driver) if ":" in name)
+    if len(found) < 2:
+        raise Failure("two devices must be bound to precopy-vfio-pci")
+    return dict(zip(("source", "target"), found))
+
+
+def setup(args, folder, say, **more):
+    """What all VMs of a scene have in common."""
+    if migration.kvm_works(folder):
+        accel = "kvm"
+    else:
+        accel = "tcg"
+        say("/dev/kvm does not work here, the VM runs under TCG")
+    vm.patience = args.patience
+    return migration.Setup(kernel=args.kernel, initrd=args.initrd, carrier=carriers(),
+                           accel=accel, **more)
