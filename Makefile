@@ -20,6 +20,8 @@ help:
 	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
 	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
 	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
+	@echo '  qemu-faults   a VM migrates while things go wrong (scripts/faults/run-faults --help)'
+	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
@@ -59,6 +61,16 @@ bench:
 .PHONY: fuzz
 fuzz:
 	@$(SCRIPTS)/run-fuzz $(if $(FUZZ_SECONDS),--seconds $(FUZZ_SECONDS)) $(if $(FUZZ_JOBS),--jobs $(FUZZ_JOBS)) $(FUZZ)
+
+# Options, such as FAULTS="--only line_cut --rounds 20 --seed 7"
+.PHONY: qemu-faults
+qemu-faults:
+	@$(SCRIPTS)/faults/run-faults $(FAULTS)
+
+# Options, such as SOAK="--kernel debug", besides CYCLES=2000 and MIGRATIONS=50
+.PHONY: soak
+soak:
+	@$(SCRIPTS)/soak/run-soak $(SOAK)
 
 # Beside its sources, or in OUTPUT=...
 .PHONY: tools
