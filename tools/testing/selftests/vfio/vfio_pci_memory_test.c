@@ -3,11 +3,14 @@
  * Who pays for the device's memory: the memory cgroup of whoever opened it,
  * for what was touched and no more, until it is reset. And what happens when
  * that cgroup has no more: an error for the one who asked, nobody killed, and
- * a device that works again after a reset.
+ * a device that works again after a reset. Where there is no error to be given,
+ * as for a store, it is as for any memory: who has used it up is killed, and
+ * whoever opens the device next does not notice.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +18,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <linux/sizes.h>
 #include <linux/types.h>
@@ -23,6 +27,7 @@
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_handoff.h>
+#include <libvfio/precopy_migrate.h>
 #include <libvfio/precopy_stream.h>
 
 #include <kselftest_harness.h>
@@ -54,23 +59,49 @@ static int cg_write(const char *dir, const char *file, const char *value)
 	return ret;
 }
 
-/* Kernel memory, which is what the device's is */
-static u64 cg_kernel_bytes(const char *dir)
+static u64 cg_number(const char *dir, const char *file, const char *name)
 {
-	char path[256], line[128];
-	unsigned long long bytes;
+	char path[256], line[128], word[64];
+	unsigned long long number;
 	u64 found = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/memory.stat", dir);
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
 	f = fopen(path, "r");
 	if (!f)
 		return 0;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "kernel %llu", &bytes) == 1)
-			found = bytes;
+		if (sscanf(line, "%63s %llu", word, &number) == 2 &&
+		    !strcmp(word, name))
+			found = number;
 	fclose(f);
 	return found;
+}
+
+/* Kernel memory, which is what the device's is */
+static u64 cg_kernel_bytes(const char *dir)
+{
+	return cg_number(dir, "memory.stat", "kernel");
+}
+
+/* The limit is @more than there is now */
+static int cg_limit(const char *dir, u64 more)
+{
+	char path[256], text[32] = "";
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/memory.current", dir);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return -errno;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (len <= 0)
+		return -EIO;
+	snprintf(text, sizeof(text), "%llu",
+		 strtoull(text, NULL, 10) + (unsigned long long)more);
+	return cg_write(dir, "memory.max", text);
 }
 
 FIXTURE(memory) {
@@ -172,17 +203,7 @@ TEST_F(memory, holes_are_free)
 static void limit_to(struct __test_metadata *_metadata,
 		     memory_t *self, u64 more)
 {
-	char path[256], text[32] = "";
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/memory.current", self->cgroup);
-	fd = open(path, O_RDONLY);
-	ASSERT_LE(0, fd);
-	ASSERT_LT(0, read(fd, text, sizeof(text) - 1));
-	close(fd);
-	snprintf(text, sizeof(text), "%llu",
-		 strtoull(text, NULL, 10) + (unsigned long long)more);
-	ASSERT_EQ(0, cg_write(self->cgroup, "memory.max", text));
+	ASSERT_EQ(0, cg_limit(self->cgroup, more));
 }
 
 static void works_after_reset(struct __test_metadata *_metadata,
@@ -268,6 +289,123 @@ TEST_F(memory, startup_beyond_the_limit)
 	EXPECT_EQ(-1, write(fd, "", 1));
 	EXPECT_EQ(ENODEV, errno);
 	close(fd);
+}
+
+/* ------------------------------------------------------------------------ */
+/* A user whose own cgroup it is                                            */
+
+FIXTURE(user) {
+	char cgroup[128];
+};
+
+typedef FIXTURE_DATA(user) user_t;
+
+FIXTURE_SETUP(user)
+{
+	if (cg_write(CGROUP_ROOT, "cgroup.subtree_control", "+memory"))
+		SKIP(return, "no memory controller in " CGROUP_ROOT);
+	snprintf(self->cgroup, sizeof(self->cgroup),
+		 CGROUP_ROOT "/precopy-user-%d", getpid());
+	ASSERT_EQ(0, mkdir(self->cgroup, 0755));
+}
+
+FIXTURE_TEARDOWN(user)
+{
+	rmdir(self->cgroup);
+}
+
+/* What the user does, until it is killed or gets an error, which it returns. */
+typedef int (*use_fn)(struct precopy_dev *pd);
+
+static int use_by_stores(struct precopy_dev *pd)
+{
+	touch_units(pd, BY_MMAP);
+	for (u64 page = 0; page < precopy_nr_pages(pd); page++)
+		pd->bar[page * PRECOPY_PAGE] = 1;
+	return 0;
+}
+
+/* The fds of old sessions are kept, and each session has some memory. */
+static int use_by_sessions(struct precopy_dev *pd, u32 state)
+{
+	int i, fd, ret = 0;
+
+	for (i = 0; !ret && i < 500; i++) {
+		ret = mig_set_state(pd->dev, state, &fd);
+		if (!ret)
+			precopy_reset(pd);
+	}
+	return ret;
+}
+
+static int use_by_saving(struct precopy_dev *pd)
+{
+	return use_by_sessions(pd, VFIO_DEVICE_STATE_PRE_COPY);
+}
+
+static int use_by_loading(struct precopy_dev *pd)
+{
+	return use_by_sessions(pd, VFIO_DEVICE_STATE_RESUMING);
+}
+
+static void use_in_child(const char *cgroup, use_fn use)
+{
+	struct precopy_dev pd;
+
+	if (cg_write(cgroup, "cgroup.procs", "0"))
+		_exit(1);
+	precopy_open(&pd, bdfs[0], "iommufd", SIZE);
+	if (cg_limit(cgroup, USED))
+		_exit(2);
+	_exit(use(&pd) == -ENOMEM ? 0 : 3);
+}
+
+/*
+ * Killed, or told. The memory is given back in full, and the device is as new
+ * for the next user.
+ */
+static void beyond_the_limit(struct __test_metadata *_metadata, user_t *self,
+			     use_fn use)
+{
+	struct precopy_dev a, b;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		use_in_child(self->cgroup, use);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	if (WIFSIGNALED(status)) {
+		EXPECT_EQ(SIGKILL, WTERMSIG(status));
+		EXPECT_LT(0, cg_number(self->cgroup, "memory.events",
+				       "oom_kill"));
+	} else {
+		EXPECT_EQ(0, WEXITSTATUS(status));
+	}
+	precopy_open(&a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&b, bdfs[1], "iommufd", SIZE);
+	EXPECT_EQ(0, precopy_migrate(&a, &b, 1));
+	precopy_close(&a);
+	precopy_close(&b);
+	EXPECT_TRUE(settles_at(self->cgroup, SLACK));
+	EXPECT_EQ(0, rmdir(self->cgroup));
+	TH_LOG("%s", WIFSIGNALED(status) ? "killed" : "told");
+}
+
+TEST_F_TIMEOUT(user, stores_beyond_the_limit, 120)
+{
+	beyond_the_limit(_metadata, self, use_by_stores);
+}
+
+TEST_F_TIMEOUT(user, saving_beyond_the_limit, 120)
+{
+	beyond_the_limit(_metadata, self, use_by_saving);
+}
+
+TEST_F_TIMEOUT(user, loading_beyond_the_limit, 120)
+{
+	beyond_the_limit(_metadata, self, use_by_loading);
 }
 
 int main(int argc, char *argv[])
