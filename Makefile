@@ -22,6 +22,7 @@ help:
 	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
 	@echo '  qemu-faults   a VM migrates while things go wrong (scripts/faults/run-faults --help)'
 	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
+	@echo '  torture       mistreat the driver for long (scripts/torture --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
@@ -71,6 +72,11 @@ qemu-faults:
 .PHONY: soak
 soak:
 	@$(SCRIPTS)/soak/run-soak $(SOAK)
+
+# Options, such as TORTURE="--minutes 60 --kernels debug,kcsan"
+.PHONY: torture
+torture:
+	@$(SCRIPTS)/torture $(TORTURE)
 
 # Beside its sources, or in OUTPUT=...
 .PHONY: tools
