@@ -383,8 +383,8 @@ static void beyond_the_limit(struct __test_metadata *_metadata, user_t *self,
 	} else {
 		EXPECT_EQ(0, WEXITSTATUS(status));
 	}
-	precopy_open(&a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&a, bdfs[0], "iommufd", SZ_4M);
+	precopy_open(&b, bdfs[1], "iommufd", SZ_4M);
 	EXPECT_EQ(0, precopy_migrate(&a, &b, 1));
 	precopy_close(&a);
 	precopy_close(&b);
