@@ -564,9 +564,23 @@ TEST_F_TIMEOUT(torture, buffers_in_bars, 7200)
 /* ------------------------------------------------------------------------ */
 /* Unbind and bind                                                          */
 
+/*
+ * The file is opened before the storm: in it, a thread may still be about to read
+ * an fd of the same number that another has closed, and would then wait for the
+ * write to this one to end.
+ */
+struct unbind {
+	int fd;
+	int ret;
+};
+
 static void *unbind_thread(void *arg)
 {
-	*(int *)arg = handoff_pci_write(UNBIND, bdfs[0]);
+	struct unbind *unbind = arg;
+	size_t len = strlen(bdfs[0]);
+
+	unbind->ret = write(unbind->fd, bdfs[0], len) == (ssize_t)len ? 0 :
+		      -errno;
 	return NULL;
 }
 
@@ -601,13 +615,16 @@ static void unbind_round(struct __test_metadata *_metadata, torture_t *self,
 	static const storm_act_fn after[] = {
 		act_read, act_read, act_write, act_poll, act_info, act_debugfs,
 	};
+	struct unbind unbind = { .ret = 1 };
 	struct storm storm;
-	pthread_t unbind;
-	int i, ret = 1;
+	pthread_t thread;
+	int i;
 
+	unbind.fd = open("/sys/bus/pci/" UNBIND, O_WRONLY);
+	ASSERT_LE(0, unbind.fd);
 	storm_begin(&storm, self, before, ARRAY_SIZE(before), self->seed);
 	usleep(ms * 500);
-	ASSERT_EQ(0, pthread_create(&unbind, NULL, unbind_thread, &ret));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind_thread, &unbind));
 	usleep(ms * 500);
 	storm_end(&storm);
 	check_calm(_metadata, self, &storm);
@@ -615,8 +632,9 @@ static void unbind_round(struct __test_metadata *_metadata, torture_t *self,
 
 	storm_begin(&storm, self, after, ARRAY_SIZE(after), self->seed + 50);
 	precopy_close(&self->a);
-	ASSERT_EQ(0, pthread_join(unbind, NULL));
-	EXPECT_EQ(0, ret);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, unbind.ret);
+	close(unbind.fd);
 	usleep(ms * 250);
 	ASSERT_EQ(0, handoff_pci_write("drivers_probe", bdfs[0]));
 	precopy_open(&self->a, bdfs[0], mode, SIZE);
