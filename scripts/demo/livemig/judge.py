@@ -123,6 +123,10 @@ def ram_flowed(ev):
 
 def began_anew(ev):
     """initial data that began anew was acknowledged anew before the VM stopped"""
+    # QEMU asks the device when little seems to be left. On a slow machine all of the
+    # initial data may have gone through by then, and no longer be said to be anew.
+    if vm.patience > 1 and len(ev.acks()) == 1 and not ev.asked_again():
+        raise Skip("QEMU did not ask the device while its initial data was under way again")
     if len(ev.acks()) != 2:
         return f"the target acknowledged {len(ev.acks())} times"
     asked = in_order([("the restart", ev.run.reinit_at),
