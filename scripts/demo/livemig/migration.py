@@ -235,8 +235,10 @@ def begin_anew(source, run):
     switchover: until now the VM was not to stop for any time at all.
     """
     if source.has_logged("source_return_path_thread_switchover_acked"):
+        # QEMU may see it before the knob's write returns.
+        began = time.monotonic_ns()
         turn_knob(source.bdf, "reinit", 1)
-        run.reinit_at = time.monotonic_ns()
+        run.reinit_at = began
         source.cmd("migrate-set-parameters",
                    **{"downtime-limit": run.setup.downtime_limit_ms})
 
