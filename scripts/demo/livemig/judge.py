@@ -144,13 +144,8 @@ def began_anew(ev):
                      ("the VM stopping", ev.stopped())])
 
 
-def spoilt(ev):
-    """a restart between ack and switchover failed the migration, and the VM went on"""
-    result = ev.run.spoilt
-    if not result["stopped"]:
-        return f"it failed before the VM stopped: {result['why']}"
-    if "ACK" not in result["why"].upper():
-        return f"it failed because of something else: {result['why']}"
+def went_on(result):
+    """What is wrong with a VM that stayed at the source, or None."""
     if result["state"] != "RUNNING":
         return f"the device is in {result['state']}"
     if result["good"] != result["pages"] or result["live_bad"] != "0":
@@ -158,6 +153,16 @@ def spoilt(ev):
     if result["since_mark"] == "0":
         return "the guest did not write any more"
     return None
+
+
+def spoilt(ev):
+    """a restart between ack and switchover failed the migration, and the VM went on"""
+    result = ev.run.spoilt
+    if not result["stopped"]:
+        return f"it failed before the VM stopped: {result['why']}"
+    if "ACK" not in result["why"].upper():
+        return f"it failed because of something else: {result['why']}"
+    return went_on(result)
 
 
 def initial_bytes(ev):
@@ -236,14 +241,7 @@ def notices(ev):
 
 def cancelled(ev):
     """a migration cancelled amid pre-copy left the VM running and its device right"""
-    result = ev.run.cancelled
-    if result["state"] != "RUNNING":
-        return f"the device is in {result['state']}"
-    if result["good"] != result["pages"] or result["live_bad"] != "0":
-        return f"{result['good']} of {result['pages']} pages are right"
-    if result["since_mark"] == "0":
-        return "the guest did not write any more"
-    return None
+    return went_on(ev.run.cancelled)
 
 
 def device_idle(ev):

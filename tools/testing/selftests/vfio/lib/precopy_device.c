@@ -62,7 +62,7 @@ void precopy_require(char **bdfs, int nr_bdfs)
 	VFIO_ASSERT_EQ(atexit(restore_memory_sizes), 0);
 }
 
-static int file_write(const char *path, const char *value)
+int precopy_file_write(const char *path, const char *value)
 {
 	int fd, ret = 0;
 
@@ -111,7 +111,7 @@ int precopy_sysfs_write(const char *bdf, const char *file, const char *value)
 	char path[PATH_MAX];
 
 	sysfs_path(path, bdf, file);
-	return file_write(path, value);
+	return precopy_file_write(path, value);
 }
 
 int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len)
@@ -149,7 +149,7 @@ int precopy_knob(const char *bdf, const char *knob, u64 value)
 
 	knob_path(path, bdf, knob);
 	snprintf_assert(buf, sizeof(buf), "%llu", (unsigned long long)value);
-	return file_write(path, buf);
+	return precopy_file_write(path, buf);
 }
 
 static void set_memory_size(const char *bdf, size_t size)

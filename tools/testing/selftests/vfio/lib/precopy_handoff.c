@@ -180,16 +180,10 @@ u64 handoff_stat(const char *bdf, const char *name)
 int handoff_pci_write(const char *file, const char *value)
 {
 	char path[PATH_MAX];
-	int fd, ret = 0;
 
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/%s", file);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
+
+	return precopy_file_write(path, value);
 }
 
 void handoff_teach(struct precopy_dev *pd, u64 units, unsigned int delay_ms,

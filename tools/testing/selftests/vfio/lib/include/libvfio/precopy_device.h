@@ -42,6 +42,9 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 void precopy_close(struct precopy_dev *pd);
 void precopy_reset(struct precopy_dev *pd);
 
+/* Any file there is: 0 or a negative errno. */
+int precopy_file_write(const char *path, const char *value);
+
 /* Files below the PCI device's precopy/ folder: 0 or a negative errno. */
 int precopy_sysfs_write(const char *bdf, const char *file, const char *value);
 int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len);
