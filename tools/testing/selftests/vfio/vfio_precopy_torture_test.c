@@ -50,7 +50,11 @@ FIXTURE(torture) {
 	struct precopy_dev b;
 	struct mig_stream stream;
 	unsigned int seed;
-	/* The newest data fd, and some older ones; who takes one out closes it. */
+	/*
+	 * The newest data fd, and some older ones, under fds_lock; who takes one
+	 * out closes it.
+	 */
+	pthread_mutex_t fds_lock;
 	int fds[KEPT];
 	/* Where reads and writes have their buffers; NULL: in a buffer of their own */
 	u8 *read_to[2];
@@ -81,6 +85,7 @@ FIXTURE_SETUP(torture)
 	ASSERT_LE(2, nr_bdfs);
 	self->seed = storm_seed();
 	TH_LOG("PRECOPY_SEED=%u", self->seed);
+	pthread_mutex_init(&self->fds_lock, NULL);
 	for (i = 0; i < KEPT; i++)
 		self->fds[i] = -1;
 	storm_catch_sigbus();
@@ -144,21 +149,35 @@ static long result(long ret)
 /* ------------------------------------------------------------------------ */
 /* States and data fds                                                      */
 
-static void put_fd(int *slot, int fd)
+static void put_fd(torture_t *self, int slot, int fd)
 {
-	fd = __atomic_exchange_n(slot, fd, __ATOMIC_SEQ_CST);
-	if (fd >= 0)
-		close(fd);
+	int old;
+
+	pthread_mutex_lock(&self->fds_lock);
+	old = self->fds[slot];
+	self->fds[slot] = fd;
+	pthread_mutex_unlock(&self->fds_lock);
+	if (old >= 0)
+		close(old);
 }
 
-/* A copy of an fd of its own, so that no close makes it somebody else's. */
+/*
+ * A copy of an fd of its own, so that no close makes it somebody else's. Under the
+ * lock, as between a look at the number and the copy it may become another file's.
+ */
 static int take_fd(struct storm_actor *actor)
 {
 	torture_t *self = victim(actor);
 	int slot = storm_pick(actor, 2) ? 0 : storm_pick(actor, KEPT);
-	int fd = __atomic_load_n(&self->fds[slot], __ATOMIC_SEQ_CST);
+	int fd;
 
-	return fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_lock(&self->fds_lock);
+	fd = self->fds[slot];
+	if (fd >= 0)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_unlock(&self->fds_lock);
+
+	return fd;
 }
 
 static const u8 states[] = {
@@ -176,8 +195,8 @@ static void set_one_of(struct storm_actor *actor, unsigned int nr)
 	ret = mig_set_state(self->a.dev, states[storm_pick(actor, nr)], &fd);
 	storm_judge(actor, "SET", ret, set_errors);
 	if (!ret && fd >= 0)
-		put_fd(&self->fds[storm_pick(actor, 4) ? 0 :
-				  storm_pick(actor, KEPT)], fd);
+		put_fd(self, storm_pick(actor, 4) ? 0 :
+		       storm_pick(actor, KEPT), fd);
 	if (!storm_pick(actor, 16))
 		storm_judge(actor, "INFOv2", mig_precopy_v2_enable(self->a.dev),
 			    no_errors);
@@ -211,14 +230,14 @@ static void act_load(struct storm_actor *actor)
 		storm_judge(actor, "STOP",
 			    mig_set_state(self->a.dev, VFIO_DEVICE_STATE_STOP,
 					  NULL), set_errors);
-	put_fd(&self->fds[0], fd);
+	put_fd(self, 0, fd);
 }
 
 static void act_close(struct storm_actor *actor)
 {
 	usleep(storm_pick(actor, 3000));
-	put_fd(&victim(actor)->fds[storm_pick(actor, 2) ? 0 :
-				   storm_pick(actor, KEPT)], -1);
+	put_fd(victim(actor), storm_pick(actor, 2) ? 0 :
+	       storm_pick(actor, KEPT), -1);
 }
 
 /* A buffer of its own, or one that is given. */
@@ -485,7 +504,7 @@ static void close_fds(torture_t *self)
 	int i;
 
 	for (i = 0; i < KEPT; i++)
-		put_fd(&self->fds[i], -1);
+		put_fd(self, i, -1);
 }
 
 static void check_calm(struct __test_metadata *_metadata, torture_t *self,
@@ -564,23 +583,12 @@ TEST_F_TIMEOUT(torture, buffers_in_bars, 7200)
 /* ------------------------------------------------------------------------ */
 /* Unbind and bind                                                          */
 
-/*
- * The file is opened before the storm: in it, a thread may still be about to read
- * an fd of the same number that another has closed, and would then wait for the
- * write to this one to end.
- */
-struct unbind {
-	int fd;
-	int ret;
-};
-
 static void *unbind_thread(void *arg)
 {
-	struct unbind *unbind = arg;
-	size_t len = strlen(bdfs[0]);
+	int *ret = arg;
 
-	unbind->ret = write(unbind->fd, bdfs[0], len) == (ssize_t)len ? 0 :
-		      -errno;
+	*ret = handoff_pci_write(UNBIND, bdfs[0]);
+
 	return NULL;
 }
 
@@ -615,16 +623,13 @@ static void unbind_round(struct __test_metadata *_metadata, torture_t *self,
 	static const storm_act_fn after[] = {
 		act_read, act_read, act_write, act_poll, act_info, act_debugfs,
 	};
-	struct unbind unbind = { .ret = 1 };
 	struct storm storm;
 	pthread_t thread;
-	int i;
+	int i, unbound;
 
-	unbind.fd = open("/sys/bus/pci/" UNBIND, O_WRONLY);
-	ASSERT_LE(0, unbind.fd);
 	storm_begin(&storm, self, before, ARRAY_SIZE(before), self->seed);
 	usleep(ms * 500);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind_thread, &unbind));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind_thread, &unbound));
 	usleep(ms * 500);
 	storm_end(&storm);
 	check_calm(_metadata, self, &storm);
@@ -633,8 +638,7 @@ static void unbind_round(struct __test_metadata *_metadata, torture_t *self,
 	storm_begin(&storm, self, after, ARRAY_SIZE(after), self->seed + 50);
 	precopy_close(&self->a);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_EQ(0, unbind.ret);
-	close(unbind.fd);
+	EXPECT_EQ(0, unbound);
 	usleep(ms * 250);
 	ASSERT_EQ(0, handoff_pci_write("drivers_probe", bdfs[0]));
 	precopy_open(&self->a, bdfs[0], mode, SIZE);
