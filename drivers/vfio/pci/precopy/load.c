@@ -42,6 +42,11 @@ struct precopy_loading {
 	bool			at_barrier;
 };
 
+static struct precopy_loading *to_loading(struct precopy_session *session)
+{
+	return container_of(session, struct precopy_loading, session);
+}
+
 static int precopy_load_error(struct precopy_loading *loading)
 {
 	guard(spinlock)(&loading->session.pcd->state_lock);
@@ -242,7 +247,7 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 static ssize_t precopy_load_write(struct file *filp, const char __user *buf,
 				  size_t count, loff_t *pos)
 {
-	struct precopy_loading *loading = filp->private_data;
+	struct precopy_loading *loading = to_loading(filp->private_data);
 	bool nonblock = filp->f_flags & O_NONBLOCK;
 	ssize_t done = 0, ret;
 
@@ -270,7 +275,7 @@ static ssize_t precopy_load_write(struct file *filp, const char __user *buf,
 static __poll_t precopy_load_poll(struct file *filp,
 				  struct poll_table_struct *table)
 {
-	struct precopy_loading *loading = filp->private_data;
+	struct precopy_loading *loading = to_loading(filp->private_data);
 	struct precopy_device *pcd = loading->session.pcd;
 	__poll_t mask = 0;
 	bool started;
@@ -290,8 +295,7 @@ static __poll_t precopy_load_poll(struct file *filp,
 static void precopy_load_tell(struct precopy_session *session,
 			      struct vfio_precopy_startup *info)
 {
-	struct precopy_loading *loading =
-		container_of(session, struct precopy_loading, session);
+	struct precopy_loading *loading = to_loading(session);
 
 	precopy_startup_tell(&loading->startup, info);
 	if (!loading->error)
@@ -305,20 +309,12 @@ static void precopy_load_tell(struct precopy_session *session,
 static long precopy_load_ioctl(struct file *filp, unsigned int cmd,
 			       unsigned long arg)
 {
-	struct precopy_loading *loading = filp->private_data;
+	struct precopy_loading *loading = to_loading(filp->private_data);
 
 	if (cmd == PRECOPY_GET_STARTUP)
 		return precopy_handoff_get(&loading->session, arg,
 					   precopy_load_tell);
 	return -ENOTTY;
-}
-
-static int precopy_load_file_release(struct inode *inode, struct file *filp)
-{
-	struct precopy_loading *loading = filp->private_data;
-
-	precopy_session_put(&loading->session);
-	return 0;
 }
 
 static const struct file_operations precopy_load_fops = {
@@ -327,15 +323,14 @@ static const struct file_operations precopy_load_fops = {
 	.poll		= precopy_load_poll,
 	.unlocked_ioctl	= precopy_load_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
-	.release	= precopy_load_file_release,
+	.release	= precopy_session_file_release,
 };
 
 /* --- Arcs ----------------------------------------------------------------------- */
 
 static void precopy_load_free(struct precopy_session *session)
 {
-	struct precopy_loading *loading =
-		container_of(session, struct precopy_loading, session);
+	struct precopy_loading *loading = to_loading(session);
 
 	precopy_startup_destroy(&loading->startup);
 	kvfree(loading->buf);

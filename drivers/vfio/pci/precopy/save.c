@@ -28,6 +28,11 @@
 
 static const struct file_operations precopy_save_fops;
 
+static struct precopy_saving *to_saving(struct precopy_session *session)
+{
+	return container_of(session, struct precopy_saving, session);
+}
+
 /* --- Accounting ---------------------------------------------------------- */
 
 static u64 precopy_save_unread(const struct precopy_saving *saving)
@@ -169,7 +174,7 @@ static ssize_t precopy_save_read_some(struct precopy_saving *saving,
 static ssize_t precopy_save_read(struct file *filp, char __user *buf,
 				 size_t count, loff_t *pos)
 {
-	struct precopy_saving *saving = filp->private_data;
+	struct precopy_saving *saving = to_saving(filp->private_data);
 	ssize_t done = 0, ret;
 
 	if (!count)
@@ -200,7 +205,7 @@ static ssize_t precopy_save_read(struct file *filp, char __user *buf,
 static __poll_t precopy_save_poll(struct file *filp,
 				  struct poll_table_struct *table)
 {
-	struct precopy_saving *saving = filp->private_data;
+	struct precopy_saving *saving = to_saving(filp->private_data);
 
 	poll_wait(filp, &saving->wait, table);
 	guard(spinlock)(&saving->session.pcd->state_lock);
@@ -250,8 +255,7 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 static void precopy_save_tell(struct precopy_session *session,
 			      struct vfio_precopy_startup *info)
 {
-	struct precopy_saving *saving =
-		container_of(session, struct precopy_saving, session);
+	struct precopy_saving *saving = to_saving(session);
 
 	if (saving->measured)
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
@@ -278,7 +282,7 @@ static void precopy_save_tell(struct precopy_session *session,
 static long precopy_save_ioctl(struct file *filp, unsigned int cmd,
 			       unsigned long arg)
 {
-	struct precopy_saving *saving = filp->private_data;
+	struct precopy_saving *saving = to_saving(filp->private_data);
 
 	switch (cmd) {
 	case VFIO_MIG_GET_PRECOPY_INFO:
@@ -291,29 +295,20 @@ static long precopy_save_ioctl(struct file *filp, unsigned int cmd,
 	}
 }
 
-static int precopy_save_file_release(struct inode *inode, struct file *filp)
-{
-	struct precopy_saving *saving = filp->private_data;
-
-	precopy_session_put(&saving->session);
-	return 0;
-}
-
 static const struct file_operations precopy_save_fops = {
 	.owner		= THIS_MODULE,
 	.read		= precopy_save_read,
 	.poll		= precopy_save_poll,
 	.unlocked_ioctl	= precopy_save_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
-	.release	= precopy_save_file_release,
+	.release	= precopy_session_file_release,
 };
 
 /* --- Arcs ------------------------------------------------------------------ */
 
 static void precopy_save_free(struct precopy_session *session)
 {
-	struct precopy_saving *saving =
-		container_of(session, struct precopy_saving, session);
+	struct precopy_saving *saving = to_saving(session);
 
 	precopy_tracker_destroy(&saving->tracker);
 	bitmap_free(saving->in_use);

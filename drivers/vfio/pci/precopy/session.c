@@ -58,10 +58,11 @@ void precopy_session_put(struct precopy_session *session)
 /**
  * precopy_session_file - the data fd's file
  * @session: the session; the file takes a reference
- * @fops: whose release drops it
+ * @fops: whose release is precopy_session_file_release()
  * @flags: O_RDONLY or O_WRONLY
  *
- * The driver stays loaded while the file is open (@fops' owner).
+ * The session is its private_data. The driver stays loaded while the file is
+ * open (@fops' owner).
  *
  * Return: the file, or an ERR_PTR().
  */
@@ -77,6 +78,20 @@ struct file *precopy_session_file(struct precopy_session *session,
 	stream_open(filp->f_inode, filp);
 	precopy_session_get(session);
 	return filp;
+}
+
+/**
+ * precopy_session_file_release - the data fd's last close
+ * @inode: of the file
+ * @filp: a file of precopy_session_file()
+ *
+ * Context: may sleep.
+ * Return: 0.
+ */
+int precopy_session_file_release(struct inode *inode, struct file *filp)
+{
+	precopy_session_put(filp->private_data);
+	return 0;
 }
 
 /*

@@ -11,6 +11,7 @@
 
 struct file;
 struct file_operations;
+struct inode;
 struct precopy_device;
 
 /**
@@ -45,6 +46,7 @@ void precopy_session_put(struct precopy_session *session);
 struct file *precopy_session_file(struct precopy_session *session,
 				  const struct file_operations *fops,
 				  int flags);
+int precopy_session_file_release(struct inode *inode, struct file *filp);
 
 int precopy_session_begin(struct precopy_session *session, bool nonblock);
 void precopy_session_end(struct precopy_session *session);
