@@ -138,7 +138,9 @@ static int precopy_init_device(struct vfio_device *vdev)
 		return -ENOMEM;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	vdev->mig_ops = &precopy_migration_ops;
-	vdev->log_ops = &precopy_log_ops;
+	/* Without it the core could start logging, but never report */
+	if (IS_ENABLED(CONFIG_IOMMUFD_DRIVER))
+		vdev->log_ops = &precopy_log_ops;
 	ret = vfio_pci_core_init_dev(vdev);
 	if (ret)
 		precopy_device_put(function->pcd);
