@@ -2,7 +2,7 @@
 /*
  * At the limits: a BAR that is much larger than the machine, no memory that may
  * be locked, and as many devices as there are, all of them in use at once. What
- * a memory cgroup limits is in vfio_pci_memory_test.
+ * a memory cgroup limits is in vfio_precopy_memory_test.
  *
  * With more than two devices as arguments all_at_once uses them all.
  * PRECOPY_TORTURE_MS (1000 unless set) is how long it does.

@@ -8,8 +8,8 @@
  * nothing else; in the end the copy must hold everything, which a shadow knows
  * that no device has a part in.
  *
- * Pins and references are in vfio_pci_dirty_pin_test.c, what else may happen to
- * a mapping in vfio_pci_dirty_map_test.c.
+ * Pins and references are in vfio_precopy_dirty_pin_test.c, what else may happen to
+ * a mapping in vfio_precopy_dirty_map_test.c.
  */
 #include <errno.h>
 #include <fcntl.h>
