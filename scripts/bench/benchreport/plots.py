@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The plots, drawn by gnuplot."""
 import os
-import subprocess
+import sys
 from dataclasses import dataclass, field
 
 from .samples import Spread
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "demo"))
+
+# pylint: disable=wrong-import-position
+from livemig import drawing
+
 MIB = 1 << 20
-STYLE = """set terminal svg size 900,440 dynamic enhanced background rgb 'white' font 'sans,13'
-set grid lc rgb '#d0d0d0'
+STYLE = """set grid lc rgb '#d0d0d0'
 set border 3
 set tics nomirror
 set key outside right center vertical
@@ -95,18 +99,17 @@ def guest(samples):
 
 
 def downtime(samples, axis, label):
-    plot = Plot(f"downtime-{axis}.svg", f"downtime over {label}", label, "ms",
+    plot = Plot(f"downtime-{axis}.svg", f"downtime over {label.split(',')[0]}", label, "ms",
                 extra="set yrange [0:]\nset xrange [0:]\n")
-    for kind in ("precopy", "stopcopy"):
+    for kind, said in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
         for who, name in (("pause", "VM ran nowhere"), ("qemu", "QEMU reports")):
-            plot.add(f"{kind}, {name}", curve(samples, f"downtime.{axis}.{kind}.{who}"))
+            plot.add(f"{said}, {name}", curve(samples, f"downtime.{axis}.{kind}.{who}"))
     return plot
 
 
-def script(plot, folder):
+def script(plot):
     """What gnuplot is told."""
-    lines = [STYLE, plot.extra, f"set output '{os.path.join(folder, plot.name)}'",
-             f"set title '{plot.title}'", f"set xlabel '{plot.xlabel}'",
+    lines = [STYLE, plot.extra, f"set title '{plot.title}'", f"set xlabel '{plot.xlabel}'",
              f"set ylabel '{plot.ylabel}'"]
     shown = []
     for i, one in enumerate(plot.curves, 1):
@@ -132,10 +135,10 @@ def all_plots(samples):
     return [plot for plot in found if plot.curves]
 
 
-def draw_all(samples, folder):
+def draw_all(samples, folder, made_by):
     """Draws what there is something for; returns the names of the files."""
     drawn = []
     for plot in all_plots(samples):
-        subprocess.run(["gnuplot"], input=script(plot, folder), text=True, check=True)
+        drawing.svg(os.path.join(folder, plot.name), script(plot), plot.title, made_by)
         drawn.append(plot.name)
     return drawn

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SVG files by gnuplot, each of which says what made it."""
+import re
+import subprocess
+from xml.sax.saxutils import escape
+
+TERMINAL = "set terminal svg size {},{} dynamic enhanced background rgb 'white' font 'sans,13'\n"
+LICENCE = "<!-- SPDX-License-Identifier: GPL-2.0-only -->"
+
+
+def svg(path, script, about, made_by, size=(900, 440)):
+    """What gnuplot makes of a script, with what it shows and which command made it."""
+    subprocess.run(["gnuplot"], text=True, check=True,
+                   input=TERMINAL.format(*size) + f"set output '{path}'\n" + script)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    said = f"<title>{escape(about)}</title>\n<desc>Drawn by {escape(made_by)}</desc>"
+    text = re.sub("<title>.*?</title>\n<desc>.*?</desc>", lambda _: said, text, count=1)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace("?>\n", f"?>\n{LICENCE}\n", 1))
