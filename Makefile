@@ -97,7 +97,7 @@ mutants:
 
 .PHONY: shell
 shell:
-	@$(SCRIPTS)/l1-run --interactive
+	@tools=$$($(SCRIPTS)/tools-build) && exec $(SCRIPTS)/l1-run --interactive --share "$$tools"
 
 .PHONY: prepare
 prepare:
