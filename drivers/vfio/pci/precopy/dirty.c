@@ -19,8 +19,13 @@
 /* No word of the map is shared by two units. */
 static_assert(PRECOPY_UNIT_PAGES % BITS_PER_LONG == 0);
 
+static unsigned long precopy_dirty_nr_chunks(const struct precopy_dirty *d)
+{
+	return DIV_ROUND_UP(d->nr_units, PRECOPY_DIRTY_CHUNK);
+}
+
 /**
- * precopy_dirty_init - allocate a clean bitmap
+ * precopy_dirty_init - make a clean bitmap
  * @d: bitmap to set up; its former contents are ignored
  * @nr_pages: pages to track, 1 to PRECOPY_DIRTY_MAX_PAGES
  *
@@ -37,11 +42,11 @@ int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages)
 		return -EINVAL;
 
 	d->nr_units = DIV_ROUND_UP(nr_pages, PRECOPY_UNIT_PAGES);
-	d->map = kvcalloc(d->nr_units * UNIT_LONGS, sizeof(long),
-			  GFP_KERNEL_ACCOUNT);
-	d->summary = kvcalloc(BITS_TO_LONGS(d->nr_units), sizeof(long),
-			      GFP_KERNEL_ACCOUNT);
-	if (!d->map || !d->summary) {
+	d->chunks = kcalloc(precopy_dirty_nr_chunks(d), sizeof(*d->chunks),
+			    GFP_KERNEL_ACCOUNT);
+	d->summary = kcalloc(BITS_TO_LONGS(d->nr_units), sizeof(long),
+			     GFP_KERNEL_ACCOUNT);
+	if (!d->chunks || !d->summary) {
 		precopy_dirty_destroy(d);
 		return -ENOMEM;
 	}
@@ -61,16 +66,77 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_init);
  */
 void precopy_dirty_destroy(struct precopy_dirty *d)
 {
-	kvfree(d->summary);
-	kvfree(d->map);
+	unsigned long i;
+
+	for (i = 0; d->chunks && i < precopy_dirty_nr_chunks(d); i++)
+		kfree(d->chunks[i]);
+	kfree(d->summary);
+	kfree(d->chunks);
 	memset(d, 0, sizeof(*d));
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_destroy);
 
+/* The bits of a unit, or NULL if there is no room for them yet */
+static unsigned long *precopy_dirty_words(const struct precopy_dirty *d,
+					  unsigned long unit)
+{
+	unsigned long *chunk;
+
+	/* Pairs with the cmpxchg() of precopy_dirty_reserve() */
+	chunk = READ_ONCE(d->chunks[unit / PRECOPY_DIRTY_CHUNK]);
+	if (!chunk)
+		return NULL;
+	return chunk + unit % PRECOPY_DIRTY_CHUNK * UNIT_LONGS;
+}
+
+/**
+ * precopy_dirty_reserve - make room for marks in a unit
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ * @gfp: how hard to try
+ *
+ * Once there is room it stays, so that marks cannot fail. The memory is charged
+ * to the current (or active) memory cgroup.
+ *
+ * Context: may sleep if @gfp does; any number of callers at once.
+ * Return: 0 or -ENOMEM.
+ */
+int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
+			  gfp_t gfp)
+{
+	unsigned long first = round_down(unit, PRECOPY_DIRTY_CHUNK);
+	unsigned long nr = min(d->nr_units - first, PRECOPY_DIRTY_CHUNK);
+	unsigned long *chunk;
+
+	if (precopy_dirty_words(d, unit))
+		return 0;
+	chunk = kcalloc(nr * UNIT_LONGS, sizeof(long), gfp);
+	if (!chunk)
+		return -ENOMEM;
+	if (cmpxchg(&d->chunks[unit / PRECOPY_DIRTY_CHUNK], NULL, chunk))
+		kfree(chunk);
+	return 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserve);
+
+/**
+ * precopy_dirty_reserved - is there room for marks in a unit?
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ *
+ * Context: any.
+ * Return: true if so; it will not change back.
+ */
+bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit)
+{
+	return precopy_dirty_words(d, unit);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserved);
+
 /**
  * precopy_dirty_mark - note that a page changes
  * @d: bitmap
- * @page: page number, below nr_pages
+ * @page: page number, below nr_pages, of a unit that has room
  *
  * Marks may run in parallel with each other. Callers hold the tracker's rwsem
  * for read, from before the mark until the page can be written.
@@ -84,12 +150,18 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_destroy);
  */
 bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
 {
+	unsigned long unit = page / PRECOPY_UNIT_PAGES;
+	unsigned long *words;
+
 	if (WARN_ON_ONCE(page >= d->nr_pages))
 		return false;
-	if (test_and_set_bit(page, d->map))
+	words = precopy_dirty_words(d, unit);
+	if (WARN_ON_ONCE(!words))
+		return false;
+	if (test_and_set_bit(page % PRECOPY_UNIT_PAGES, words))
 		return false;
 
-	set_bit(page / PRECOPY_UNIT_PAGES, d->summary);
+	set_bit(unit, d->summary);
 	atomic_long_inc(&d->count);
 	return true;
 }
@@ -98,7 +170,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_mark);
 /**
  * precopy_dirty_fill - mark pages of a unit that has no dirty page
  * @d: bitmap that nobody else uses yet
- * @unit: unit number, below nr_units
+ * @unit: unit number, below nr_units, that has room
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to mark; none past the
  *	end of a partial last unit
  *
@@ -108,14 +180,33 @@ void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 			const unsigned long *pages)
 {
 	unsigned long nr = bitmap_weight(pages, PRECOPY_UNIT_PAGES);
+	unsigned long *words;
 
 	if (WARN_ON_ONCE(unit >= d->nr_units) || !nr)
 		return;
-	bitmap_copy(d->map + unit * UNIT_LONGS, pages, PRECOPY_UNIT_PAGES);
+	words = precopy_dirty_words(d, unit);
+	if (WARN_ON_ONCE(!words))
+		return;
+	bitmap_copy(words, pages, PRECOPY_UNIT_PAGES);
 	__set_bit(unit, d->summary);
 	atomic_long_add(nr, &d->count);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
+
+/**
+ * precopy_dirty_unit - the dirty pages of a unit
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ *
+ * Context: any; a snapshot unless the caller excludes marks and takes.
+ * Return: bitmap of PRECOPY_UNIT_PAGES bits, or NULL if there never was one.
+ */
+const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
+					unsigned long unit)
+{
+	return precopy_dirty_words(d, unit);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_unit);
 
 /**
  * precopy_dirty_test - is this page dirty?
@@ -127,7 +218,12 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
  */
 bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page)
 {
-	return page < d->nr_pages && test_bit(page, d->map);
+	const unsigned long *words;
+
+	if (page >= d->nr_pages)
+		return false;
+	words = precopy_dirty_words(d, page / PRECOPY_UNIT_PAGES);
+	return words && test_bit(page % PRECOPY_UNIT_PAGES, words);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_test);
 
@@ -162,20 +258,21 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out)
 {
-	unsigned long *map, taken = 0;
+	unsigned long *words = NULL, taken = 0;
 	unsigned int i;
 
-	if (WARN_ON_ONCE(unit >= d->nr_units)) {
+	if (!WARN_ON_ONCE(unit >= d->nr_units))
+		words = precopy_dirty_words(d, unit);
+	if (!words) {
 		bitmap_zero(out, PRECOPY_UNIT_PAGES);
 		return 0;
 	}
 
-	map = d->map + unit * UNIT_LONGS;
 	clear_bit(unit, d->summary);
 	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
 	smp_mb__after_atomic();
 	for (i = 0; i < UNIT_LONGS; i++) {
-		out[i] = xchg(&map[i], 0);
+		out[i] = xchg(&words[i], 0);
 		taken += hweight_long(out[i]);
 	}
 	atomic_long_sub(taken, &d->count);

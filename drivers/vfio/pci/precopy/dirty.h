@@ -5,7 +5,8 @@
  * Two levels, so that a pass costs in proportion to what is dirty and not to
  * the size of the device: a bit per page, and above it a bit per unit of
  * PRECOPY_UNIT_PAGES pages that says where to look. A counter answers "how
- * much" without a scan.
+ * much" without a scan. The bits of pages come in chunks, as they are needed, so
+ * that memory too is in proportion to what is used.
  *
  * The bitmap is only half of dirty tracking. That no store is ever lost also
  * needs an order of things at the caller:
@@ -28,30 +29,39 @@
 
 #include "stream.h"
 
-/* Bounds the bitmap to 2 MiB. */
+/* Bounds the bitmap to 2 MiB, if there is something in use everywhere. */
 #define PRECOPY_DIRTY_MAX_PAGES	(PRECOPY_MAX_MEMORY / PRECOPY_STREAM_PAGE_SIZE)
 
 /**
  * struct precopy_dirty - two-level bitmap of dirty pages
  * @nr_pages: pages of device memory
  * @nr_units: units of PRECOPY_UNIT_PAGES pages, the last one possibly partial
- * @map: a bit per page, allocated in whole units
- * @summary: a bit per unit, set while the unit has a bit in @map
- * @count: number of bits set in @map
+ * @chunks: a bit per page, in whole units, PRECOPY_DIRTY_CHUNK units each; NULL
+ *	    where nobody has asked for room yet. Only added, by cmpxchg.
+ * @summary: a bit per unit, set while the unit has a bit in @chunks
+ * @count: number of bits set in @chunks
  */
 struct precopy_dirty {
 	unsigned long nr_pages;
 	unsigned long nr_units;
-	unsigned long *map;
+	unsigned long **chunks;
 	unsigned long *summary;
 	atomic_long_t count;
 };
 
+/* Units in a chunk: 4 KiB of bits, for 128 MiB of device memory */
+#define PRECOPY_DIRTY_CHUNK	64UL
+
 int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages);
 void precopy_dirty_destroy(struct precopy_dirty *d);
+int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
+			  gfp_t gfp);
+bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit);
 bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page);
 void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 			const unsigned long *pages);
+const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
+					unsigned long unit);
 bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page);
 unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 				      unsigned long from);

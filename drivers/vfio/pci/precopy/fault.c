@@ -216,13 +216,22 @@ static void precopy_fault_around(struct precopy_memory *mem,
 	}
 }
 
+/* Is there all that a store to this unit needs while somebody tracks? */
+static bool precopy_fault_markable(const struct precopy_memory *mem,
+				   unsigned long unit)
+{
+	return precopy_tracker_reserved(mem->tracker, unit) &&
+	       precopy_tracker_writable(mem, unit);
+}
+
 /*
  * The one section of a fault: check, mark, insert. While nobody tracks, a
  * read fault inserts a writable entry too, so that the store that may follow
  * costs nothing.
  *
- * Return: what the mm gets, or 0 if the page must be allocated or the unit be
- * split first, or VM_FAULT_RETRY if the caller must wait for the startup.
+ * Return: what the mm gets, or 0 if the page, or room to mark it, must be
+ * allocated or the unit be split first, or VM_FAULT_RETRY if the caller must
+ * wait for the startup.
  */
 static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 				       struct vm_fault *vmf, bool write)
@@ -243,7 +252,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	if (precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
 	if (mem->tracker && write) {
-		if (!precopy_tracker_writable(mem, precopy_fault_unit(vmf)))
+		if (!precopy_fault_markable(mem, precopy_fault_unit(vmf)))
 			return 0;
 		precopy_tracker_mark(mem->tracker, index);
 	}
@@ -294,7 +303,7 @@ static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 	    precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
 	if (mem->tracker &&
-	    !precopy_tracker_writable(mem, precopy_fault_unit(vmf))) {
+	    !precopy_fault_markable(mem, precopy_fault_unit(vmf))) {
 		precopy_memory_zap_unit(pcd, precopy_fault_unit(vmf));
 		return VM_FAULT_NOPAGE;
 	}

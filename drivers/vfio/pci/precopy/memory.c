@@ -17,9 +17,6 @@
 #include "precopy.h"
 #include "track.h"
 
-/* For all but page faults: fail rather than have somebody killed */
-#define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
-
 /**
  * precopy_memory_init - set up what lives as long as the device object
  * @mem: the memory, zeroed
@@ -179,8 +176,26 @@ struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
 	return precopy_memory_install(pcd, generation, new);
 }
 
+/* Room in the tracker, so that the page can be marked */
+static int precopy_memory_reserve(struct precopy_device *pcd,
+				  unsigned long index, gfp_t gfp)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	struct mem_cgroup *old;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	if (!mem->tracker)
+		return 0;
+	old = set_active_memcg(mem->memcg);
+	ret = precopy_tracker_reserve(mem->tracker, index / PRECOPY_UNIT_PAGES,
+				      gfp);
+	set_active_memcg(old);
+	return ret;
+}
+
 /**
- * precopy_memory_populate - make sure that a page is there
+ * precopy_memory_populate - make sure that a page is there, and can be tracked
  * @pcd: the device
  * @generation: of the caller's view of the device
  * @index: page number in the BAR
@@ -201,7 +216,7 @@ int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
 	ret = precopy_ram_populate(ram, index, !READ_ONCE(pcd->memory.tracker),
 				   gfp);
 	precopy_ram_put(ram);
-	return ret;
+	return ret ?: precopy_memory_reserve(pcd, index, gfp);
 }
 
 /**
@@ -255,13 +270,14 @@ static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
 }
 
 /*
- * Store to one page. -ENOENT: it must be allocated first.
+ * Store to one page. -ENOENT: it, or room to mark it, must be allocated first.
  * @user: the store comes from the user, so the gate counts
  */
 static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
 			       u64 offset, const void *from, size_t len,
 			       bool user)
 {
+	unsigned long index = offset >> PAGE_SHIFT;
 	struct precopy_memory *mem = &pcd->memory;
 	struct page *page;
 	int ret;
@@ -272,11 +288,15 @@ static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
 	ret = user ? precopy_memory_access(mem) : 0;
 	if (ret)
 		return ret;
-	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
+	page = precopy_memory_page(mem, index);
 	if (!page)
 		return -ENOENT;
-	if (mem->tracker)
-		precopy_tracker_mark(mem->tracker, offset >> PAGE_SHIFT);
+	if (mem->tracker) {
+		if (!precopy_tracker_reserved(mem->tracker,
+					      index / PRECOPY_UNIT_PAGES))
+			return -ENOENT;
+		precopy_tracker_mark(mem->tracker, index);
+	}
 	memcpy_to_page(page, offset_in_page(offset), from, len);
 	return 0;
 }

@@ -32,7 +32,7 @@ enum precopy_gate {
  *	 it for write, and who makes a 2 MiB entry too, since that must not
  *	 meet a page table. Taken inside mmap_lock (faults) and memory_lock (reset);
  *	 never held across a user copy, a wait or an allocation of the
- *	 memory itself (of page tables it is).
+ *	 memory itself (of page tables and of the tracker's bits it is).
  * @size: bytes, fixed while the device is open
  * @ram: where the contents are; NULL while nothing was touched
  * @memcg: the opener's, charged for all of it
@@ -97,6 +97,9 @@ static inline bool precopy_memory_waits(const struct precopy_memory *mem)
 {
 	return READ_ONCE(mem->gate) == PRECOPY_GATE_WAIT;
 }
+
+/* For all but page faults: fail rather than have somebody killed */
+#define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 /* First page of the BAR in the address space of the vfio device's inode */
 #define PRECOPY_BAR_PGOFF \

@@ -344,14 +344,14 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 /* What the initial set costs; nobody else changes it yet */
 static u64 precopy_save_count_initial(const struct precopy_dirty *initial)
 {
-	unsigned long unit, *words;
+	unsigned long unit;
 	u64 cost = 0;
 
 	for (unit = precopy_dirty_next_unit(initial, 0);
 	     unit < initial->nr_units;
 	     unit = precopy_dirty_next_unit(initial, unit + 1)) {
-		words = initial->map + BIT_WORD(unit * PRECOPY_UNIT_PAGES);
-		cost += precopy_save_initial_cost(words);
+		cost += precopy_save_initial_cost(precopy_dirty_unit(initial,
+								     unit));
 		cond_resched();
 	}
 	return cost;
@@ -391,18 +391,35 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	saving->restarting = false;
 }
 
-/* Begin the session in one step, unless there was a reset */
+/*
+ * Begin the session in one step, unless there was a reset. -EAGAIN: the tracker
+ * must be prepared once more.
+ */
 static int precopy_save_publish(struct precopy_device *pcd,
 				struct precopy_saving *saving)
 {
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != saving->session.generation)
 		return -ECANCELED;
+	if (!precopy_tracker_prepared(pcd, &saving->tracker))
+		return -EAGAIN;
 	precopy_save_snapshot(pcd, saving, PRECOPY_FILE_HDR_LEN);
 	precopy_session_get(&saving->session);
 	guard(spinlock)(&pcd->state_lock);
 	pcd->saving = saving;
 	return 0;
+}
+
+static int precopy_save_begin(struct precopy_device *pcd,
+			      struct precopy_saving *saving)
+{
+	int ret;
+
+	do {
+		ret = precopy_tracker_prepare(pcd, &saving->tracker) ?:
+		      precopy_save_publish(pcd, saving);
+	} while (ret == -EAGAIN);
+	return ret;
 }
 
 /**
@@ -428,7 +445,7 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	filp = precopy_session_file(&saving->session, &precopy_save_fops,
 				    O_RDONLY);
 	if (!IS_ERR(filp)) {
-		ret = precopy_save_publish(pcd, saving);
+		ret = precopy_save_begin(pcd, saving);
 		if (ret) {
 			fput(filp);
 			filp = ERR_PTR(ret);
@@ -438,12 +455,17 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	return filp;
 }
 
-/* With the session busy and memory.sem held for write */
+/*
+ * With the session busy and memory.sem held for write. -EBUSY: the tracker must
+ * be prepared once more.
+ */
 static int precopy_save_start_over(struct precopy_device *pcd,
 				   struct precopy_saving *saving)
 {
 	u64 before;
 
+	if (!precopy_tracker_prepared(pcd, &saving->tracker))
+		return -EBUSY;
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (saving->session.dead)
 			return -ENODEV;
@@ -474,6 +496,21 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 	return 0;
 }
 
+static int precopy_save_begin_again(struct precopy_device *pcd,
+				    struct precopy_saving *saving)
+{
+	int ret;
+
+	do {
+		ret = precopy_tracker_prepare(pcd, &saving->tracker);
+		if (ret)
+			return ret;
+		guard(rwsem_write)(&pcd->memory.sem);
+		ret = precopy_save_start_over(pcd, saving);
+	} while (ret == -EBUSY);
+	return ret;
+}
+
 /**
  * precopy_save_reinit - the device was changed in a way that initial data tells
  * @pcd: the device
@@ -483,7 +520,8 @@ static int precopy_save_start_over(struct precopy_device *pcd,
  *
  * Context: may sleep; waits (killable) for a read in progress; no lock held.
  * Return: 0, -EINVAL if the device is not in a pre-copy state or its user has
- * not opted in, -EAGAIN before the first initial data was made, -EINTR.
+ * not opted in, -EAGAIN before the first initial data was made, -ENOMEM,
+ * -EINTR.
  */
 int precopy_save_reinit(struct precopy_device *pcd)
 {
@@ -499,8 +537,7 @@ int precopy_save_reinit(struct precopy_device *pcd)
 	}
 	ret = precopy_session_begin(&saving->session, false);
 	if (!ret) {
-		scoped_guard(rwsem_write, &pcd->memory.sem)
-			ret = precopy_save_start_over(pcd, saving);
+		ret = precopy_save_begin_again(pcd, saving);
 		precopy_session_end(&saving->session);
 	}
 	precopy_session_put(&saving->session);

@@ -2,6 +2,8 @@
 /*
  * Arming, collecting and disarming of the dirty tracker.
  *
+ * Prepare: make room in the sets for what is in use, and later for what comes
+ *	    into use, so that nothing below can fail.
  * Arm:     take a snapshot of what is in use, point the memory to the tracker,
  *	    remove all page table entries.
  * Collect: take pages out of a set (save_stream.c, under memory.sem for write),
@@ -60,6 +62,38 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker)
 }
 
 /**
+ * precopy_tracker_reserve - make room for marks in a unit
+ * @tracker: of the memory, or to be armed
+ * @unit: unit number
+ * @gfp: how hard to try
+ *
+ * Context: may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int precopy_tracker_reserve(struct precopy_tracker *tracker,
+			    unsigned long unit, gfp_t gfp)
+{
+	return precopy_dirty_reserve(&tracker->initial, unit, gfp) ?:
+	       precopy_dirty_reserve(&tracker->dirty, unit, gfp) ?:
+	       precopy_dirty_reserve(&tracker->pinned, unit, gfp);
+}
+
+/**
+ * precopy_tracker_reserved - is there room for marks in a unit?
+ * @tracker: of the memory, or to be armed
+ * @unit: unit number
+ *
+ * Return: true if so; it will not change back.
+ */
+bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
+			      unsigned long unit)
+{
+	return precopy_dirty_reserved(&tracker->initial, unit) &&
+	       precopy_dirty_reserved(&tracker->dirty, unit) &&
+	       precopy_dirty_reserved(&tracker->pinned, unit);
+}
+
+/**
  * precopy_tracker_mark - a page is about to be, or was, written
  * @tracker: of the memory
  * @page: page number in the BAR
@@ -68,7 +102,8 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker)
  * released, needs no mark: it is protected before it is copied.
  *
  * Context: read section of memory.sem that also contains the store, or the
- * insertion of the page table entry that allows it.
+ * insertion of the page table entry that allows it; and that found room for the
+ * page's unit.
  */
 void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page)
 {
@@ -167,9 +202,59 @@ static unsigned long precopy_tracker_next_used(struct precopy_memory *mem,
 }
 
 /**
+ * precopy_tracker_prepare - make room for all that is in use
+ * @pcd: the device
+ * @tracker: of the memory, or to be armed
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: 0 or -ENOMEM.
+ */
+int precopy_tracker_prepare(struct precopy_device *pcd,
+			    struct precopy_tracker *tracker)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long unit;
+	int ret;
+
+	guard(rwsem_read)(&mem->sem);
+	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
+	     unit = precopy_tracker_next_used(mem, unit + 1)) {
+		ret = precopy_tracker_reserve(tracker, unit, PRECOPY_GFP);
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * precopy_tracker_prepared - is there room for all that is in use?
+ * @pcd: the device
+ * @tracker: of the memory, or to be armed
+ *
+ * Context: memory.sem held for write, until the tracker is armed.
+ * Return: false if something has come into use since precopy_tracker_prepare().
+ */
+bool precopy_tracker_prepared(struct precopy_device *pcd,
+			      const struct precopy_tracker *tracker)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long unit;
+
+	lockdep_assert_held_write(&mem->sem);
+	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
+	     unit = precopy_tracker_next_used(mem, unit + 1)) {
+		if (!precopy_tracker_reserved(tracker, unit))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
+/**
  * precopy_tracker_arm - begin tracking
  * @pcd: the device
- * @tracker: empty sets; the initial one is filled with what is in use
+ * @tracker: prepared, empty sets; the initial one is filled with what is in use
  *
  * Costs in proportion to what is in use and mapped.
  *

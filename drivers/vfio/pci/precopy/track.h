@@ -24,7 +24,8 @@ struct wait_queue_head;
  * @wait: woken when there is a first dirty page
  *
  * A page is in one of them, but may be both dirty and pinned if it was written
- * just before it was set aside; it is then sent once more than needed. Marking
+ * just before it was set aside; it is then sent once more than needed. Where a
+ * page of a unit may be marked in one of them, all three have room. Marking
  * happens in read sections of memory.sem, taking out of a set in write
  * sections. The tracker is part of a saving session; memory.tracker points to
  * it while tracking.
@@ -41,6 +42,14 @@ int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
 			 struct wait_queue_head *wait);
 void precopy_tracker_destroy(struct precopy_tracker *tracker);
 
+int precopy_tracker_reserve(struct precopy_tracker *tracker,
+			    unsigned long unit, gfp_t gfp);
+bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
+			      unsigned long unit);
+int precopy_tracker_prepare(struct precopy_device *pcd,
+			    struct precopy_tracker *tracker);
+bool precopy_tracker_prepared(struct precopy_device *pcd,
+			      const struct precopy_tracker *tracker);
 void precopy_tracker_arm(struct precopy_device *pcd,
 			 struct precopy_tracker *tracker);
 void precopy_tracker_clear(struct precopy_tracker *tracker);

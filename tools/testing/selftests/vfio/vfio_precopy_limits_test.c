@@ -165,6 +165,46 @@ TEST_F_TIMEOUT(limits, large_bar_is_sparse, 300)
 	large_close(&b, bdfs[1]);
 }
 
+/*
+ * What comes into use while it is tracked: all over the BAR, by each kind of
+ * first access, and the same pages once more after a collect.
+ */
+static void large_first_use(struct __test_metadata *_metadata, struct large *l)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(offsets); i += 3)
+		ASSERT_EQ(0, storm_load(l->bar + offsets[i]));
+	large_fill(_metadata, l, 1);
+}
+
+TEST_F_TIMEOUT(limits, large_bar_fills_while_tracked, 300)
+{
+	struct mig_stream stream = {};
+	struct large a, b;
+	u64 seed;
+	int fd;
+
+	large_open(&a, bdfs[0]);
+	large_open(&b, bdfs[1]);
+	ASSERT_EQ(0, mig_set_state(a.dev, VFIO_DEVICE_STATE_PRE_COPY, &fd));
+	ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, CHUNK));
+	large_first_use(_metadata, &a);
+	for (seed = 2; seed < 5; seed++) {
+		ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, CHUNK));
+		large_fill(_metadata, &a, seed);
+	}
+	ASSERT_EQ(0, mig_set_state(a.dev, VFIO_DEVICE_STATE_STOP_COPY, NULL));
+	ASSERT_EQ(0, mig_stream_drain(&stream, fd, CHUNK));
+	close(fd);
+	ASSERT_EQ(0, mig_load(b.dev, &stream, CHUNK));
+	ASSERT_EQ(0, mig_set_state(b.dev, VFIO_DEVICE_STATE_RUNNING, NULL));
+	large_check(_metadata, &b, seed - 1);
+	mig_stream_free(&stream);
+	large_close(&a, bdfs[0]);
+	large_close(&b, bdfs[1]);
+}
+
 /* ------------------------------------------------------------------------ */
 /* Locked memory                                                            */
 

@@ -42,13 +42,29 @@ static void destroy_action(void *d)
 	precopy_dirty_destroy(d);
 }
 
-static struct precopy_dirty *new_dirty(struct kunit *test, unsigned long nr_pages)
+static struct precopy_dirty *new_empty(struct kunit *test, unsigned long nr_pages)
 {
 	struct precopy_dirty *d = kunit_kzalloc(test, sizeof(*d), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, d);
 	KUNIT_ASSERT_EQ(test, precopy_dirty_init(d, nr_pages), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, destroy_action, d), 0);
+	return d;
+}
+
+static void reserve(struct kunit *test, struct precopy_dirty *d, unsigned long unit)
+{
+	KUNIT_ASSERT_EQ(test, precopy_dirty_reserve(d, unit, GFP_KERNEL), 0);
+}
+
+/* One with room everywhere */
+static struct precopy_dirty *new_dirty(struct kunit *test, unsigned long nr_pages)
+{
+	struct precopy_dirty *d = new_empty(test, nr_pages);
+	unsigned long unit;
+
+	for (unit = 0; unit < d->nr_units; unit++)
+		reserve(test, d, unit);
 	return d;
 }
 
@@ -115,13 +131,50 @@ static void dirty_destroy(struct kunit *test)
 
 	precopy_dirty_destroy(&d);
 	KUNIT_ASSERT_EQ(test, precopy_dirty_init(&d, 1000), 0);
+	reserve(test, &d, 1);
 	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(&d, 999));
 	precopy_dirty_destroy(&d);
 	precopy_dirty_destroy(&d);
-	KUNIT_EXPECT_NULL(test, d.map);
+	KUNIT_EXPECT_NULL(test, d.chunks);
 	KUNIT_EXPECT_EQ(test, precopy_dirty_count(&d), 0);
 	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(&d, 0));
 	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(&d, 0), 0);
+}
+
+/* Where nobody asked for room there is nothing, and asking is all that costs. */
+static void dirty_room(struct kunit *test)
+{
+	unsigned long nr = PRECOPY_DIRTY_MAX_PAGES, units = nr / UNIT, chunk = PRECOPY_DIRTY_CHUNK;
+	struct precopy_dirty *d = new_empty(test, nr);
+	unsigned long unit = 3 * chunk - 1;
+	DECLARE_BITMAP(out, UNIT);
+	unsigned long i, nr_chunks = 0;
+
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, unit * UNIT));
+	KUNIT_EXPECT_NULL(test, precopy_dirty_unit(d, unit));
+	bitmap_fill(out, UNIT);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, unit, out), 0);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(out, UNIT));
+
+	reserve(test, d, unit);
+	reserve(test, d, unit);
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_reserved(d, unit));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_reserved(d, 2 * chunk));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_reserved(d, 2 * chunk - 1));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_reserved(d, unit + 1));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, unit * UNIT + UNIT - 1));
+	/* More room takes nothing away. */
+	reserve(test, d, units - 1);
+	reserve(test, d, unit);
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, nr - 1));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_test(d, unit * UNIT + UNIT - 1));
+	KUNIT_EXPECT_FALSE(test, precopy_dirty_test(d, unit * UNIT + UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 0), unit);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, unit + 1), units - 1);
+
+	for (i = 0; i < units / chunk; i++)
+		nr_chunks += precopy_dirty_reserved(d, i * chunk);
+	KUNIT_EXPECT_EQ(test, nr_chunks, 2);
 }
 
 static void dirty_mark_twice(struct kunit *test)
@@ -264,14 +317,24 @@ static int marker_fn(void *arg)
 			while (atomic_read(&p->nr_arrived) < (page / UNIT + 1) * NR_MARKERS)
 				cond_resched();
 		}
-		nr_new += precopy_dirty_mark(p->d, page);
+		if (!precopy_dirty_reserve(p->d, page / UNIT, GFP_KERNEL))
+			nr_new += precopy_dirty_mark(p->d, page);
 	}
 	atomic_long_add(nr_new, &p->nr_new);
 	complete(&p->done);
 	return 0;
 }
 
-/* However marks race, each page is new to exactly one of them. */
+static unsigned long weight(const struct precopy_dirty *d)
+{
+	unsigned long unit, nr = 0;
+
+	for (unit = 0; unit < d->nr_units; unit++)
+		nr += bitmap_weight(precopy_dirty_unit(d, unit), UNIT);
+	return nr;
+}
+
+/* However they race, also for room, each page is new to exactly one of them. */
 static void dirty_parallel_marks(struct kunit *test)
 {
 	struct parallel_test *p = kunit_kzalloc(test, sizeof(*p), GFP_KERNEL);
@@ -279,7 +342,7 @@ static void dirty_parallel_marks(struct kunit *test)
 	u32 i;
 
 	KUNIT_ASSERT_NOT_NULL(test, p);
-	p->d = new_dirty(test, PARALLEL_PAGES);
+	p->d = new_empty(test, PARALLEL_PAGES);
 	init_completion(&p->done);
 	for (i = 0; i < NR_MARKERS; i++)
 		tasks[i] = kthread_create(marker_fn, p, "precopy-mark/%u", i);
@@ -296,7 +359,7 @@ static void dirty_parallel_marks(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&p->nr_new), PARALLEL_PAGES);
 	KUNIT_EXPECT_EQ(test, precopy_dirty_count(p->d), PARALLEL_PAGES);
-	KUNIT_EXPECT_EQ(test, bitmap_weight(p->d->map, PARALLEL_PAGES), PARALLEL_PAGES);
+	KUNIT_EXPECT_EQ(test, weight(p->d), PARALLEL_PAGES);
 	KUNIT_EXPECT_EQ(test, bitmap_weight(p->d->summary, PARALLEL_UNITS), PARALLEL_UNITS);
 }
 
@@ -690,6 +753,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_size, size_gen_params),
 	KUNIT_CASE(dirty_bad_size),
 	KUNIT_CASE(dirty_destroy),
+	KUNIT_CASE(dirty_room),
 	KUNIT_CASE(dirty_mark_twice),
 	KUNIT_CASE(dirty_full_unit),
 	KUNIT_CASE(dirty_fill),
