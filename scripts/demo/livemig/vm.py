@@ -76,6 +76,7 @@ class Guest:
     def close(self):
         self.closing = True
         self.thread.join()
+        self.selector.close()
         for sock in self.sockets.values():
             sock.close()
 

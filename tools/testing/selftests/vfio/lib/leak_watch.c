@@ -26,6 +26,10 @@
  * much larger to tell anything. It finds leaks by itself.
  */
 #define NOISE		32
+#define OBJECTS		"objects in "
+/* Only told; what is half empty is no loss, and objects are counted. */
+#define SLABS		"pages of slab "
+#define SLABS_TOLD	8
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 
 /* Lines "name ... value", of which only the one that is asked for is looked at. */
@@ -181,9 +185,14 @@ static void read_pages(struct leak_watch *watch)
 	double vmalloc = vm_count("nr_vmalloc");
 	double kernel = pages_in_use() - users - lazy;
 
-	/* Slabs grow for reasons of their own, so look at their objects. */
-	put_pages(watch, "pages, all of the kernel's", kernel, 512);
-	put_pages(watch, "pages of slabs", slab, 512);
+	/*
+	 * Slabs grow for reasons of their own, so look at their objects: caches of
+	 * sockets, signals, files fill up, slower and slower, whatever a QEMU does.
+	 * Measured: 112 pages in 50 migrations with our device, 69 in 30 of a
+	 * machine without any; 38 in 2000 cycles.
+	 */
+	put_pages(watch, "pages, all of the kernel's", kernel, 256);
+	put_pages(watch, "pages of slabs", slab, 256);
 	/* What is allocated page by page; otherwise it varies by less than ten. */
 	put_pages(watch, "pages that nobody accounts for",
 		  kernel - slab - tables - percpu - vmalloc, 16);
@@ -195,17 +204,19 @@ static void read_pages(struct leak_watch *watch)
 
 static void read_slabs(struct leak_watch *watch)
 {
+	double active, nr, per_slab, slab_pages;
 	char line[512], cache[64], name[LEAK_WATCH_NAME];
-	double active;
 	FILE *f = fopen("/proc/slabinfo", "r");
 
 	while (f && fgets(line, sizeof(line), f)) {
-		if (line[0] == '#' || sscanf(line, "%63s %lf", cache, &active) != 2 ||
-		    !strcmp(cache, "slabinfo") || is_lazy(cache))
+		if (sscanf(line, "%63s %lf %lf %*f %lf %lf", cache, &active, &nr,
+			   &per_slab, &slab_pages) != 5 || is_lazy(cache))
 			continue;
-		snprintf(name, sizeof(name), "objects in %.36s", cache);
+		snprintf(name, sizeof(name), OBJECTS "%.36s", cache);
 		/* What a processor keeps at hand counts as in use. */
 		put(watch, name, active, OBJECTS_PER_CYCLE, 150);
+		snprintf(name, sizeof(name), SLABS "%.36s", cache);
+		put(watch, name, nr / per_slab * slab_pages, HUGE_VAL, 0);
 	}
 	if (f)
 		fclose(f);
@@ -327,7 +338,46 @@ static void tell(const struct leak_watch *watch, const struct leak_metric *metri
 	       (unsigned long long)watch->cycle[last], per_cycle);
 }
 
-unsigned int leak_watch_judge(const struct leak_watch *watch)
+static bool is_of_slab(const struct leak_metric *metric)
+{
+	return !strncmp(metric->name, OBJECTS, strlen(OBJECTS)) ||
+	       !strncmp(metric->name, SLABS, strlen(SLABS));
+}
+
+/* Of a metric that is there from the first sample to the last, otherwise NAN. */
+static double growth(const struct leak_watch *watch, const struct leak_metric *metric)
+{
+	return metric->value[watch->nr_samples - 1] - metric->value[0];
+}
+
+static int by_growth(const void *a, const void *b, void *watch)
+{
+	const struct leak_metric * const *x = a, * const *y = b;
+	double more = growth(watch, *y) - growth(watch, *x);
+
+	return (more > 0) - (more < 0);
+}
+
+/* The caches that have grown most, and what of it is in use. */
+static void tell_slabs(struct leak_watch *watch)
+{
+	const struct leak_metric *slabs[LEAK_WATCH_METRICS];
+	const size_t len = strlen(SLABS);
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < watch->nr_metrics; i++)
+		if (!strncmp(watch->metrics[i].name, SLABS, len) &&
+		    growth(watch, &watch->metrics[i]) > 0)
+			slabs[nr++] = &watch->metrics[i];
+	qsort_r(slabs, nr, sizeof(*slabs), by_growth, watch);
+	for (i = 0; i < nr && i < SLABS_TOLD; i++)
+		/* Objects and pages of a cache were put one after the other. */
+		printf("# %s grew by %.0f, its objects in use by %.0f\n",
+		       slabs[i]->name, growth(watch, slabs[i]),
+		       growth(watch, slabs[i] - 1));
+}
+
+unsigned int leak_watch_judge(struct leak_watch *watch)
 {
 	unsigned int i, nr = 0;
 
@@ -338,8 +388,9 @@ unsigned int leak_watch_judge(const struct leak_watch *watch)
 		bool leak = leaks(watch, metric, per_cycle);
 
 		nr += leak;
-		if (leak || strncmp(metric->name, "objects", 7))
+		if (leak || !is_of_slab(metric))
 			tell(watch, metric, per_cycle, leak);
 	}
+	tell_slabs(watch);
 	return nr;
 }

@@ -11,8 +11,8 @@
 #include <linux/types.h>
 
 #define LEAK_WATCH_SAMPLES	64
-#define LEAK_WATCH_METRICS	512
-#define LEAK_WATCH_NAME		48
+#define LEAK_WATCH_METRICS	1024
+#define LEAK_WATCH_NAME		64
 
 struct leak_metric {
 	char name[LEAK_WATCH_NAME];
@@ -49,6 +49,6 @@ void leak_watch_sample(struct leak_watch *watch, u64 cycle);
  * Prints what grew and how the memory went, as lines that begin with "# ".
  * Returns the number of metrics that leak. Needs three samples.
  */
-unsigned int leak_watch_judge(const struct leak_watch *watch);
+unsigned int leak_watch_judge(struct leak_watch *watch);
 
 #endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_LEAK_WATCH_H */
