@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzing of a device: streams bent by the fuzzer's mutator go in through
- * write(), cut anywhere, and the fuzzer's reference says what must become of
- * each: which error, or which memory. After each a reset, and a good stream.
+ * Fuzzing of a device: streams made up or bent by the fuzzer's mutator go in
+ * through write(), cut anywhere, and the fuzzer's reference says what must become
+ * of each: which error, or which memory. After each a reset, and a good stream.
  *
  * In the environment:
  *   PRECOPY_FUZZ_SECONDS  how long (5)
  *   PRECOPY_FUZZ_SEED     what to begin with (by the clock); it is printed
+ *   PRECOPY_FUZZ_STUCK_S  a stream that takes longer is caught in the kernel (180)
  *   PRECOPY_OUT           where a stream that fails is kept (/tmp)
  */
 #include <errno.h>
@@ -43,8 +44,6 @@
 #define POOL		24
 /* All of the memory is compared so often; a few pages each time */
 #define THOROUGH	32
-/* No stream takes so long, unless something is caught in the kernel */
-#define STUCK_S		180
 
 static struct fuzz {
 	struct precopy_dev pd;
@@ -293,11 +292,10 @@ static void make_pool(void)
 	}
 }
 
-static void mutate(void)
+static size_t bend(u8 *out)
 {
 	const struct mig_stream *from = &f.pool[roll(POOL)];
 	const struct mig_stream *with = &f.pool[roll(POOL)];
-	static u8 out[MAX_LEN];
 	size_t len = from->len < MAX_LEN ? from->len : MAX_LEN;
 	u32 n;
 
@@ -308,6 +306,20 @@ static void mutate(void)
 						MAX_LEN, roll(~0U));
 	for (n = 1 + roll(3); n; n--)
 		len = LLVMFuzzerCustomMutator(out, len, MAX_LEN, roll(~0U));
+	return len;
+}
+
+/* Most that is bent is refused, which tells little of the memory. */
+static void make_stream(void)
+{
+	static u8 out[MAX_LEN];
+	size_t len;
+
+	if (roll(3))
+		len = bend(out);
+	else
+		len = mutator_fresh(f.good.data, f.good.len, out, MAX_LEN,
+				    roll(~0U));
 	f.now.len = 0;
 	mig_stream_append(&f.now, out, len);
 }
@@ -317,7 +329,7 @@ static bool one(void)
 	struct outcome must = {};
 	bool right;
 
-	mutate();
+	make_stream();
 	reference_decode(&f.dev, f.now.data, f.now.len, &must);
 	right = try_stream(&must) && !f.wrong;
 	/* Those that go far are worth going on from. */
@@ -344,28 +356,24 @@ static void save_failing(void)
 		       f.nr, f.wrong, f.is, f.should, path);
 }
 
-/* Only the end of the process gets a write() out of a loop in the kernel. */
+/*
+ * Only the end of the process gets a write() out of a loop in the kernel. Seconds
+ * are counted in which this thread had its turn, so the other could have it too.
+ */
 static void *watch(void *arg)
 {
-	u64 before;
+	u64 limit = *(u64 *)arg, before = 0, now, idle = 0;
 
-	(void)arg;
-	do {
-		before = __atomic_load_n(&f.nr, __ATOMIC_RELAXED);
-		sleep(STUCK_S);
-	} while (before != __atomic_load_n(&f.nr, __ATOMIC_RELAXED));
+	while (idle < limit) {
+		sleep(1);
+		now = __atomic_load_n(&f.nr, __ATOMIC_RELAXED);
+		idle = now == before ? idle + 1 : 0;
+		before = now;
+	}
 	wrong("nothing happens any more", 0, 0);
 	save_failing();
 	ksft_test_result_fail("fuzz.device\n");
 	_exit(KSFT_FAIL);
-}
-
-static void begin_watch(void)
-{
-	pthread_t thread;
-
-	VFIO_ASSERT_EQ(pthread_create(&thread, NULL, watch, NULL), 0);
-	pthread_detach(thread);
 }
 
 static u64 number_from(const char *name, u64 otherwise)
@@ -373,6 +381,16 @@ static u64 number_from(const char *name, u64 otherwise)
 	const char *value = getenv(name);
 
 	return value && *value ? strtoull(value, NULL, 0) : otherwise;
+}
+
+static void begin_watch(void)
+{
+	static u64 limit;
+	pthread_t thread;
+
+	limit = number_from("PRECOPY_FUZZ_STUCK_S", 180);
+	VFIO_ASSERT_EQ(pthread_create(&thread, NULL, watch, &limit), 0);
+	pthread_detach(thread);
 }
 
 static void prepare(const char *bdf)

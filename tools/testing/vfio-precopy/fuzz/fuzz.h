@@ -127,4 +127,11 @@ size_t LLVMFuzzerCustomCrossOver(const u8 *data1, size_t size1,
 				 const u8 *data2, size_t size2, u8 *out,
 				 size_t max_out, unsigned int seed);
 
+/*
+ * mutator.c: a new stream for the device that the header in @data is of, all of
+ * it as it must be. Its length, or @max if that is not enough.
+ */
+size_t mutator_fresh(const u8 *data, size_t size, u8 *out, size_t max,
+		     unsigned int seed);
+
 #endif /* VFIO_PRECOPY_FUZZ_H */

@@ -28,10 +28,18 @@ struct stream {
 };
 
 static u64 random_state;
+/* Nothing is left as it should not be. */
+static bool sound;
 
 static u32 roll(u32 n)
 {
 	return (fuzz_random(&random_state) >> 16) % n;
+}
+
+/* One in @n is left wrong. */
+static bool right(u32 n)
+{
+	return sound || roll(n);
 }
 
 static void put(u8 *p, int bytes, u64 v)
@@ -144,9 +152,9 @@ static void fix_record(struct stream *s, const struct span *r)
 	if (r->len < REC_HDR_LEN)
 		return;
 	/* The length may be meant to be wrong */
-	if (roll(32))
+	if (right(32))
 		put(h + 4, 4, r->len - REC_HDR_LEN);
-	if (roll(64))
+	if (right(64))
 		put(h + 16, 4, fuzz_crc(h + REC_HDR_LEN, r->len - REC_HDR_LEN));
 	seal(h, REC_HDR_LEN);
 }
@@ -177,14 +185,14 @@ static void fix(struct stream *s)
 {
 	u32 i;
 
-	if (!roll(16))
+	if (!right(16))
 		return;
-	if (roll(32))
+	if (right(32))
 		fix_header(s);
 	for (i = 0; i < s->nr; i++)
-		if (roll(64))
+		if (right(64))
 			fix_record(s, &s->records[i]);
-	if (roll(8))
+	if (right(8))
 		fix_end(s);
 }
 
@@ -345,15 +353,55 @@ static u32 put_preface(const struct stream *s, u8 *p)
 	return len;
 }
 
-static u32 put_data(u8 *p)
+/* No two pages are alike, unless they are zero. */
+static u32 put_data(u8 *p, u64 most)
 {
-	u32 len = FUZZ_PAGE * (roll(8) ? 1 : 1 + roll(16));
+	u32 len = FUZZ_PAGE * min(roll(8) ? 1ULL : 1 + roll(16), most), at;
 
 	memset(p, roll(3), len);
+	for (at = 0; at < len && p[0]; at += FUZZ_PAGE)
+		put(p + at + 8 * roll(FUZZ_PAGE / 8), 8, fuzz_random(&random_state));
 	return len;
 }
 
-static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 offset)
+/* What a record of type DATA or ZERO is about, in pages; none at all otherwise */
+static u64 pages_of(const struct stream *s, const struct span *r, u64 *first)
+{
+	const u8 *h = s->bytes + r->at;
+	u64 bytes = 0;
+
+	if (r->len < REC_HDR_LEN + 8)
+		return 0;
+	if (get(h, 2) == 2)
+		bytes = r->len - REC_HDR_LEN;
+	else if (get(h, 2) == 3)
+		bytes = get(h + REC_HDR_LEN, 8);
+	*first = get(h + 8, 8) / FUZZ_PAGE;
+	return bytes / FUZZ_PAGE;
+}
+
+/*
+ * Pages for a record of type DATA or ZERO: anywhere, or those of another record,
+ * one more or less at each end. What came last must win, to the last page.
+ */
+static u64 some_pages(const struct stream *s, u64 *first)
+{
+	u64 size = memory_size(s) / FUZZ_PAGE ?: 1, end, nr = 0;
+
+	if (s->nr && roll(4))
+		nr = pages_of(s, &s->records[roll(s->nr)], first);
+	if (!nr || nr > size || *first > size - nr) {
+		*first = fuzz_random(&random_state) % size;
+		return 1 + fuzz_random(&random_state) % (size - *first + !sound);
+	}
+	end = min(*first + nr + roll(3) - 1, size);
+	*first += min((u64)roll(3), size - *first);
+	*first -= !!*first;
+	return end > *first ? end - *first : 1;
+}
+
+/* @pages at @first are what it is about. */
+static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 pages)
 {
 	u64 size = memory_size(s) ?: 1;
 
@@ -361,9 +409,9 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 offset)
 	case 1:
 		return put_preface(s, p);
 	case 2:
-		return put_data(p);
+		return put_data(p, sound ? size / FUZZ_PAGE - first : 16);
 	case 3:
-		put(p, 8, FUZZ_PAGE * (1 + roll((size - offset) / FUZZ_PAGE + 1)));
+		put(p, 8, FUZZ_PAGE * pages);
 		return 8;
 	case 4:
 		return 0;
@@ -380,16 +428,16 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 offset)
 static struct span make_record(struct stream *s, u16 type)
 {
 	static u8 record[REC_HDR_LEN + 65536];
-	u64 offset = 0, size = memory_size(s) ?: 1;
+	u64 first = 0, pages = 0;
 	u32 len;
 
 	memset(record, 0, REC_HDR_LEN + 8192);
 	if (type == 2 || type == 3)
-		offset = fuzz_random(&random_state) % size & ~4095ULL;
-	len = put_payload(s, record + REC_HDR_LEN, type, offset);
+		pages = some_pages(s, &first);
+	len = put_payload(s, record + REC_HDR_LEN, type, first, pages);
 	put(record, 2, type);
 	put(record + 2, 2, type >= 1 && type <= 6 ? 1 : 2);
-	put(record + 8, 8, offset);
+	put(record + 8, 8, first * FUZZ_PAGE);
 	return append(s, record, REC_HDR_LEN + len);
 }
 
@@ -400,19 +448,26 @@ static void insert_record(struct stream *s)
 	insert(s, roll(s->nr + 1), make_record(s, type));
 }
 
+/* Contents, of which each piece may undo an earlier one */
+static void make_contents(struct stream *s)
+{
+	u32 k;
+
+	for (k = roll(4); k; k--)
+		insert(s, s->nr, make_record(s, 2 + roll(2)));
+}
+
 /* A stream in order from the beginning to the end */
 static void make_stream(struct stream *s)
 {
-	u32 i, n = 1 + roll(3), k;
+	u32 n;
 
 	s->nr = 0;
-	for (i = 0; i < n; i++) {
+	for (n = 1 + roll(3); n; n--) {
 		insert(s, s->nr, make_record(s, 1));
-		for (k = roll(3); k; k--)
-			insert(s, s->nr, make_record(s, 2 + roll(2)));
+		make_contents(s);
 		insert(s, s->nr, make_record(s, 4));
-		for (k = roll(3); k; k--)
-			insert(s, s->nr, make_record(s, 2 + roll(2)));
+		make_contents(s);
 	}
 	insert(s, s->nr, make_record(s, 5));
 	insert(s, s->nr, make_record(s, 6));
@@ -474,6 +529,19 @@ static void (* const bends[])(struct stream *s) = {
 	reorder, reorder,
 	sometimes_make_stream, cut_short, cut_otherwise,
 };
+
+size_t mutator_fresh(const u8 *data, size_t size, u8 *out, size_t max, unsigned int seed)
+{
+	static struct stream s;
+
+	random_state = seed;
+	parse(&s, data, size);
+	sound = true;
+	make_stream(&s);
+	fix(&s);
+	sound = false;
+	return put_together(&s, out, max);
+}
 
 size_t LLVMFuzzerCustomMutator(u8 *data, size_t size, size_t max_size,
 			       unsigned int seed)
