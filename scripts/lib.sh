@@ -244,6 +244,10 @@ source_version() {
 	package_version 'linux-source-[0-9.]+'
 }
 
+distro_key() {
+	{ echo $CACHE_FORMAT $SUITE; grep -v -e '^#' -e '^$' "$BED/packages-distro"; code_of "$BED/make-distro"; } | hash_of
+}
+
 src_key() {
 	{ echo $CACHE_FORMAT; source_version; kconfig_essence; grep ^hook "$TOP/scripts/apply-overlay"; } | hash_of
 }
@@ -284,6 +288,11 @@ make_root() {
 		"$BED/make-root" "$1" "$SUITE" "$BED/packages"
 }
 
+make_distro() {
+	setpriv --pdeathsig KILL unshare -m -p -f --kill-child --mount-proc \
+		"$BED/make-distro" "$1" "$SUITE" "$BED/packages-distro"
+}
+
 make_src() {
 	local tar
 	mkdir "$1/tree"
@@ -300,8 +309,8 @@ make_kernel() {
 		/precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|l1|debug|kcsan|clang ...: make what is missing; sets ROOT, SRC,
-# and KERNEL_DIR to the last kernel named.
+# bed_need root|src|l1|debug|kcsan|clang|distro ...: make what is missing; sets ROOT,
+# SRC, DISTRO, and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
 	need_root
@@ -323,6 +332,11 @@ bed_need() {
 			entry_make "kernel.$want" "$(kernel_key "$want")" 1500 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
 			KERNEL_DIR=$ENTRY/build ;;
+		distro)
+			[ -f "$CACHE/distro-$(distro_key)/complete" ] || need_mmdebstrap
+			entry_make distro "$(distro_key)" 1500 180 "making a clean Debian $SUITE root, with the distribution's newest kernel" make_distro
+			# shellcheck disable=SC2034
+			DISTRO=$ENTRY/tree KERNEL_DIR=$ENTRY/build ;;
 		*)
 			die "bed_need: unknown '$want'" ;;
 		esac
