@@ -24,6 +24,8 @@ help:
 	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
 	@echo '  torture       mistreat the driver for long (scripts/torture --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
+	@echo '  deb           build Debian packages (scripts/deb-build --help)'
+	@echo '  dkms-source   put what DKMS needs into DESTDIR=/usr/src/precopy-vfio-pci-VERSION'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
@@ -36,7 +38,7 @@ help:
 	@echo 'Example, a module for the running kernel:'
 	@echo '  make KDIR=/lib/modules/$$(uname -r)/build'
 	@echo ''
-	@echo 'Apart from KDIR=..., everything needs root, a network for the first time,'
+	@echo 'Apart from KDIR=... and packages, everything needs root, a network for the first time,'
 	@echo 'and about 8 GiB in $$PRECOPY_CACHE (default ~/.cache/precopy-vfio-pci).'
 
 .PHONY: modules
@@ -82,6 +84,13 @@ torture:
 .PHONY: tools
 tools:
 	@$(MAKE) --no-print-directory -C tools/vfio
+
+# Options, such as DEB="--source --check"
+.PHONY: deb dkms-source
+deb:
+	@$(SCRIPTS)/deb-build $(DEB)
+dkms-source:
+	@$(SCRIPTS)/dkms-source $(DESTDIR)
 
 .PHONY: check
 check:
