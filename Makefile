@@ -16,6 +16,7 @@ SCRIPTS := scripts
 help:
 	@echo 'Targets:'
 	@echo '  demo          migrate a running VM with our device, and check every byte'
+	@echo '  demo-shipped  one migration on Debian'"'"'s kernel as shipped'
 	@echo '  check         all tests, on the plain and on the debug kernel'
 	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
 	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
@@ -54,6 +55,10 @@ endif
 .PHONY: demo
 demo:
 	@$(SCRIPTS)/demo/run-demo
+
+.PHONY: demo-shipped
+demo-shipped:
+	@$(SCRIPTS)/demo/run-demo shipped
 
 # Options, such as BENCH="--quick" or BENCH="--size 1G"
 .PHONY: bench
