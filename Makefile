@@ -22,6 +22,8 @@ help:
 	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
 	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
 	@echo '  qemu-faults   a VM migrates while things go wrong (scripts/faults/run-faults --help)'
+	@echo '  matrix        a VM migrates between two versions of QEMU, in all ways (MATRIX="--short",'
+	@echo '                "--rst" writes the page of the documentation: scripts/matrix/run-matrix --help)'
 	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
 	@echo '  torture       mistreat the driver for long (scripts/torture --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
@@ -74,6 +76,11 @@ fuzz:
 .PHONY: qemu-faults
 qemu-faults:
 	@$(SCRIPTS)/faults/run-faults $(FAULTS)
+
+# Options, such as MATRIX=--short
+.PHONY: matrix
+matrix:
+	@$(SCRIPTS)/matrix/run-matrix $(MATRIX)
 
 # Options, such as SOAK="--kernel debug", besides CYCLES=2000 and MIGRATIONS=50
 .PHONY: soak

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/types.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,8 +33,6 @@
 #include <x86intrin.h>
 
 #define PAGE		4096UL
-#define UNIT		(2UL << 20)
-#define UNIT_PAGES	(UNIT / PAGE)
 #define SLOT		512UL
 #define SLOTS		(PAGE / SLOT)		/* records in a page */
 #define SLOT_WORDS	(SLOT / 8)
@@ -44,6 +43,7 @@
 #define SAMPLES		12
 #define ANYWHERE	128	/* one write in so many leaves the working set */
 #define HOT_STEP	1024	/* writes until the working set moves by a page */
+#define ROOM		(64UL << 30)	/* of addresses, for all devices */
 
 /* A record fills its slot, so that a check can compare every byte. */
 struct record {
@@ -58,13 +58,16 @@ struct record {
 static_assert(sizeof(struct record) == SLOT, "a record is one slot");
 
 static __u64 *bar;
-static __u64 bar_bytes;
-static __u64 bar_address;		/* physical */
+static __u64 bar_bytes;		/* of all devices, which are mapped one after the other */
+static __u64 bar_address;		/* physical, of the first */
+static __u32 devices;
 static __u32 *stamp;			/* last iteration written to each slot */
-static __u32 *unit;			/* the 2 MiB units that are in use */
+static __u32 *unit;			/* the units that are in use */
 static __u64 nr_pages;		/* pages in use */
 static __u64 hot_pages = 1024;	/* size of the moving working set */
 static __u64 in_use = 40UL << 20;
+static __u64 unit_bytes = 2UL << 20;
+static __u64 unit_pages;
 static __u64 write_every_ns;		/* 0: as fast as it goes */
 static int line = -1;
 
@@ -215,51 +218,56 @@ static void map_bar(const char *dev)
 	fd = open(path, O_RDWR);
 	if (fd < 0 || fstat(fd, &st) || !st.st_size)
 		fail("the device has no BAR 2");
-	bar_bytes = st.st_size;
-	bar = mmap(NULL, bar_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (bar == MAP_FAILED)
+	if (mmap((char *)bar + bar_bytes, st.st_size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
 		fail("cannot map BAR 2");
 	close(fd);
-	find_address(dev);
+	if (!bar_bytes)
+		find_address(dev);
+	bar_bytes += st.st_size;
 }
 
-static void find_device(__u32 vendor, __u32 device)
+static void find_devices(__u32 vendor, __u32 device)
 {
 	DIR *dir = opendir("/sys/bus/pci/devices");
 	struct dirent *d;
 
+	bar = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (bar == MAP_FAILED)
+		fail("no room for the devices");
 	while (dir && (d = readdir(dir))) {
 		if (!is_ours(d->d_name, vendor, device))
 			continue;
 		map_bar(d->d_name);
-		closedir(dir);
-		return;
+		devices++;
 	}
-	fail("the device is not there");
+	if (!devices)
+		fail("the device is not there");
+	closedir(dir);
 }
 
 /* Spread the pages in use over the BAR, with holes between them. */
 static void choose_units(void)
 {
-	__u64 total = bar_bytes / UNIT, want = in_use / UNIT, n = 0, i;
+	__u64 total = bar_bytes / unit_bytes, want = in_use / unit_bytes, n = 0, i;
 
 	if (!want || want >= total)
 		fail("in_use does not fit the BAR");
 	unit = calloc(want, sizeof(*unit));
-	stamp = calloc(want * UNIT_PAGES * SLOTS, sizeof(*stamp));
+	stamp = calloc(want * unit_pages * SLOTS, sizeof(*stamp));
 	if (!unit || !stamp)
 		fail("no memory");
 	for (i = 0; i < total; i++)
 		if ((i + 1) * want / total != i * want / total)
 			unit[n++] = i;
-	nr_pages = n * UNIT_PAGES;
+	nr_pages = n * unit_pages;
 	if (hot_pages > nr_pages)
 		hot_pages = nr_pages;
 }
 
 static __u64 bar_page(__u64 index)
 {
-	return unit[index / UNIT_PAGES] * UNIT_PAGES + index % UNIT_PAGES;
+	return unit[index / unit_pages] * unit_pages + index % unit_pages;
 }
 
 /* Records */
@@ -453,8 +461,8 @@ static int is_used(__u64 page)
 {
 	__u64 i;
 
-	for (i = 0; i < nr_pages / UNIT_PAGES; i++)
-		if (unit[i] == page / UNIT_PAGES)
+	for (i = 0; i < nr_pages / unit_pages; i++)
+		if (unit[i] == page / unit_pages)
 			return 1;
 	return 0;
 }
@@ -563,6 +571,30 @@ static void pace(void)
 }
 
 /*
+ * Other processors make pages dirty and change nothing: a locked addition of zero is
+ * atomic to every store of the first one.
+ */
+static void *touch(void *seed)
+{
+	__u64 at = (__u64)seed;
+
+	for (;;) {
+		at = mix(at + 1);
+		__atomic_fetch_add(bar + bar_page(at % nr_pages) * PAGE / 8, 0, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+static void start_touching(__u64 count)
+{
+	pthread_t thread;
+
+	while (count--)
+		if (pthread_create(&thread, NULL, touch, (void *)(count + 1)))
+			fail("no thread");
+}
+
+/*
  * Pages for somebody outside to change, to see that we notice: one of each unit,
  * so that the working set holds few of them, and one that is not used.
  */
@@ -572,9 +604,9 @@ static const char *sample(void)
 	size_t len = 0;
 	__u64 i;
 
-	for (i = 0; i < nr_pages && i / UNIT_PAGES < SAMPLES; i += UNIT_PAGES)
+	for (i = 0; i < nr_pages && i / unit_pages < SAMPLES; i += unit_pages)
 		len += sprintf(text + len, "%llu,", bar_page(i));
-	for (i = 0; is_used(i); i += UNIT_PAGES)
+	for (i = 0; is_used(i); i += unit_pages)
 		;
 	sprintf(text + len, "%llu", i);
 	return text;
@@ -604,18 +636,22 @@ int main(int argc, char **argv)
 	calibrate();
 
 	in_use = argument(argc, argv, "in_use_mib", in_use >> 20) << 20;
+	in_use = argument(argc, argv, "in_use_kib", in_use >> 10) << 10;
+	unit_bytes = argument(argc, argv, "unit_kib", unit_bytes >> 10) << 10;
+	unit_pages = unit_bytes / PAGE;
 	hot_pages = argument(argc, argv, "hot_pages", hot_pages);
 	write_every_ns = argument(argc, argv, "write_every_us", 0) * 1000;
-	find_device(argument(argc, argv, "vendor", 0x1b36),
-		    argument(argc, argv, "device", 0x0005));
+	find_devices(argument(argc, argv, "vendor", 0x1b36),
+		     argument(argc, argv, "device", 0x0005));
 	choose_units();
 
 	start = now_ns();
 	fill();
-	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu sample=%s\n",
+	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu devices=%u sample=%s\n",
 	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
-	    sample());
+	    devices, sample());
 	mark();
+	start_touching(argument(argc, argv, "touchers", 0));
 
 	for (;;) {
 		write_random();

@@ -9,6 +9,8 @@ FILE_HEADER = 64
 RECORD_HEADER = 24
 PREFACE_FIXED = 24
 UNIT_PAGES = 512
+ANNOUNCED = {"vfio_query_precopy_size": r"\binit (\d+)",
+             "vfio_state_pending_estimate": r"\binitial size (\d+)"}
 PAYLOAD = {"ZERO": 8, "INITIAL_END": 0, "STATE": 8, "END": 16}
 
 
@@ -24,9 +26,14 @@ class Moment:
 class Evidence:
     """Questions to a Run.  Those that find nothing answer None."""
 
-    def __init__(self, run):
+    def __init__(self, run, pair=None):
         self.run = run
-        self.side = {bdf: name for name, bdf in run.setup.carrier.items()}
+        self.pair = pair or run.setup.carrier
+        self.side = {bdf: name for name, bdf in self.pair.items()}
+
+    def devices(self):
+        """The same for each device of the VM."""
+        return [Evidence(self.run, pair) for pair in self.run.setup.pairs]
 
     # The driver's trace points
 
@@ -97,9 +104,10 @@ class Evidence:
     def announced_initial(self):
         """The initial bytes of the first PRECOPY_INFO that QEMU asked for."""
         for record in self.run.log.get("source", ()):
-            if (record.name == "vfio_query_precopy_size" and
-                    record.at >= self.run.started):
-                return int(re.search(r"\binit (\d+)", record.text)[1])
+            # QEMU 10.0 tells what it knows; it asked before.
+            said = ANNOUNCED.get(record.name)
+            if said and record.at >= self.run.started and self.pair["source"] in record.text:
+                return int(re.search(said, record.text)[1])
         return None
 
     def stopped(self):
@@ -158,7 +166,8 @@ class Evidence:
         return RECORD_HEADER + PAYLOAD.get(record.type, self.preface_payload())
 
     def preface_payload(self):
-        units = -(-int(self.run.ready["bar_pages"]) // UNIT_PAGES)
+        pages = int(self.run.ready["bar_pages"]) // int(self.run.ready["devices"])
+        units = -(-pages // UNIT_PAGES)
         return PREFACE_FIXED + 8 * -(-units // 64)
 
     def sizes(self):

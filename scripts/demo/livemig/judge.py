@@ -11,6 +11,8 @@ from .migration import FAST
 
 # What may pass between two records that follow each other at once
 STALL_SLACK_MS = 300
+# Config space as QEMU sends it, with what it says about it
+CONFIG_MAX = 1024
 # A startup during which much must have moved
 LONG_MS = 3000
 
@@ -175,11 +177,23 @@ def initial_bytes(ev):
     return None
 
 
+def config_bytes(ev):
+    """
+    Bytes of the device's config space, which QEMU counts as the device's if it sends
+    them by multifd. It does not say how many they are, but each device has as many.
+    """
+    if not ev.run.setup.device_by_multifd:
+        return 0
+    more = ev.run.info["vfio"]["transferred"] - ev.run.counted["saved"]
+    return more if 0 < more < CONFIG_MAX * len(ev.devices()) else 0
+
+
 def bytes_agree(ev):
     """QEMU, both drivers' counters and the trace agree on the bytes that moved"""
-    counts = {"QEMU": ev.run.info.get("vfio", {}).get("transferred"),
+    counts = {"QEMU": ev.run.info.get("vfio", {}).get("transferred") - config_bytes(ev),
               "the source": ev.run.counted["saved"],
-              "the target": ev.run.counted["loaded"], "the trace": ev.sent()}
+              "the target": ev.run.counted["loaded"],
+              "the trace": sum(device.sent() for device in ev.devices())}
     if len(set(counts.values())) > 1:
         return ", ".join(f"{who} counts {n}" for who, n in counts.items())
     return None
@@ -188,10 +202,11 @@ def bytes_agree(ev):
 def in_use(ev):
     """at least what the guest uses of the device was moved"""
     used = int(ev.run.ready["used_pages"]) * 4096
-    if used < 32 << 20:
+    if used < ev.run.setup.in_use_mib << 20:
         return f"the guest uses only {used} bytes"
-    if ev.sent() < used:
-        return f"the guest uses {used} bytes, {ev.sent()} moved"
+    moved = sum(device.sent() for device in ev.devices())
+    if moved < used:
+        return f"the guest uses {used} bytes, {moved} moved"
     return None
 
 
@@ -262,6 +277,53 @@ ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup,
 PRECOPY_ONLY = (acknowledged, kept_flowing, initial_bytes)
 
 
+def unasked(ev):
+    """nobody asked for an acknowledgement, and there was none"""
+    if ev.acks():
+        return f"the target acknowledged {len(ev.acks())} times"
+    return None
+
+
+def carried(ev):
+    """the last of the device's state went by the channels that it should go by"""
+    threads = [len(ev.all_logged(*where)) for where in (
+        ("source", "vfio_save_complete_precopy_thread_start"),
+        ("target", "vfio_load_bufs_thread_end"))]
+    wanted = len(ev.devices()) if ev.run.setup.device_by_multifd else 0
+    if threads != [wanted, wanted]:
+        return (f"{threads[0]} threads of the source and {threads[1]} of the target moved it, "
+                f"it should be {wanted}")
+    if ev.run.setup.multifd and not ev.run.info["ram"]["multifd-bytes"]:
+        return "nothing went by multifd"
+    return None
+
+
+def latest(moments):
+    """The last of several, all of which must have been."""
+    return None if None in moments else max(moments)
+
+
+def first_of(moments):
+    return min((at for at in moments if at is not None), default=None)
+
+
+def together(ev):
+    """no device stopped before all had given up P2P, and none ran before all could be reached"""
+    devices = ev.devices()
+    running = "PRE_COPY" if ev.run.setup.precopy else "RUNNING"
+    source = [(f"all in {running}_P2P", latest([d.arc("source", running + "_P2P")
+                                                for d in devices])),
+              ("the first in STOP_COPY", first_of([d.arc("source", "STOP_COPY")
+                                                   for d in devices]))]
+    # It was in RUNNING_P2P before, on its way to RESUMING.
+    reached = [d.last("target", "precopy_arc", to="RUNNING_P2P", ret=0) for d in devices]
+    target = [("the last byte of the last device", latest([d.loaded("END") for d in devices])),
+              ("the first in RUNNING_P2P", first_of(reached)),
+              ("all in RUNNING_P2P", latest(reached)),
+              ("the first in RUNNING", first_of([d.arc("target", "RUNNING") for d in devices]))]
+    return in_order(source) or in_order(target)
+
+
 def properties(run):
     found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
     if run.cancelled:
@@ -277,10 +339,10 @@ def properties(run):
     return found
 
 
-def verdicts(evidence):
+def verdicts(evidence, chosen=None):
     """(name, what is wrong or None, why it was skipped or None) for each property."""
     found = []
-    for prop in properties(evidence.run):
+    for prop in chosen or properties(evidence.run):
         wrong = skipped = None
         try:
             wrong = prop(evidence)

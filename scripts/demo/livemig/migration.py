@@ -19,6 +19,7 @@ FAST = 1 << 30
 SLOW = 4 << 20                  # bandwidth of a migration that is to be cancelled
 LATE = 0.4                      # seconds
 CAPABILITIES = ("return-path", "switchover-ack", "events")
+CHANNELS = 2                    # of multifd
 DEBUGFS = "/sys/kernel/debug/vfio"
 
 
@@ -29,10 +30,20 @@ class Setup:
     initrd: str
     carrier: dict
     accel: str = "kvm"
+    second: dict = field(default_factory=dict)      # as carrier, if there are two devices
+    qemu: dict = field(default_factory=lambda: {"source": vm.Qemu(), "target": vm.Qemu()})
+    machine: str = "q35"
+    cpus: int = 1
     iommufd: bool = False
+    device_options: str = ""    # more of them, each with a comma before it
     precopy: bool = True
+    ack: bool = True            # wait for the target's acknowledgement
+    multifd: bool = False       # several lines at once,
+    device_by_multifd: bool = False     # with the last of the device's state
+    compression: str = "none"           # of multifd
     delay_ms: int = 0
     in_use_mib: int = 40
+    read_mib: int = 0           # after a check the guest has read, and so uses, all of it
     guest_options: str = ""
     bandwidth: int = FAST       # what QEMU may send, bytes a second
     reinit: bool = False        # let the initial data begin anew after the first ack
@@ -45,14 +56,20 @@ class Setup:
     @property
     def guest_arguments(self):
         vendor, device = (pci_id(self.carrier["source"], n) for n in ("vendor", "device"))
-        return (f"vendor={vendor} device={device} "
-                f"in_use_mib={self.in_use_mib} {self.guest_options}")
+        return (f"vendor={vendor} device={device} in_use_mib={self.in_use_mib} "
+                f"touchers={self.cpus - 1} {self.guest_options}")
+
+    @property
+    def pairs(self):
+        """Source and target of each device."""
+        return [self.carrier] + [self.second] * bool(self.second)
 
     def reversed(self, **changes):
         """The same for the way back, but for what is told."""
-        way = self.carrier
-        return dataclasses.replace(self, carrier={"source": way["target"],
-                                                  "target": way["source"]}, **changes)
+        back = {name: {"source": way["target"], "target": way["source"]}
+                for name, way in (("carrier", self.carrier), ("second", self.second),
+                                  ("qemu", self.qemu)) if way}
+        return dataclasses.replace(self, **{**back, **changes})
 
     @property
     def downtime_limit_ms(self):
@@ -63,7 +80,7 @@ class Setup:
         """
         if self.precopy:
             return DOWNTIME_MS
-        in_use = self.in_use_mib << 20
+        in_use = max(self.in_use_mib, self.read_mib) << 20
         return (in_use + in_use // 128 + MARGIN) * 1000 // BANDWIDTH
 
 
@@ -118,8 +135,9 @@ def statistic(bdf, name):
 
 
 def byte_counters(setup):
-    return {"saved": statistic(setup.carrier["source"], "saved_bytes"),
-            "loaded": statistic(setup.carrier["target"], "loaded_bytes")}
+    """Of all devices together."""
+    return {"saved": sum(statistic(pair["source"], "saved_bytes") for pair in setup.pairs),
+            "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs)}
 
 
 FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "splits")
@@ -143,7 +161,7 @@ def turn_knob(bdf, name, value):
 
 def turn_knobs(setup):
     """The knobs apply when QEMU opens the device."""
-    for name, bdf in setup.carrier.items():
+    for name, bdf in (side for pair in setup.pairs for side in pair.items()):
         turn_knob(bdf, "no_precopy", "N" if setup.precopy else "Y")
         turn_knob(bdf, "startup_delay_ms", setup.delay_ms if name == "target" else 0)
 
@@ -191,20 +209,25 @@ def boot(source, guest):
     return ready, kvm
 
 
-def prepare(machine, bandwidth=FAST):
+def prepare(machine, setup, bandwidth=FAST):
+    states = {name: True for name in CAPABILITIES}
+    states.update({"switchover-ack": setup.ack, "multifd": setup.multifd})
     machine.cmd("migrate-set-capabilities", capabilities=[
-        {"capability": name, "state": True} for name in CAPABILITIES])
+        {"capability": name, "state": state} for name, state in states.items()])
     machine.cmd("migrate-set-parameters", **{
-        "downtime-limit": machine.setup.downtime_limit_ms,
+        "downtime-limit": setup.downtime_limit_ms,
         "max-bandwidth": bandwidth,
+        "multifd-channels": CHANNELS,
+        "multifd-compression": setup.compression,
         "avail-switchover-bandwidth": BANDWIDTH})
 
 
 def connect(source, target, bandwidth=FAST):
     """Everything up to the migrate command; returns what that needs."""
     uri = f"unix:{target.path('stream')}"
-    prepare(source, bandwidth)
-    prepare(target)
+    # The source may have been started for another migration.
+    prepare(source, target.setup, bandwidth)
+    prepare(target, target.setup)
     target.cmd("migrate-incoming", **{"uri": uri, "exit-on-error": False})
     source.forget_events()
     target.forget_events()

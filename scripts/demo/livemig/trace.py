@@ -92,16 +92,23 @@ class DriverTrace:
         return Record(int(seconds) * 10**9 + int(micros) * 1000, name, fields)
 
 
+def time_of_day(stamp):
+    """QEMU 10.0 writes PROCESS@SECONDS, later ones a date; in ns."""
+    if "@" in stamp:
+        return int(stamp.split("@")[1].replace(".", "")) * 1000
+    day = datetime.datetime.fromisoformat(stamp)
+    return (day - EPOCH) // datetime.timedelta(microseconds=1) * 1000
+
+
 def qemu_log(path, offset):
     """QEMU's trace log as records; offset is what day_minus_mono() said."""
     found = []
     with open(path, errors="replace") as file:
         for line in file:
-            match = re.match(r"(\S+T\S+Z) (\w+) +(.*)$", line)
+            match = re.match(r"(\d+@\d+\.\d{6}(?=:)|\S+T\S+Z)[: ](\w+) *(.*)$", line)
             if match:
-                day = datetime.datetime.fromisoformat(match[1])
-                at = (day - EPOCH) // datetime.timedelta(microseconds=1) * 1000 - offset
-                found.append(Record(at, match[2], {"text": match[3]}))
+                found.append(Record(time_of_day(match[1]) - offset, match[2],
+                                    {"text": match[3]}))
     return found
 
 

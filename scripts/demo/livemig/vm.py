@@ -7,21 +7,46 @@ import socket
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 
 from qemu.qmp import ConnectError, QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 QEMU = "qemu-system-x86_64"
-MACHINE = "q35"
 RAM_MIB = 128
 
 # QEMU's own trace points that tell about the switchover; everything else comes
 # from QMP and from the driver.
-TRACE = ("loadvm_approve_switchover", "source_return_path_thread_switchover_acked",
-         "vfio_query_precopy_size", "vfio_query_precopy_size_request_switchover_ack")
+TRACE = ("loadvm_approve_switchover", "loadvm_approve_switchover_legacy",
+         "source_return_path_thread_switchover_acked",
+         "vfio_query_precopy_size", "vfio_query_precopy_size_request_switchover_ack",
+         "vfio_state_pending_estimate", "vfio_save_complete_precopy_thread_start",
+         "vfio_load_bufs_thread_end")
+UNKNOWN = "does not exist"      # what QEMU says of those that are not its own
 
 # A slower kernel (KASAN and friends) gets more time for everything.
 patience = 1.0
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """One QEMU of several that are installed, and where its own data are."""
+    program: str = QEMU
+    data: tuple = ()
+
+    @property
+    def arguments(self):
+        return [self.program] + [word for folder in self.data for word in ("-L", folder)]
+
+    def says(self, *arguments):
+        """All that it says when it is told to do something and end."""
+        done = subprocess.run(self.arguments + list(arguments), capture_output=True, text=True,
+                              timeout=60 * patience, check=False)
+        return done.stdout + done.stderr
+
+    def version(self):
+        """As in "10.0.13"."""
+        return self.says("--version").split("version ", 1)[1].split()[0]
 
 
 class Failure(Exception):
@@ -151,19 +176,26 @@ class VM:
     def path(self, what):
         return os.path.join(self.folder, f"{self.name}.{what}")
 
+    @property
+    def side(self):
+        """Where it was when it was started; it may have become a source since."""
+        return next(side for side, bdf in self.setup.carrier.items() if bdf == self.bdf)
+
     def device_arguments(self):
-        device = (f"vfio-pci,id=dev0,host={self.bdf},"
-                  "enable-migration=on,migration-events=on")
-        if self.setup.iommufd:
-            return ["-object", "iommufd,id=iommufd0", "-device", device + ",iommufd=iommufd0"]
-        return ["-device", device]
+        found = ["-object", "iommufd,id=iommufd0"] if self.setup.iommufd else []
+        for number, pair in enumerate(self.setup.pairs):
+            device = (f"vfio-pci,id=dev{number},host={pair[self.side]},"
+                      "enable-migration=on,migration-events=on" + self.setup.device_options)
+            found += ["-device", device + ",iommufd=iommufd0" * self.setup.iommufd]
+        return found
 
     def arguments(self):
         setup = self.setup
-        args = [QEMU, "-name", self.name + ",debug-threads=on", "-no-user-config", "-nodefaults",
-                "-M", MACHINE, "-accel", setup.accel,
+        args = setup.qemu[self.side].arguments + [
+                "-name", self.name + ",debug-threads=on", "-no-user-config", "-nodefaults",
+                "-M", setup.machine, "-accel", setup.accel,
                 "-cpu", "host" if setup.accel == "kvm" else "max",
-                "-m", str(RAM_MIB), "-smp", "1", "-display", "none",
+                "-m", str(RAM_MIB), "-smp", str(setup.cpus), "-display", "none",
                 "-kernel", setup.kernel, "-initrd", setup.initrd,
                 "-append", "console=ttyS0 panic=-1 quiet -- " + setup.guest_arguments,
                 "-serial", "file:" + self.path("console"),
@@ -204,7 +236,8 @@ class VM:
 
     def last_words(self):
         with open(self.path("stderr"), errors="replace") as err:
-            return " / ".join(err.read().split("\n")[-4:]).strip() or "it said nothing"
+            said = [line for line in err.read().split("\n") if UNKNOWN not in line]
+        return " / ".join(said[-4:]).strip() or "it said nothing"
 
     def cmd(self, name, **arguments):
         try:
