@@ -24,6 +24,7 @@ help:
 	@echo '  qemu-faults   a VM migrates while things go wrong (scripts/faults/run-faults --help)'
 	@echo '  matrix        a VM migrates between two versions of QEMU, in all ways (MATRIX="--short",'
 	@echo '                "--rst" writes the page of the documentation: scripts/matrix/run-matrix --help)'
+	@echo '  libvirt       libvirt finds the driver, and migrates a VM (scripts/libvirt/run-libvirt --help)'
 	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
 	@echo '  torture       mistreat the driver for long (scripts/torture --help)'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
@@ -78,9 +79,11 @@ qemu-faults:
 	@$(SCRIPTS)/faults/run-faults $(FAULTS)
 
 # Options, such as MATRIX=--short
-.PHONY: matrix
+.PHONY: matrix libvirt
 matrix:
 	@$(SCRIPTS)/matrix/run-matrix $(MATRIX)
+libvirt:
+	@$(SCRIPTS)/libvirt/run-libvirt $(LIBVIRT)
 
 # Options, such as SOAK="--kernel debug", besides CYCLES=2000 and MIGRATIONS=50
 .PHONY: soak
