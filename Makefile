@@ -18,6 +18,7 @@ help:
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  demo-shipped  one migration on Debian'"'"'s kernel as shipped'
 	@echo '  check         all tests, on the plain and on the debug kernel'
+	@echo '  coverage      which lines of the driver the tests run, in a report; a quarter of an hour'
 	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
 	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
 	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
@@ -110,6 +111,11 @@ dkms-source:
 .PHONY: check
 check:
 	@$(SCRIPTS)/check
+
+# What is run on the kernel that counts
+.PHONY: coverage
+coverage:
+	@$(SCRIPTS)/check --kernels debug --suites $(shell $(SCRIPTS)/check --list | awk '/ debug / { print $$1 }' | paste -sd,)
 
 .PHONY: check-static check-intree mutants
 check-static:
