@@ -332,8 +332,9 @@ static int use_by_sessions(struct precopy_dev *pd, u32 state)
 
 	for (i = 0; !ret && i < 500; i++) {
 		ret = mig_set_state(pd->dev, state, &fd);
-		if (!ret)
-			precopy_reset(pd);
+		/* precopy_reset() would clear the shadow, and that is much memory. */
+		if (!ret && ioctl(pd->fd, VFIO_DEVICE_RESET))
+			ret = -errno;
 	}
 	return ret;
 }
