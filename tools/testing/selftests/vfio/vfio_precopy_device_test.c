@@ -76,12 +76,14 @@ static long sysfs_id(const char *file)
 	char path[PATH_MAX];
 	unsigned int id = 0;
 	FILE *f;
+	int found;
 
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s",
 			device_bdf, file);
 	f = fopen(path, "r");
 	VFIO_ASSERT_NOT_NULL(f, "%s\n", path);
-	VFIO_ASSERT_EQ(fscanf(f, "%x", &id), 1);
+	found = fscanf(f, "%x", &id);
+	VFIO_ASSERT_EQ(found, 1);
 	fclose(f);
 
 	return id;

@@ -42,12 +42,14 @@ static u16 pci_id(const char *bdf, const char *file)
 	char path[PATH_MAX];
 	unsigned int id;
 	FILE *f;
+	int found;
 
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
 			file);
 	f = fopen(path, "r");
 	VFIO_ASSERT_NOT_NULL(f, "%s\n", path);
-	VFIO_ASSERT_EQ(fscanf(f, "%x", &id), 1);
+	found = fscanf(f, "%x", &id);
+	VFIO_ASSERT_EQ(found, 1);
 	fclose(f);
 
 	return id;
