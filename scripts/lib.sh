@@ -269,6 +269,25 @@ kernel_key() {	# FLAVOUR
 	  for f in $(kernel_fragments "$1"); do grep ^CONFIG "$BED/$f"; done; } | hash_of
 }
 
+# What the driver is compiled against for other processors, and never run on.
+cross_key() {	# arm64|powerpc
+	{ echo $CACHE_FORMAT "$1"; src_key; package_version 'gcc-.*-linux-gnu'; package_version binutils
+	  code_of "$BED/make-cross"; grep -h ^CONFIG "$BED/cross.config" "$BED/$1.config"; } | hash_of
+}
+
+# As much of the kernel's pristine source as "make series" touches.
+base_key() {
+	{ echo $CACHE_FORMAT; source_version; echo "$BASE_PATHS"; } | hash_of
+}
+
+BASE_PATHS='Makefile MAINTAINERS drivers/vfio Documentation/driver-api Documentation/ABI/testing include/uapi/linux tools/testing/selftests/vfio'
+
+# The checkout's files, without what was built in it.
+checkout_files() {
+	git -C "$TOP" -c safe.directory='*' ls-files --cached --others --exclude-standard 2>/dev/null ||
+		(cd "$TOP" && find . -name .git -prune -o -type f ! -name '*.[oad]' -print | sed 's|^\./||')
+}
+
 # The one thing that the host must have.
 need_mmdebstrap() {
 	local log=$CACHE/logs/host-packages.log
@@ -302,6 +321,21 @@ make_src() {
 	"$TOP/scripts/apply-overlay" --kconfig-only "$1/tree"
 }
 
+make_base() {
+	local tar path=()
+	mkdir "$1/tree"
+	tar=$(printf '%s\n' "$ROOT"/usr/src/linux-source-[0-9]*.tar.xz | sort -V | tail -1)
+	read -ra path <<<"$BASE_PATHS"
+	enter_root -p -r "$ROOT/usr/src:/bed/tar" -b "$1/tree:/bed/base" -- \
+		tar -C /bed/base --strip-components=1 -xf "/bed/tar/${tar##*/}" "${path[@]/#/$(basename "$tar" .tar.xz)/}"
+}
+
+make_cross() {
+	mkdir "$1/build"
+	enter_root -p -r "$SRC:/bed/src" -b "$1/build:/bed/kernel" -r "$TOP:/precopy" -- \
+		/precopy/scripts/testbed/make-cross "$FLAVOUR" cross.config "$FLAVOUR.config"
+}
+
 make_kernel() {
 	mkdir "$1/build"
 	# shellcheck disable=SC2046
@@ -309,8 +343,8 @@ make_kernel() {
 		/precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|l1|debug|kcsan|clang|distro ...: make what is missing; sets ROOT,
-# SRC, DISTRO, and KERNEL_DIR to the last kernel named.
+# bed_need root|src|base|l1|debug|kcsan|clang|arm64|powerpc|distro ...: make what is
+# missing; sets ROOT, SRC, BASE, DISTRO, and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
 	need_root
@@ -337,6 +371,15 @@ bed_need() {
 			entry_make distro "$(distro_key)" 1500 180 "making a clean Debian $SUITE root, with the distribution's newest kernel" make_distro
 			# shellcheck disable=SC2034
 			DISTRO=$ENTRY/tree KERNEL_DIR=$ENTRY/build ;;
+		base)
+			entry_make base "$(base_key)" 100 20 "unpacking what the series touches of $(source_version)" make_base
+			# shellcheck disable=SC2034
+			BASE=$ENTRY/tree ;;
+		arm64|powerpc)
+			FLAVOUR=$want
+			entry_make "kernel.$want" "$(cross_key "$want")" 200 60 "preparing the source for $want" make_cross
+			# shellcheck disable=SC2034
+			KERNEL_DIR=$ENTRY/build ;;
 		*)
 			die "bed_need: unknown '$want'" ;;
 		esac
