@@ -35,6 +35,8 @@ help:
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
 	@echo '  check-intree  build the driver inside a kernel tree'
+	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
+	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
 	@echo '  mutants       do the tests notice mistakes that are planted in the driver?'
 	@echo '  prepare       only make what the test bed needs (root, kernels)'
 	@echo '  clean         remove build results'
@@ -124,6 +126,13 @@ check-intree:
 	@$(SCRIPTS)/check --suites intree
 mutants:
 	@$(SCRIPTS)/check --suites mutants --kernels l1
+
+# Options, such as SERIES="--out /tmp/v2 --reroll 2"
+.PHONY: series series-check
+series:
+	@$(SCRIPTS)/series $(SERIES)
+series-check:
+	@$(SCRIPTS)/check --suites series
 
 .PHONY: shell
 shell:
