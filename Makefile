@@ -34,6 +34,7 @@ help:
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
+	@echo '  lint          check-static, and coccicheck, the uAPI, the pages through Sphinx'
 	@echo '  check-intree  build the driver inside a kernel tree'
 	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
 	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
@@ -119,9 +120,11 @@ check:
 coverage:
 	@$(SCRIPTS)/check --kernels debug --suites $(shell $(SCRIPTS)/check --list | awk '/ debug / { print $$1 }' | paste -sd,)
 
-.PHONY: check-static check-intree mutants
+.PHONY: check-static lint check-intree mutants
 check-static:
 	@$(SCRIPTS)/check --suites static
+lint:
+	@$(SCRIPTS)/check --suites static,lint
 check-intree:
 	@$(SCRIPTS)/check --suites intree
 mutants:
