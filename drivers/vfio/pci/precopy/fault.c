@@ -33,10 +33,8 @@ static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
 {
 	if (flags & FAULT_FLAG_INTERRUPTIBLE)
 		wait_event_interruptible(pcd->wait, !precopy_memory_waits(&pcd->memory));
-	else if (flags & FAULT_FLAG_KILLABLE)
-		wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory));
 	else
-		wait_event(pcd->wait, !precopy_memory_waits(&pcd->memory));
+		wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory));
 }
 
 /*

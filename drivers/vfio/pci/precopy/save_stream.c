@@ -227,7 +227,7 @@ static long precopy_save_take(struct precopy_saving *saving)
 	saving->unit = precopy_dirty_next_unit(set, saving->unit);
 	if (saving->unit == set->nr_units) {
 		precopy_tracker_recheck(pcd, &saving->tracker,
-					saving->stopped);
+					READ_ONCE(saving->stopped));
 		saving->unit = precopy_dirty_next_unit(set, 0);
 	}
 	if (saving->unit == set->nr_units)
