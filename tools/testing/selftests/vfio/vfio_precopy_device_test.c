@@ -139,20 +139,22 @@ TEST_F(device, region_info)
 	EXPECT_EQ(-EINVAL, region_info(self->fd, ~0U, &info));
 }
 
+/* Interrupts that the device has none of */
+static const u32 no_irqs[] = {
+	VFIO_PCI_INTX_IRQ_INDEX,
+	VFIO_PCI_MSI_IRQ_INDEX,
+	VFIO_PCI_MSIX_IRQ_INDEX,
+};
+
 TEST_F(device, irq_info)
 {
-	static const u32 none[] = {
-		VFIO_PCI_INTX_IRQ_INDEX,
-		VFIO_PCI_MSI_IRQ_INDEX,
-		VFIO_PCI_MSIX_IRQ_INDEX,
-	};
 	struct vfio_irq_info info = { .argsz = sizeof(info) };
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(none); i++) {
-		info.index = none[i];
+	for (i = 0; i < ARRAY_SIZE(no_irqs); i++) {
+		info.index = no_irqs[i];
 		ASSERT_EQ(0, ioctl(self->fd, VFIO_DEVICE_GET_IRQ_INFO, &info));
-		EXPECT_EQ(0, info.count) TH_LOG("irq index %u", none[i]);
+		EXPECT_EQ(0, info.count) TH_LOG("irq index %u", no_irqs[i]);
 	}
 
 	info.index = VFIO_PCI_REQ_IRQ_INDEX;
@@ -162,6 +164,34 @@ TEST_F(device, irq_info)
 	info.index = VFIO_PCI_NUM_IRQS;
 	EXPECT_EQ(-1, ioctl(self->fd, VFIO_DEVICE_GET_IRQ_INFO, &info));
 	EXPECT_EQ(EINVAL, errno);
+}
+
+/* Disabling them is fine, as VMMs do to clean up; nothing else is. */
+TEST_F(device, irqs_disabled_only)
+{
+	static const u32 nothing = VFIO_IRQ_SET_DATA_NONE |
+				   VFIO_IRQ_SET_ACTION_TRIGGER;
+	struct vfio_irq_set good = {
+		.argsz = sizeof(good), .flags = nothing,
+	}, bad[4];
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(no_irqs); i++) {
+		good.index = no_irqs[i];
+		EXPECT_EQ(0, ioctl(self->fd, VFIO_DEVICE_SET_IRQS, &good));
+		for (j = 0; j < ARRAY_SIZE(bad); j++)
+			bad[j] = good;
+		bad[0].argsz--;
+		bad[1].flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK;
+		bad[2].start = 1;
+		bad[3].count = 1;
+		for (j = 0; j < ARRAY_SIZE(bad); j++) {
+			EXPECT_EQ(-1, ioctl(self->fd, VFIO_DEVICE_SET_IRQS,
+					    &bad[j]))
+				TH_LOG("irq index %u, %u", no_irqs[i], j);
+			EXPECT_EQ(EINVAL, errno);
+		}
+	}
 }
 
 TEST_F(device, config_identity)
@@ -202,6 +232,21 @@ TEST_F(device, config_read_only)
 	EXPECT_EQ(class, vfio_pci_config_readl(dev, PCI_CLASS_REVISION));
 	EXPECT_EQ(subsystem, vfio_pci_config_readl(dev, PCI_SUBSYSTEM_VENDOR_ID));
 	EXPECT_EQ(0, vfio_pci_config_readb(dev, PCI_CAPABILITY_LIST));
+}
+
+/* What firmware and operating systems write for themselves to read. */
+TEST_F(device, config_scratch)
+{
+	static const u8 regs[] = {
+		PCI_CACHE_LINE_SIZE, PCI_LATENCY_TIMER, PCI_INTERRUPT_LINE,
+	};
+	struct vfio_pci_device *dev = self->dev;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(regs); i++) {
+		vfio_pci_config_writeb(dev, regs[i], 0xa0 + i);
+		EXPECT_EQ(0xa0 + i, vfio_pci_config_readb(dev, regs[i]));
+	}
 }
 
 /* The way an operating system sizes a BAR. */
@@ -264,6 +309,8 @@ TEST_F(device, config_bounds)
 	EXPECT_EQ(self->dev->config_space.size, 256);
 	EXPECT_GE(0, pread(self->fd, buf, 4, offset + 256));
 	EXPECT_GE(4, pread(self->fd, buf, 8, offset + 252));
+	EXPECT_EQ(-1, pwrite(self->fd, buf, 4, offset + 256));
+	EXPECT_EQ(EINVAL, errno);
 }
 
 /* A closed and opened device starts with COMMAND 0 and memory of zeroes. */

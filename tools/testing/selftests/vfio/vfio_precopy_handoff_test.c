@@ -17,6 +17,8 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include <linux/sizes.h>
@@ -857,6 +859,53 @@ TEST_F_TIMEOUT(handoff, reset_while_starting, 120)
 	EXPECT_EQ(startups, handoff_stat(bdfs[0], "startups"));
 	close_a(self);
 	open_a(self, SIZE);
+	works_after_reset(_metadata, self);
+}
+
+/* Reads the other's BAR, and says so with 0, unless it is killed. */
+static pid_t reader_of(pid_t pid, void *from)
+{
+	struct iovec local, remote = { from, sizeof(u64) };
+	u64 word = ~0ULL;
+	pid_t child;
+
+	child = fork();
+	if (child)
+		return child;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	local.iov_base = &word;
+	local.iov_len = sizeof(word);
+	_exit(process_vm_readv(pid, &local, 1, &remote, 1, 0) !=
+	      sizeof(word) || word);
+}
+
+/* The kernel reads for another process: it waits too, and can be killed. */
+TEST_F_TIMEOUT(handoff, others_wait_for_the_startup, 120)
+{
+	int status, i;
+	pid_t child;
+
+	for (i = 0; i < 2; i++) {
+		u64 waited = handoff_stat(bdfs[0], "waited_faults");
+		u64 end = precopy_now_ms() + PATIENCE_MS;
+
+		go_starting(self);
+		child = reader_of(getpid(), self->a.bar);
+		ASSERT_LT(0, child);
+		while (handoff_stat(bdfs[0], "waited_faults") == waited &&
+		       precopy_now_ms() < end)
+			usleep(1000);
+		EXPECT_EQ(waited + 1, handoff_stat(bdfs[0], "waited_faults"));
+		EXPECT_EQ(0, waitpid(child, &status, WNOHANG));
+		if (!i)
+			kill(child, SIGKILL);
+		else
+			precopy_reset(&self->a);
+		ASSERT_EQ(child, waitpid(child, &status, 0));
+		EXPECT_EQ(i ? 0 : SIGKILL, status);
+		EXPECT_GT(LONG_MS, precopy_now_ms() + PATIENCE_MS - end);
+		precopy_reset(&self->a);
+	}
 	works_after_reset(_metadata, self);
 }
 
