@@ -270,6 +270,9 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 	lockdep_assert_held_write(&mem->sem);
 	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
 	     unit = precopy_tracker_next_used(mem, unit + 1)) {
+		/* It has come this moment, and nobody can have stored to it yet */
+		if (!precopy_tracker_reserved(tracker, unit))
+			continue;
 		precopy_ram_unit_pages(mem->ram, unit, pages);
 		precopy_dirty_fill(&tracker->initial, unit, pages);
 		cond_resched();
