@@ -17,7 +17,7 @@ DOWNTIME_MS = 300
 MARGIN = 4 << 20
 FAST = 1 << 30
 SLOW = 4 << 20                  # bandwidth of a migration that is to be cancelled
-LATE = 0.4                      # seconds
+HELD_US = 1_000_000_000         # for ever, as far as a migration goes
 CAPABILITIES = ("return-path", "switchover-ack", "events")
 CHANNELS = 2                    # of multifd
 DEBUGFS = "/sys/kernel/debug/vfio"
@@ -401,38 +401,60 @@ def migration_thread(machine):
         deadline.nap()
 
 
-def stop_slowly(machine, thread):
+def hold_the_stop(machine, thread):
     """
-    When this thread stops the VM, it sends a signal to each processor's thread. Let
-    that take LATE seconds: a time between QEMU's decision to switch over and its
-    last look at the device before it does.
+    When this thread stops the VM, it sends a signal to each processor's thread. Hold
+    it there until the returned strace ends: between QEMU's decision to switch over
+    and its last look at the device before it does.
     """
-    late = int(LATE * 10**6 * max(1, vm.patience / 2))
-    with open(machine.path("strace"), "wb") as said:
-        return subprocess.Popen(["strace", "-p", str(thread), "-e", "trace=tgkill",
-                                 "-e", f"inject=tgkill:delay_exit={late}"],
-                                stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    said = machine.path("strace")
+    with open(said, "wb") as file:
+        strace = subprocess.Popen(["strace", "-p", str(thread), "-e", "trace=tgkill",
+                                   "-e", f"inject=tgkill:delay_enter={HELD_US}"],
+                                  stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    wait_said(machine, strace, said, b"attached", "strace holding the migration's thread")
+    return strace
 
 
-def held(machine, thread):
-    """Is the thread held by strace for longer than one of its ordinary stops?"""
-    for _ in range(5):
-        with open(f"/proc/{machine.process.pid}/task/{thread}/stat") as file:
-            if file.read().rsplit(") ", 1)[1][0] != "t":
-                return False
-        time.sleep(0.02)
-    return True
+def wait_said(machine, strace, said, word, what):
+    """Until the strace of a machine wrote this."""
+    deadline = Deadline(60, what)
+    while True:
+        with open(said, "rb") as file:
+            text = file.read()
+        if word in text:
+            return
+        if strace.poll() is not None:
+            raise Failure(f"{what}: strace says {text.decode(errors='replace')!r}")
+        machine.must_live()
+        deadline.nap()
 
 
-def wait_decided(source, thread):
-    """Until QEMU has the target's ack and goes to stop the VM."""
-    deadline = Deadline(60, "the target's acknowledgement, and the decision to switch over")
+def wait_acked(source):
+    deadline = Deadline(60, "the target's acknowledgement")
     while not source.has_logged("source_return_path_thread_switchover_acked"):
         source.must_live()
         deadline.nap()
-    while not held(source, thread):
-        source.must_live()
-        deadline.nap(0.005)
+
+
+def restart_in_between(source, run):
+    """
+    Begin the device's initial data anew after the target's acknowledgement, when
+    QEMU has decided to switch over and has not done so.  Until the thread can be
+    held, the VM is not to stop for any time at all.
+    """
+    thread = migration_thread(source)
+    wait_acked(source)
+    strace = hold_the_stop(source, thread)
+    try:
+        source.cmd("migrate-set-parameters",
+                   **{"downtime-limit": run.setup.downtime_limit_ms})
+        wait_said(source, strace, source.path("strace"), b"tgkill(",
+                  "the decision to switch over")
+        turn_knob(source.bdf, "reinit", 1)
+    finally:
+        strace.terminate()
+        strace.wait()
 
 
 def spoil(source, target, guest, run):
@@ -442,21 +464,15 @@ def spoil(source, target, guest, run):
     """
     target.start()
     uri = connect(source, target)
+    source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
     ask_guest(guest, source, "mark", "MARKED")
     source.cmd("migrate", uri=uri)
-    thread = migration_thread(source)
-    late = stop_slowly(source, thread)
-    try:
-        wait_decided(source, thread)
-        turn_knob(source.bdf, "reinit", 1)
-        deadline = Deadline(60, "the end of a migration that cannot succeed")
-        while not (ended := source.seen("MIGRATION", status="failed")
-                   or source.seen("MIGRATION", status="completed")):
-            source.collect_events()
-            deadline.nap()
-    finally:
-        late.terminate()
-        late.wait()
+    restart_in_between(source, run)
+    deadline = Deadline(60, "the end of a migration that cannot succeed")
+    while not (ended := source.seen("MIGRATION", status="failed")
+               or source.seen("MIGRATION", status="completed")):
+        source.collect_events()
+        deadline.nap()
     if ended["data"]["status"] != "failed":
         raise Failure("a migration that should have failed, because of a restart between the "
                       "ack and the switchover, was completed")
