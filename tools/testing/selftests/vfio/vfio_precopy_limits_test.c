@@ -8,6 +8,7 @@
  * PRECOPY_TORTURE_MS (1000 unless set) is how long it does.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,6 +201,66 @@ TEST_F_TIMEOUT(limits, large_bar_fills_while_tracked, 300)
 	ASSERT_EQ(0, mig_load(b.dev, &stream, CHUNK));
 	ASSERT_EQ(0, mig_set_state(b.dev, VFIO_DEVICE_STATE_RUNNING, NULL));
 	large_check(_metadata, &b, seed - 1);
+	mig_stream_free(&stream);
+	large_close(&a, bdfs[0]);
+	large_close(&b, bdfs[1]);
+}
+
+/*
+ * Somebody uses one place after the other for the first time, far enough apart for
+ * the tracker to need memory for each, while tracking begins and ends again and
+ * again. What is stored before, while and after it begins the last time arrives.
+ */
+#define PLACES		64
+#define APART		SZ_128M
+
+struct first_user {
+	u8 *bar;
+	unsigned int done;
+};
+
+static void *first_user_thread(void *arg)
+{
+	struct first_user *user = arg;
+	unsigned int i;
+
+	for (i = 0; i < PLACES; i++) {
+		*(u64 *)(user->bar + (u64)i * APART) = i + 1;
+		__atomic_store_n(&user->done, i + 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(limits, large_bar_used_while_tracking_begins, 300)
+{
+	struct first_user user = {};
+	struct mig_stream stream = {};
+	struct large a, b;
+	pthread_t thread;
+	unsigned int i;
+	int fd = -1;
+
+	large_open(&a, bdfs[0]);
+	large_open(&b, bdfs[1]);
+	user.bar = a.bar;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, first_user_thread, &user));
+	do {
+		if (fd >= 0)
+			close(fd);
+		ASSERT_EQ(0, mig_set_state(a.dev, VFIO_DEVICE_STATE_RUNNING,
+					   NULL));
+		ASSERT_EQ(0, mig_set_state(a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+					   &fd));
+	} while (__atomic_load_n(&user.done, __ATOMIC_RELAXED) < PLACES / 2);
+	ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, CHUNK));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, mig_set_state(a.dev, VFIO_DEVICE_STATE_STOP_COPY, NULL));
+	ASSERT_EQ(0, mig_stream_drain(&stream, fd, CHUNK));
+	close(fd);
+	ASSERT_EQ(0, mig_load(b.dev, &stream, CHUNK));
+	ASSERT_EQ(0, mig_set_state(b.dev, VFIO_DEVICE_STATE_RUNNING, NULL));
+	for (i = 0; i < PLACES; i++)
+		EXPECT_EQ(i + 1, *(u64 *)(b.bar + (u64)i * APART));
 	mig_stream_free(&stream);
 	large_close(&a, bdfs[0]);
 	large_close(&b, bdfs[1]);
