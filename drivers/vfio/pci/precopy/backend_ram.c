@@ -4,6 +4,7 @@
 #include <linux/bitmap.h>
 #include <linux/highmem.h>
 #include <linux/kref.h>
+#include <linux/log2.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -42,7 +43,6 @@ struct precopy_ram_unit {
  *	   xarray.
  * @lock: what is in the units, see there
  * @memcg: the opener's memory cgroup, charged for everything here
- * @nr_units: units in the BAR, at least 1
  * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
  * @bytes: memory allocated to pages
  * @work: frees the pages, since the last put may come with locks held that
@@ -53,7 +53,6 @@ struct precopy_ram {
 	struct xarray		units;
 	spinlock_t		lock;	/* see struct precopy_ram_unit */
 	struct mem_cgroup	*memcg;
-	unsigned long		nr_units;
 	unsigned int		order;
 	atomic64_t		bytes;
 	struct work_struct	work;
@@ -128,7 +127,6 @@ struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg)
 	xa_init_flags(&ram->units, XA_FLAGS_ACCOUNT);
 	spin_lock_init(&ram->lock);
 	INIT_WORK(&ram->work, precopy_ram_free);
-	ram->nr_units = DIV_ROUND_UP(size, PRECOPY_UNIT_SIZE);
 	ram->order = min(PRECOPY_UNIT_ORDER, ilog2(size) - PAGE_SHIFT);
 	/* Cannot fail: the caller has a reference */
 	if (mem_cgroup_tryget(memcg))
@@ -440,7 +438,7 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 	return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
 }
 
-/* --- From one kind of unit to the other ------------------------------------- */
+/* --- From one kind of unit to the other ------------------------------- */
 
 static bool precopy_ram_fill_singly(struct precopy_ram *ram,
 				    struct page **pages, gfp_t gfp)
@@ -542,7 +540,7 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 	return u && precopy_ram_unit_bytes(ram, u) == PAGE_SIZE << ram->order;
 }
 
-/* --- What is there ------------------------------------------------------------ */
+/* --- What is there ---------------------------------------------------- */
 
 /**
  * precopy_ram_unit_pages - which pages of a unit are there

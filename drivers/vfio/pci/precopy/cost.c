@@ -3,6 +3,7 @@
  * How long a startup takes: a fixed part and a part in proportion to the
  * memory, fitted to the startups that this host has seen last.
  */
+
 #include <linux/bug.h>
 #include <linux/cleanup.h>
 #include <linux/export.h>
@@ -16,7 +17,7 @@
 
 /* To get and zero a MiB, if nothing is known: some 10 GB/s */
 #define PRECOPY_COST_ASSUMED_NS	(100 * NSEC_PER_USEC)
-/* Beyond it a measurement is cut: some 17 minutes */
+/* Beyond it a measurement is cut: some 18 minutes */
 #define PRECOPY_COST_MAX_US	BIT(30)
 
 /* And no line is steeper, so that nothing overflows */

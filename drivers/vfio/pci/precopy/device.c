@@ -2,6 +2,8 @@
 /* The vfio device: open and close, reset, regions, ioctls. */
 
 #include <linux/iommufd.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
 
 #include "backend.h"
@@ -38,7 +40,7 @@ void precopy_device_reset(struct precopy_device *pcd)
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		scoped_guard(spinlock, &pcd->state_lock) {
-			pcd->generation++;
+			WRITE_ONCE(pcd->generation, pcd->generation + 1);
 			pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 			pcd->logging = false;
 			saving = pcd->saving;
@@ -63,11 +65,11 @@ void precopy_device_reset(struct precopy_device *pcd)
 }
 
 /**
- * precopy_stream_params - what a migration stream of this device must say
+ * precopy_device_params - what a migration stream of this device must say
  * @pcd: the device, open
  * @params: result
  */
-void precopy_stream_params(struct precopy_device *pcd,
+void precopy_device_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params)
 {
 	params->vendor = pcd->pdev->vendor;
@@ -76,7 +78,7 @@ void precopy_stream_params(struct precopy_device *pcd,
 	params->memory_size = pcd->memory.size;
 }
 
-/* --- Open and close -------------------------------------------------------- */
+/* --- Open and close --------------------------------------------------- */
 
 static struct precopy_device *precopy_device_alloc(struct precopy_function *function)
 {
@@ -182,7 +184,7 @@ static int precopy_open_device(struct vfio_device *vdev)
 	}
 	pcd->core->vconfig[PCI_INTERRUPT_PIN] = 0;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
-	if (READ_ONCE(pcd->knobs.no_precopy))
+	if (precopy_knob(pcd, no_precopy))
 		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
 	precopy_memory_open(pcd, size);
 	precopy_config_init(pcd);
@@ -201,7 +203,7 @@ static void precopy_close_device(struct vfio_device *vdev)
 	precopy_unfreeze_size(pcd);
 }
 
-/* --- Regions ----------------------------------------------------------------- */
+/* --- Regions ---------------------------------------------------------- */
 
 static int precopy_region_info(struct vfio_device *vdev,
 			       struct vfio_region_info *info,
@@ -285,7 +287,7 @@ static int precopy_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 	return precopy_memory_mmap(to_precopy(vdev), vma);
 }
 
-/* --- ioctls -------------------------------------------------------------------- */
+/* --- ioctls ----------------------------------------------------------- */
 
 static long precopy_get_info(unsigned long arg)
 {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two-level bitmap of the pages that changed since they were last sent.
+ * Two-level bitmap: a set of pages of device memory
  */
+
 #include <linux/bitmap.h>
 #include <linux/bitops.h>
 #include <linux/bug.h>
@@ -138,7 +139,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserved);
  * @d: bitmap
  * @page: page number, below nr_pages, of a unit that has room
  *
- * Marks may run in parallel with each other. Callers hold the tracker's rwsem
+ * Marks may run in parallel with each other. Callers hold the set's rwsem
  * for read, from before the mark until the page can be written.
  *
  * The page's bit comes before the summary's, and precopy_dirty_take() clears
@@ -249,7 +250,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
  * @out: bitmap of PRECOPY_UNIT_PAGES bits that receives them; every bit of it
  *	is written, also past the end of a partial last unit
  *
- * The caller holds the tracker's rwsem for write, and protects the pages before
+ * The caller holds the set's rwsem for write, and protects the pages before
  * it looks at their contents.
  *
  * Context: any.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which pages of device memory changed since they were last sent.
+ * A set of pages of device memory, such as those that changed since they were last sent.
  *
  * Two levels, so that a pass costs in proportion to what is dirty and not to
  * the size of the device: a bit per page, and above it a bit per unit of
@@ -12,7 +12,7 @@
  * needs an order of things at the caller:
  *
  *  - a fault handler marks the page and makes it writable inside one read
- *    section of the tracker's rwsem;
+ *    section of the rwsem that protects the set;
  *  - a pass takes the bits inside a write section, then protects and cleans
  *    the page table entries, and only then copies the pages. Two walks, one to
  *    protect and one to clean, are not enough: an mprotect() between the two
@@ -32,6 +32,9 @@
 /* Bounds the bitmap to 2 MiB, if there is something in use everywhere. */
 #define PRECOPY_DIRTY_MAX_PAGES	(PRECOPY_MAX_MEMORY / PRECOPY_STREAM_PAGE_SIZE)
 
+/* Units in a chunk: 4 KiB of bits, for 128 MiB of device memory */
+#define PRECOPY_DIRTY_CHUNK	64UL
+
 /**
  * struct precopy_dirty - two-level bitmap of dirty pages
  * @nr_pages: pages of device memory
@@ -48,9 +51,6 @@ struct precopy_dirty {
 	unsigned long *summary;
 	atomic_long_t count;
 };
-
-/* Units in a chunk: 4 KiB of bits, for 128 MiB of device memory */
-#define PRECOPY_DIRTY_CHUNK	64UL
 
 int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages);
 void precopy_dirty_destroy(struct precopy_dirty *d);

@@ -10,7 +10,10 @@
 
 #include "precopy.h"
 
-/* The core does not refuse a range of length 0, whose end is before its start */
+/*
+ * The core does not refuse a range of length 0, whose end is before its start,
+ * or ULONG_MAX if that is 0
+ */
 static bool precopy_log_ranges_valid(struct rb_root_cached *ranges)
 {
 	struct interval_tree_node *node;

@@ -14,7 +14,9 @@
 
 #include <linux/file.h>
 #include <linux/mm.h>
+#include <linux/overflow.h>
 #include <linux/sched/signal.h>
+#include <linux/wait.h>
 
 #include "backend.h"
 #include "layout.h"
@@ -78,7 +80,7 @@ static vm_fault_t precopy_fault_populate(struct precopy_device *pcd,
 	return ret == -ENOMEM ? VM_FAULT_OOM : 0;
 }
 
-/* --- 2 MiB entries -------------------------------------------------------- */
+/* --- 2 MiB entries ---------------------------------------------------- */
 
 /* Does the mapping have all of the unit, where one entry can map it? */
 static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
@@ -153,7 +155,7 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 	return precopy_huge_insert(pcd, vmf) ?: VM_FAULT_FALLBACK;
 }
 
-/* --- Small entries -------------------------------------------------------- */
+/* --- Small entries ---------------------------------------------------- */
 
 /*
  * Somebody has made a 2 MiB entry since the mm found room for small ones: the

@@ -102,6 +102,22 @@ void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
 	precopy_ram_put(ram);
 }
 
+/* The spare folio takes the place of the unit's pages, or the other way round */
+static void precopy_layout_try_collapse(struct precopy_device *pcd,
+					unsigned long unit,
+					struct precopy_ram *ram,
+					struct precopy_ram_unit *spare)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_write)(&mem->sem);
+	if (mem->ram != ram || !precopy_layout_collapsible(mem, unit))
+		return;
+	precopy_memory_zap_unit(pcd, unit);
+	if (precopy_ram_swap(ram, unit, spare))
+		atomic64_inc(&pcd->stats.collapses);
+}
+
 /**
  * precopy_layout_collapse - make a unit one folio
  * @pcd: the device
@@ -114,7 +130,6 @@ void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
  */
 void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	struct precopy_ram_unit *spare;
 	struct precopy_ram *ram;
 
@@ -122,14 +137,8 @@ void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit)
 	if (!ram)
 		return;
 	spare = precopy_ram_spare(ram, true);
-	scoped_guard(rwsem_write, &mem->sem) {
-		if (!spare || mem->ram != ram ||
-		    !precopy_layout_collapsible(mem, unit))
-			break;
-		precopy_memory_zap_unit(pcd, unit);
-		if (precopy_ram_swap(ram, unit, spare))
-			atomic64_inc(&pcd->stats.collapses);
-	}
+	if (spare)
+		precopy_layout_try_collapse(pcd, unit, ram, spare);
 	precopy_ram_unit_free(ram, spare);
 	precopy_ram_put(ram);
 }

@@ -9,7 +9,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
 #include "backend.h"
@@ -79,7 +81,7 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 	return error;
 }
 
-/* --- Records ---------------------------------------------------------------- */
+/* --- Records ---------------------------------------------------------- */
 
 static int precopy_load_preface(struct precopy_loading *loading)
 {
@@ -150,12 +152,16 @@ static int precopy_load_advance(struct precopy_loading *loading, size_t n)
 		return precopy_load_fail(loading, ret, loading->dec.error);
 	ret = precopy_load_event(loading, ret);
 	precopy_stat_lap(&stats->load_store_ns, &mark);
-	if (ret)
-		return precopy_load_fail(loading, ret, NULL);
-	return 0;
+	if (!ret)
+		return 0;
+	ret = precopy_load_fail(loading, ret, NULL);
+	if (ret != -ENODEV)
+		dev_err_ratelimited(precopy_dev(loading->session.pcd),
+				    "load failed: %pe\n", ERR_PTR(ret));
+	return ret;
 }
 
-/* --- write() ----------------------------------------------------------------- */
+/* --- write() ---------------------------------------------------------- */
 
 static void precopy_load_set_barrier(struct precopy_loading *loading, bool at)
 {
@@ -190,7 +196,7 @@ static int precopy_load_barrier(struct precopy_loading *loading, bool nonblock)
 /* The test knob: accept so many bytes of the stream, then fail */
 static int precopy_load_test_error(struct precopy_loading *loading, size_t *n)
 {
-	u64 limit = READ_ONCE(loading->session.pcd->knobs.fail_load_at);
+	u64 limit = precopy_knob(loading->session.pcd, fail_load_at);
 
 	if (!limit)
 		return 0;
@@ -278,16 +284,15 @@ static __poll_t precopy_load_poll(struct file *filp,
 	struct precopy_loading *loading = to_loading(filp->private_data);
 	struct precopy_device *pcd = loading->session.pcd;
 	__poll_t mask = 0;
-	bool started;
 
 	poll_wait(filp, &pcd->wait, table);
-	started = precopy_startup_result(&loading->startup) != -EINPROGRESS;
 	guard(spinlock)(&pcd->state_lock);
 	if (loading->session.dead || loading->error || loading->startup.error)
 		return EPOLLOUT | EPOLLWRNORM | EPOLLERR | EPOLLPRI;
 	if (loading->startup.phase == PRECOPY_STARTUP_READY)
 		mask = EPOLLPRI;
-	if (loading->at_barrier && !started)
+	if (loading->at_barrier &&
+	    loading->startup.phase == PRECOPY_STARTUP_STARTING)
 		return mask;
 	return mask | EPOLLOUT | EPOLLWRNORM;
 }
@@ -326,7 +331,7 @@ static const struct file_operations precopy_load_fops = {
 	.release	= precopy_session_file_release,
 };
 
-/* --- Arcs ----------------------------------------------------------------------- */
+/* --- Arcs ------------------------------------------------------------- */
 
 static void precopy_load_free(struct precopy_session *session)
 {
@@ -348,7 +353,7 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 		return ERR_PTR(-ENOMEM);
 	precopy_session_init(&loading->session, pcd, generation,
 			     precopy_load_free);
-	precopy_stream_params(pcd, &params);
+	precopy_device_params(pcd, &params);
 	loading->buf = kvmalloc(PRECOPY_DECODE_BUF, GFP_KERNEL_ACCOUNT);
 	if (precopy_startup_init(&loading->startup, &loading->session) ||
 	    !loading->buf) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Resuming sessions, and the startup that they begin. */
+/* Resuming sessions. */
 #ifndef PRECOPY_LOAD_H
 #define PRECOPY_LOAD_H
 
@@ -15,6 +15,5 @@ void precopy_load_kill(struct precopy_loading *loading);
 void precopy_load_release(struct precopy_loading *loading);
 
 const char *precopy_load_phase_name(struct precopy_device *pcd);
-u64 precopy_startup_estimate(u64 bytes, bool *measured);
 
 #endif /* PRECOPY_LOAD_H */

@@ -12,6 +12,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 
 #include "backend.h"
 #include "precopy.h"
@@ -40,7 +41,7 @@ void precopy_memory_open(struct precopy_device *pcd, u64 size)
 	guard(rwsem_write)(&mem->sem);
 	mem->size = size;
 	mem->decode = false;
-	mem->gate = PRECOPY_GATE_OPEN;
+	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
 	mem->memcg = get_mem_cgroup_from_mm(current->mm);
 }
 
@@ -59,7 +60,7 @@ void precopy_memory_close(struct precopy_device *pcd)
  * precopy_memory_zap - remove all page table entries of the BAR
  * @pcd: the device
  *
- * Context: may sleep; memory.sem may be held, mmap_lock not.
+ * Context: may sleep; memory.sem may be held, and so may mmap_lock.
  */
 void precopy_memory_zap(struct precopy_device *pcd)
 {
@@ -101,8 +102,8 @@ struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd)
 
 	lockdep_assert_held_write(&mem->sem);
 	mem->ram = NULL;
-	mem->tracker = NULL;
-	mem->gate = PRECOPY_GATE_OPEN;
+	WRITE_ONCE(mem->tracker, NULL);
+	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
 	if (mem->size)
 		precopy_memory_zap(pcd);
 	return ram;
@@ -119,7 +120,7 @@ void precopy_memory_set_gate(struct precopy_device *pcd,
 			     enum precopy_gate gate)
 {
 	lockdep_assert_held_write(&pcd->memory.sem);
-	pcd->memory.gate = gate;
+	WRITE_ONCE(pcd->memory.gate, gate);
 	/* Who comes must come by a fault, to see the gate */
 	if (gate != PRECOPY_GATE_OPEN)
 		precopy_memory_zap(pcd);
@@ -247,7 +248,7 @@ struct page *precopy_memory_page(const struct precopy_memory *mem,
 	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
 }
 
-/* --- read() and write() of the region ---------------------------------- */
+/* --- read() and write() of the region --------------------------------- */
 
 /* Copy out of one page; a hole reads as zeroes and stays one */
 static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
@@ -271,7 +272,7 @@ static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
 
 /*
  * Store to one page. -ENOENT: it, or room to mark it, must be allocated first.
- * @user: the store comes from the user, so the gate counts
+ * The gate counts for the stores of the user.
  */
 static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
 			       u64 offset, const void *from, size_t len,
@@ -425,7 +426,7 @@ ssize_t precopy_memory_write(struct precopy_device *pcd,
 	return done ?: ret;
 }
 
-/* --- Stores by a load --------------------------------------------------- */
+/* --- Stores by a load ------------------------------------------------- */
 
 /**
  * precopy_memory_load - store data of a migration stream

@@ -29,7 +29,7 @@ enum precopy_gate {
  * @sem: everything below. Whoever inserts a page table entry or stores to the
  *	 memory holds it for read, from looking at @ram, @gate, @decode and
  *	 @tracker to the end of the store; whoever changes one of them holds
- *	 it for write, and who makes a 2 MiB entry too, since that must not
+ *	 it for write. So does whoever makes a 2 MiB entry: that must not
  *	 meet a page table. Taken inside mmap_lock (faults) and memory_lock (reset);
  *	 never held across a user copy, a wait or an allocation of the
  *	 memory itself (of page tables and of the tracker's bits it is).

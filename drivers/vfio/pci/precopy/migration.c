@@ -9,6 +9,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
+#include <linux/mutex.h>
 #include <linux/wait.h>
 #include <kunit/visibility.h>
 
@@ -38,7 +39,7 @@ static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 /* There is nothing to stop; the test knob makes that take long. Killable. */
 static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 {
-	u32 ms = READ_ONCE(pcd->knobs.slow_stop_ms);
+	u32 ms = precopy_knob(pcd, slow_stop_ms);
 	long ret = 0;
 
 	if (ms)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The migration state machine. */
+/*
+ * The migration state machine. The rules by number, here and elsewhere in the
+ * driver: Documentation/driver-api/vfio-pci-precopy/conformance.rst.
+ */
 #ifndef PRECOPY_MIGRATION_H
 #define PRECOPY_MIGRATION_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The device: what every room of the driver shares. */
+/* The device: what every part of the driver shares. */
 #ifndef PRECOPY_H
 #define PRECOPY_H
 
@@ -14,7 +14,6 @@
 #include "memory.h"
 #include "stream.h"
 
-struct dentry;
 struct precopy_loading;
 struct precopy_saving;
 
@@ -102,6 +101,11 @@ struct precopy_knobs {
 	u64	data_size;
 };
 
+/* A knob as it is now; none is there to turn in an ordinary kernel */
+#define precopy_knob(pcd, name)					\
+	(IS_ENABLED(CONFIG_PRECOPY_VFIO_PCI_TEST) ?		\
+	 READ_ONCE((pcd)->knobs.name) : 0)
+
 /**
  * struct precopy_device - one bound PCI function
  * @kref: held by the VFIO core's side of it, and by each session, whose data
@@ -114,8 +118,8 @@ struct precopy_knobs {
  *	       neither reset nor GET_STATE takes it
  * @state_lock: protects @mig_state, @generation, @saving, @loading,
  *		@logging, @opened, @next_size and the fields of sessions that
- *		say so. Innermost but for wait queue locks; taken inside
- *		memory.sem where both are needed.
+ *		say so. Innermost but for wait queue locks and that of struct
+ *		precopy_cost; taken inside memory.sem where both are needed.
  * @mig_state: the state that GET_STATE reports
  * @generation: counts resets; whoever waited compares it. Written with
  *		memory.sem (write) and @state_lock held, so either is enough
@@ -210,7 +214,7 @@ struct precopy_device *precopy_device_get(struct precopy_device *pcd);
 void precopy_device_put(struct precopy_device *pcd);
 void precopy_device_reset(struct precopy_device *pcd);
 
-void precopy_stream_params(struct precopy_device *pcd,
+void precopy_device_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params);
 
 /* config.c */

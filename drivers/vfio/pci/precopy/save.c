@@ -12,28 +12,27 @@
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
 #include "backend.h"
 #include "handoff.h"
-#include "load.h"
 #include "precopy.h"
 #include "save.h"
 #include "saving.h"
+#include "startup.h"
 
 /* Records that only STOP_COPY sends */
 #define PRECOPY_TAIL_COST	(PRECOPY_STATE_LEN + PRECOPY_END_LEN)
 /* A VMM sizes its read buffer by what RUNNING reports, and must get some */
 #define PRECOPY_MIN_ESTIMATE	SZ_1M
 
-static const struct file_operations precopy_save_fops;
-
 static struct precopy_saving *to_saving(struct precopy_session *session)
 {
 	return container_of(session, struct precopy_saving, session);
 }
 
-/* --- Accounting ---------------------------------------------------------- */
+/* --- Accounting ------------------------------------------------------- */
 
 static u64 precopy_save_unread(const struct precopy_saving *saving)
 {
@@ -79,7 +78,7 @@ static u64 precopy_save_left(const struct precopy_saving *saving)
  */
 u64 precopy_save_estimate(struct precopy_device *pcd)
 {
-	u64 bytes = READ_ONCE(pcd->knobs.data_size);
+	u64 bytes = precopy_knob(pcd, data_size);
 
 	if (bytes)
 		return bytes;
@@ -111,7 +110,7 @@ void precopy_save_counters(struct precopy_device *pcd, u64 *initial_bytes,
 	*dirty_bytes = pcd->saving ? precopy_save_dirty(pcd->saving) : 0;
 }
 
-/* --- The file ------------------------------------------------------------- */
+/* --- The file --------------------------------------------------------- */
 
 static void precopy_save_consumed(struct precopy_saving *saving, size_t n)
 {
@@ -135,7 +134,7 @@ static void precopy_save_consumed(struct precopy_saving *saving, size_t n)
 /* The test knob: so many bytes of the stream, then errors */
 static int precopy_save_test_error(struct precopy_saving *saving, size_t *n)
 {
-	u64 limit = READ_ONCE(saving->session.pcd->knobs.fail_save_at);
+	u64 limit = precopy_knob(saving->session.pcd, fail_save_at);
 
 	if (!limit)
 		return 0;
@@ -304,7 +303,7 @@ static const struct file_operations precopy_save_fops = {
 	.release	= precopy_session_file_release,
 };
 
-/* --- Arcs ------------------------------------------------------------------ */
+/* --- Arcs ------------------------------------------------------------- */
 
 static void precopy_save_free(struct precopy_session *session)
 {
@@ -327,7 +326,7 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 	precopy_session_init(&saving->session, pcd, generation,
 			     precopy_save_free);
 	init_waitqueue_head(&saving->wait);
-	precopy_stream_params(pcd, &params);
+	precopy_device_params(pcd, &params);
 	precopy_encoder_init(&saving->enc, &params);
 	saving->nr_units = precopy_stream_units(params.memory_size);
 	saving->in_use = bitmap_zalloc(saving->nr_units, GFP_KERNEL_ACCOUNT);
@@ -469,7 +468,7 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (saving->session.dead)
 			return -ENODEV;
-		/* The stream cannot begin again before it has begun */
+		/* Not within an initial part, and not once it is to end */
 		if (saving->stopped || saving->phase != PRECOPY_SAVE_LIVE)
 			return -EAGAIN;
 		before = precopy_save_unread(saving);
@@ -520,8 +519,8 @@ static int precopy_save_begin_again(struct precopy_device *pcd,
  *
  * Context: may sleep; waits (killable) for a read in progress; no lock held.
  * Return: 0, -EINVAL if the device is not in a pre-copy state or its user has
- * not opted in, -EAGAIN before the first initial data was made, -ENOMEM,
- * -EINTR.
+ * not opted in, -EAGAIN while initial data is still to be made or when the
+ * device is being stopped, -ENODEV after a reset, -ENOMEM, -EINTR.
  */
 int precopy_save_reinit(struct precopy_device *pcd)
 {

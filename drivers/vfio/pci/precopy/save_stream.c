@@ -52,15 +52,14 @@ static bool precopy_save_current(const struct precopy_saving *saving)
 	return saving->session.pcd->memory.tracker == &saving->tracker;
 }
 
-/* A page taken, to look at: one that is a hole reads as zeroes */
+/* A page taken, to look at */
 static const void *precopy_save_map(struct precopy_saving *saving,
 				    unsigned long i)
 {
 	struct precopy_memory *mem = &saving->session.pcd->memory;
-	struct page *page;
 
-	page = precopy_memory_page(mem, saving->unit * PRECOPY_UNIT_PAGES + i);
-	return kmap_local_page(page ?: ZERO_PAGE(0));
+	return kmap_local_page(precopy_memory_page(mem,
+						   saving->unit * PRECOPY_UNIT_PAGES + i));
 }
 
 /*

@@ -15,7 +15,6 @@
 
 #include "backend.h"
 #include "cost.h"
-#include "load.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
@@ -41,7 +40,7 @@ u64 precopy_startup_estimate(u64 bytes, bool *measured)
 				     measured ?: &ignored);
 }
 
-/* --- The work ----------------------------------------------------------------- */
+/* --- The work --------------------------------------------------------- */
 
 /* The next unit that nobody prepares yet; nr_units if there is none */
 static unsigned long precopy_startup_claim(struct precopy_startup *startup)
@@ -80,7 +79,7 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 static int precopy_startup_delay(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
-	u32 error = READ_ONCE(pcd->knobs.startup_fail);
+	u32 error = precopy_knob(pcd, startup_fail);
 
 	if (startup->delay_ms &&
 	    wait_event_timeout(pcd->wait,
@@ -96,6 +95,10 @@ static u64 precopy_startup_work_bytes(const struct precopy_startup *startup)
 	       PRECOPY_UNIT_SIZE;
 }
 
+/*
+ * What this host's startups cost, the test knob's delay included: with it, it is
+ * a host whose startups are slow.
+ */
 static void precopy_startup_measure(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
@@ -109,35 +112,44 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 }
 
 /*
- * Let accesses and the barrier go, or fail, unless there was a reset. A load
- * that fails gives back the memory at once: it may be all that there is.
+ * Let accesses and the barrier go, or fail, unless there was a reset.
+ *
+ * Return: memory to put: a startup that fails gives it back at once, since it may
+ * be all that there is.
  */
-static void precopy_startup_finish(struct precopy_startup *startup, int ret)
+static struct precopy_ram *precopy_startup_settle(struct precopy_startup *startup,
+						  int ret)
 {
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
 	struct precopy_ram *ram = NULL;
 
-	scoped_guard(rwsem_write, &pcd->memory.sem) {
-		if (pcd->generation != session->generation)
-			break;
-		scoped_guard(spinlock, &pcd->state_lock) {
-			startup->error = ret;
-			startup->phase = ret ? PRECOPY_STARTUP_FAILED :
-					       PRECOPY_STARTUP_READY;
-		}
-		if (ret) {
-			ram = precopy_memory_detach(pcd);
-			precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
-			dev_err_ratelimited(precopy_dev(pcd),
-					    "startup failed: %pe\n",
-					    ERR_PTR(ret));
-		} else if (pcd->memory.gate == PRECOPY_GATE_WAIT) {
-			/* A load that failed has shut it for good */
-			precopy_memory_set_gate(pcd, PRECOPY_GATE_OPEN);
-		}
-		trace_precopy_startup(precopy_dev(pcd), startup->phase);
+	guard(rwsem_write)(&pcd->memory.sem);
+	if (pcd->generation != session->generation)
+		return NULL;
+	scoped_guard(spinlock, &pcd->state_lock) {
+		startup->error = ret;
+		startup->phase = ret ? PRECOPY_STARTUP_FAILED :
+				       PRECOPY_STARTUP_READY;
 	}
+	if (ret) {
+		ram = precopy_memory_detach(pcd);
+		precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
+		dev_err_ratelimited(precopy_dev(pcd), "startup failed: %pe\n",
+				    ERR_PTR(ret));
+	} else if (pcd->memory.gate == PRECOPY_GATE_WAIT) {
+		/* A load that failed has shut it for good */
+		precopy_memory_set_gate(pcd, PRECOPY_GATE_OPEN);
+	}
+	trace_precopy_startup(precopy_dev(pcd), startup->phase);
+	return ram;
+}
+
+static void precopy_startup_finish(struct precopy_startup *startup, int ret)
+{
+	struct precopy_device *pcd = startup->session->pcd;
+	struct precopy_ram *ram = precopy_startup_settle(startup, ret);
+
 	wake_up_all(&pcd->wait);
 	precopy_ram_put(ram);
 }
@@ -177,7 +189,7 @@ static void precopy_startup_work(struct work_struct *work)
 		precopy_startup_end(startup);
 }
 
-/* --- For the session ------------------------------------------------------------ */
+/* --- For the session -------------------------------------------------- */
 
 /**
  * precopy_startup_init - ready a startup
@@ -249,7 +261,7 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 			startup->phase = PRECOPY_STARTUP_STARTING;
 			startup->bytes_in_use = bytes_in_use;
 			startup->began = ktime_get();
-			startup->delay_ms = READ_ONCE(pcd->knobs.startup_delay_ms);
+			startup->delay_ms = precopy_knob(pcd, startup_delay_ms);
 			/* Not what an earlier startup of the session did */
 			atomic_long_set(&startup->prepared, 0);
 		}

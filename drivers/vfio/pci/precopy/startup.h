@@ -77,6 +77,7 @@ int precopy_startup_result(struct precopy_startup *startup);
 int precopy_startup_wait(struct precopy_startup *startup);
 void precopy_startup_tell(const struct precopy_startup *startup,
 			  struct vfio_precopy_startup *info);
+u64 precopy_startup_estimate(u64 bytes, bool *measured);
 const char *precopy_startup_phase_name(const struct precopy_startup *startup);
 
 #endif /* PRECOPY_STARTUP_H */

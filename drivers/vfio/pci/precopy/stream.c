@@ -7,6 +7,7 @@
  * wanted; and a payload is checked against its CRC before it is looked at. The
  * first failure is final.
  */
+
 #include <linux/align.h>
 #include <linux/bitops.h>
 #include <linux/crc32.h>

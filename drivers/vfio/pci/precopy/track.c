@@ -17,6 +17,7 @@
 #include <linux/bitmap.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/poll.h>
 #include <linux/rmap.h>
 #include <linux/wait.h>
 
@@ -277,7 +278,7 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 		precopy_dirty_fill(&tracker->initial, unit, pages);
 		cond_resched();
 	}
-	mem->tracker = tracker;
+	WRITE_ONCE(mem->tracker, tracker);
 	precopy_memory_zap(pcd);
 	trace_precopy_arm(precopy_dev(pcd),
 			  precopy_dirty_count(&tracker->initial));
@@ -301,7 +302,7 @@ void precopy_tracker_disarm(struct precopy_device *pcd)
 	lockdep_assert_held_write(&pcd->memory.sem);
 	if (!pcd->memory.tracker)
 		return;
-	pcd->memory.tracker = NULL;
+	WRITE_ONCE(pcd->memory.tracker, NULL);
 	precopy_memory_zap(pcd);
 	atomic64_set(&pcd->stats.last_disarm_ns, ktime_get() - began);
 	trace_precopy_disarm(precopy_dev(pcd));
@@ -325,18 +326,16 @@ static void precopy_tracker_clean(struct precopy_device *pcd,
 					  &cleaned_start, &cleaned_end);
 }
 
+/* How many of @max pages, all of them there, follow each other in memory? */
 static unsigned long precopy_tracker_run(struct precopy_ram *ram,
 					 unsigned long page, unsigned long max)
 {
 	unsigned long pfn = page_to_pfn(precopy_ram_page(ram, page));
 	unsigned long n = 1;
-	struct page *next;
 
-	for (; n < max; n++) {
-		next = precopy_ram_page(ram, page + n);
-		if (!next || page_to_pfn(next) != pfn + n)
-			break;
-	}
+	while (n < max &&
+	       page_to_pfn(precopy_ram_page(ram, page + n)) == pfn + n)
+		n++;
 	return n;
 }
 
@@ -356,20 +355,15 @@ static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
 	struct address_space *mapping = pcd->core->vdev.inode->i_mapping;
 	struct precopy_ram *ram = pcd->memory.ram;
 	unsigned long start, end, first, n;
-	struct page *page;
 
 	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
 		for (; start < end; start += n) {
-			n = 1;
 			first = unit * PRECOPY_UNIT_PAGES + start;
-			page = ram ? precopy_ram_page(ram, first) : NULL;
-			/* A hole was never mapped */
-			if (!page)
-				continue;
 			n = precopy_tracker_run(ram, first, end - start);
 			mapping_wrprotect_range(mapping,
 						PRECOPY_BAR_PGOFF + first,
-						page_to_pfn(page), n);
+						page_to_pfn(precopy_ram_page(ram, first)),
+						n);
 		}
 	}
 }

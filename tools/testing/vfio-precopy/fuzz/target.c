@@ -193,7 +193,7 @@ void precopy_device_put(struct precopy_device *pcd)
 	FUZZ_CHECK(pcd == &m.pcd && m.devices-- > 0, "put too often");
 }
 
-void precopy_stream_params(struct precopy_device *pcd,
+void precopy_device_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params)
 {
 	*params = (struct precopy_stream_params) {
