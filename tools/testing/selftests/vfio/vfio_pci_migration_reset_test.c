@@ -189,7 +189,7 @@ static int wrong_states(struct mig_dev *m, struct mig_stream *stream,
 	return wrong;
 }
 
-TEST_F_TIMEOUT(mig, r53_device_reset, 120)
+TEST_F(mig, r53_device_reset)
 {
 	struct mig_dev *m = &self->m;
 
@@ -200,7 +200,7 @@ TEST_F_TIMEOUT(mig, r53_device_reset, 120)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_ioctl));
 }
 
-TEST_F_TIMEOUT(mig, r53_sysfs_reset, 120)
+TEST_F(mig, r53_sysfs_reset)
 {
 	struct mig_dev *m = &self->m;
 	char path[PATH_MAX];
@@ -215,7 +215,7 @@ TEST_F_TIMEOUT(mig, r53_sysfs_reset, 120)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_sysfs));
 }
 
-TEST_F_TIMEOUT(mig, r53_function_level_reset, 120)
+TEST_F(mig, r53_function_level_reset)
 {
 	struct mig_dev *m = &self->m;
 
@@ -228,7 +228,7 @@ TEST_F_TIMEOUT(mig, r53_function_level_reset, 120)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_flr));
 }
 
-TEST_F_TIMEOUT(mig, r53_af_function_level_reset, 120)
+TEST_F(mig, r53_af_function_level_reset)
 {
 	struct mig_dev *m = &self->m;
 
@@ -241,7 +241,7 @@ TEST_F_TIMEOUT(mig, r53_af_function_level_reset, 120)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_af_flr));
 }
 
-TEST_F_TIMEOUT(mig, r53_hot_reset, 120)
+TEST_F(mig, r53_hot_reset)
 {
 	struct mig_dev *m = &self->m;
 	int affected;
@@ -276,7 +276,7 @@ static void contend(const char *bdf)
 }
 
 /* A reset that the lock prevented has not half happened. */
-TEST_F_TIMEOUT(mig, r54_reset_while_locked, 120)
+TEST_F(mig, r54_reset_while_locked)
 {
 	int i, ret, contended = 0;
 	struct mig_dev *m = &self->m;
@@ -337,7 +337,7 @@ static bool loads(struct mig_dev *m, const struct mig_stream *stream)
 	       !mig_set_state(m->dev, RUN, NULL) && mig_state_is(m, RUN);
 }
 
-TEST_F_TIMEOUT(mig, r56_incomplete_stream, 120)
+TEST_F(mig, r56_incomplete_stream)
 {
 	struct mig_dev *m = &self->m;
 	size_t len;
@@ -355,7 +355,7 @@ TEST_F_TIMEOUT(mig, r56_incomplete_stream, 120)
 	EXPECT_TRUE(mig_contents(m, 1));
 }
 
-TEST_F_TIMEOUT(mig, r57_garbage, 120)
+TEST_F(mig, r57_garbage)
 {
 	static const u8 bytes[] = { 0x00, 0xff, 0xa5, 0x7f, 0x01 };
 	struct mig_dev *m = &self->m;
@@ -379,7 +379,7 @@ TEST_F_TIMEOUT(mig, r57_garbage, 120)
 }
 
 /* The first bytes, where lengths and versions are in every format. */
-TEST_F_TIMEOUT(mig, r57_damaged_header, 120)
+TEST_F(mig, r57_damaged_header)
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -398,7 +398,7 @@ TEST_F_TIMEOUT(mig, r57_damaged_header, 120)
 	mig_stream_free(&bad);
 }
 
-TEST_F_TIMEOUT(mig, r57_trailing_junk, 120)
+TEST_F(mig, r57_trailing_junk)
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -416,7 +416,7 @@ TEST_F_TIMEOUT(mig, r57_trailing_junk, 120)
 }
 
 /* There and, if two devices were named, over to the other one. */
-TEST_F_TIMEOUT(mig, r58_copy, 120)
+TEST_F(mig, r58_copy)
 {
 	bool two = mig_peer != mig_bdf, alike;
 	struct mig_dev *m = &self->m, *to = m, peer;

@@ -22,7 +22,7 @@
 #include <libvfio/stamp_writer.h>
 #include <libvfio/vfio_pci_migration.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define STOP		VFIO_DEVICE_STATE_STOP
 #define RUNNING		VFIO_DEVICE_STATE_RUNNING

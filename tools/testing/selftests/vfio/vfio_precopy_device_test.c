@@ -25,7 +25,7 @@
 #include <libvfio/mig_device.h>
 #include <libvfio/precopy_device.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define MEMORY_SIZE	SZ_1M
 

@@ -24,7 +24,7 @@
 #include <libvfio/precopy_replica.h>
 #include <libvfio/stamp_writer.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define STOP		VFIO_DEVICE_STATE_STOP
 #define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY

@@ -24,7 +24,7 @@
 #include <libvfio.h>
 #include <libvfio/precopy_tracking.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define SIZE		SZ_4M
 

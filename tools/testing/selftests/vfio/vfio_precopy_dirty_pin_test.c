@@ -36,7 +36,7 @@
 #include <libvfio/precopy_tracking.h>
 #include <libvfio/slow_file.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define SIZE		SZ_8M
 #define UNIT_PAGES	(WIRE_UNIT / PRECOPY_PAGE)
@@ -173,7 +173,7 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 	EXPECT_EQ(0, tracking_surplus(&self->t));
 }
 
-TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, 120)
+TEST_F(dirty_pin, direct_read_under_way)
 {
 	if (self->no_file)
 		SKIP(return, "no 9p mount of our own: %s",
@@ -187,7 +187,7 @@ TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, 120)
 }
 
 /* Begun before there was a session, so that initial pages are concerned. */
-TEST_F_TIMEOUT(dirty_pin, direct_read_before_begin, 120)
+TEST_F(dirty_pin, direct_read_before_begin)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 
@@ -279,7 +279,7 @@ static void slow_source_answer(struct slow_source *s, u8 *data)
 	VFIO_ASSERT_EQ(madvise(s->page, PRECOPY_PAGE, MADV_DONTNEED), 0);
 }
 
-TEST_F_TIMEOUT(dirty_pin, process_vm_writev_under_way, 120)
+TEST_F(dirty_pin, process_vm_writev_under_way)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 	struct slow_source source;
@@ -431,7 +431,7 @@ static void store_by_read(pin_t *self, int fds[2], u64 page)
  * another thread loads from it: a load maps 2 MiB where it can, and must not
  * get in the way of the store.
  */
-TEST_F_TIMEOUT(dirty_pin, loads_beside_stores_to_a_held_unit, 120)
+TEST_F(dirty_pin, loads_beside_stores_to_a_held_unit)
 {
 	struct reader reader = { .from = self->t.a.bar };
 	u64 end = precopy_now_ms() + STORM_MS, round = 0;
@@ -490,7 +490,7 @@ static void *direct_thread(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(dirty_pin, direct_read_storm, 120)
+TEST_F(dirty_pin, direct_read_storm)
 {
 	struct writer w = { .a = &self->t.a, .first = 32, .nr = 16 };
 	u64 end = precopy_now_ms() + STORM_MS;
@@ -616,7 +616,7 @@ static void refused(struct __test_metadata *_metadata, pin_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F_TIMEOUT(dirty_pin, dma_mapping_refused, 120)
+TEST_F(dirty_pin, dma_mapping_refused)
 {
 	refused(_metadata, self, refuse_dma);
 }

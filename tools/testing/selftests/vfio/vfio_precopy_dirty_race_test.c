@@ -34,7 +34,7 @@
 #include <libvfio/precopy_replica.h>
 #include <libvfio/stamp_writer.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define STOP		VFIO_DEVICE_STATE_STOP
 #define RUNNING		VFIO_DEVICE_STATE_RUNNING
@@ -495,14 +495,14 @@ static void storm(struct __test_metadata *_metadata, race_t *self,
 	check_migrates(_metadata, self);
 }
 
-TEST_F_TIMEOUT(race, tracking, 120)
+TEST_F(race, tracking)
 {
 	static const act_fn acts[] = { act_track };
 
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F_TIMEOUT(race, reset, 120)
+TEST_F(race, reset)
 {
 	static const act_fn acts[] = { act_track, act_reset };
 
@@ -510,7 +510,7 @@ TEST_F_TIMEOUT(race, reset, 120)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F_TIMEOUT(race, decode, 120)
+TEST_F(race, decode)
 {
 	static const act_fn acts[] = { act_track, act_decode };
 
@@ -519,7 +519,7 @@ TEST_F_TIMEOUT(race, decode, 120)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F_TIMEOUT(race, low_power, 120)
+TEST_F(race, low_power)
 {
 	static const act_fn acts[] = { act_track, act_power };
 
@@ -529,7 +529,7 @@ TEST_F_TIMEOUT(race, low_power, 120)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F_TIMEOUT(race, mappings, 120)
+TEST_F(race, mappings)
 {
 	static const act_fn acts[] = {
 		act_track, act_remap, act_slot, act_dontneed
@@ -540,14 +540,14 @@ TEST_F_TIMEOUT(race, mappings, 120)
 }
 
 /* Page tables go with what they map: no store and no vCPU may notice. */
-TEST_F_TIMEOUT(race, dontneed, 120)
+TEST_F(race, dontneed)
 {
 	static const act_fn acts[] = { act_track, act_dontneed };
 
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F_TIMEOUT(race, everything, 120)
+TEST_F(race, everything)
 {
 	static const act_fn acts[] = {
 		act_track, act_reset, act_decode, act_power, act_remap, act_slot,

@@ -35,7 +35,7 @@
 #include <libvfio/precopy_stream.h>
 #include <libvfio/precopy_tracking.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define SIZE		SZ_4M
 #define STORM_MS	1500
@@ -578,7 +578,7 @@ static void storm(struct __test_metadata *_metadata, dirty_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F_TIMEOUT(dirty, storm, 120)
+TEST_F(dirty, storm)
 {
 	struct writer writers[] = {
 		{ .how = BY_MMAP, .first = 0, .nr = 16 },
@@ -619,7 +619,7 @@ static void *mprotect_thread(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(dirty, mprotect_storm, 120)
+TEST_F(dirty, mprotect_storm)
 {
 	struct writer w = { .first = 0, .nr = 4 };
 
@@ -649,7 +649,7 @@ static void *remap_thread(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(dirty, remap_storm, 120)
+TEST_F(dirty, remap_storm)
 {
 	struct writer w = { .first = 70, .nr = 8 };
 

@@ -37,7 +37,7 @@
 #include <libvfio/precopy_replica.h>
 #include <libvfio/storm.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define SIZE		SZ_4M
 #define UNIT_PAGES	512

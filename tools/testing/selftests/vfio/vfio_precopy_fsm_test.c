@@ -19,7 +19,7 @@
 #include <libvfio/mig_device.h>
 #include <libvfio/precopy_device.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define MEMORY_SIZE	SZ_1M
 #define TRACING		"/sys/kernel/tracing/"
@@ -240,7 +240,7 @@ static struct arc without_idle_step(const struct arc *arc)
 	return copy;
 }
 
-TEST_F_TIMEOUT(fsm, r21_steps_traced, 120)
+TEST_F(fsm, r21_steps_traced)
 {
 	const struct arc *arc;
 	struct arc want;

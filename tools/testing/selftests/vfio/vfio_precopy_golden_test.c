@@ -19,7 +19,7 @@
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_stream.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #include "golden.h"
 
@@ -104,7 +104,7 @@ static void check_loads(struct __test_metadata *_metadata, golden_t *self)
 	}
 }
 
-TEST_F_TIMEOUT(golden, v1_0_loads, 120)
+TEST_F(golden, v1_0_loads)
 {
 	get_v1_0(&self->stream);
 	golden_v1_0_page(self->want + 0x1000);
@@ -112,7 +112,7 @@ TEST_F_TIMEOUT(golden, v1_0_loads, 120)
 }
 
 /* Of a minor version to come, with things in it that nobody knows yet. */
-TEST_F_TIMEOUT(golden, v1_7_loads, 120)
+TEST_F(golden, v1_7_loads)
 {
 	mig_stream_append(&self->stream, golden_v1_7, sizeof(golden_v1_7));
 	check_loads(_metadata, self);
@@ -329,7 +329,7 @@ static void check_refused(struct __test_metadata *_metadata, skew_t *self,
 	EXPECT_TRUE(said) TH_LOG("the log does not say: %s (%d)", why, error);
 }
 
-TEST_F_TIMEOUT(skew, row, 120)
+TEST_F(skew, row)
 {
 	if (variant->error) {
 		check_refused(_metadata, self, variant->error, variant->why);

@@ -32,7 +32,7 @@
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/storm.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define LARGE		(64UL * SZ_1G)
 #define CHUNK		SZ_64K
@@ -285,7 +285,7 @@ static int drop_capability(unsigned int cap)
 }
 
 /* The device's memory is not locked memory of whoever uses it. */
-TEST_F_TIMEOUT(limits, nothing_may_be_locked, 120)
+TEST_F(limits, nothing_may_be_locked)
 {
 	static const char * const modes[] = { "vfio_type1v2_iommu", "iommufd" };
 	struct rlimit none = { 0, 0 };

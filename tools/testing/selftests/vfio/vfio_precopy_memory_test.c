@@ -30,7 +30,7 @@
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/precopy_stream.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define CGROUP_ROOT	"/sys/fs/cgroup"
 
@@ -394,17 +394,17 @@ static void beyond_the_limit(struct __test_metadata *_metadata, user_t *self,
 	TH_LOG("%s", WIFSIGNALED(status) ? "killed" : "told");
 }
 
-TEST_F_TIMEOUT(user, stores_beyond_the_limit, 120)
+TEST_F(user, stores_beyond_the_limit)
 {
 	beyond_the_limit(_metadata, self, use_by_stores);
 }
 
-TEST_F_TIMEOUT(user, saving_beyond_the_limit, 120)
+TEST_F(user, saving_beyond_the_limit)
 {
 	beyond_the_limit(_metadata, self, use_by_saving);
 }
 
-TEST_F_TIMEOUT(user, loading_beyond_the_limit, 120)
+TEST_F(user, loading_beyond_the_limit)
 {
 	beyond_the_limit(_metadata, self, use_by_loading);
 }

@@ -21,7 +21,7 @@
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_stream.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define STOP		VFIO_DEVICE_STATE_STOP
 #define RUNNING		VFIO_DEVICE_STATE_RUNNING

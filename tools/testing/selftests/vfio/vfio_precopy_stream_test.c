@@ -23,7 +23,7 @@
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_stream.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define STOP		VFIO_DEVICE_STATE_STOP
 #define RUNNING		VFIO_DEVICE_STATE_RUNNING
@@ -187,7 +187,7 @@ TEST_F(stream, copy_of_nothing)
 	check_load(_metadata, &self->a, &self->stream, 100, self->a.shadow);
 }
 
-TEST_F_TIMEOUT(stream, copy_full, 120)
+TEST_F(stream, copy_full)
 {
 	reopen(self, variant->mode, SZ_8M);
 	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
@@ -221,7 +221,7 @@ TEST_F(stream, copy_of_zeroed_pages)
 }
 
 /* The device runs and changes while it is read, in every phase. */
-TEST_F_TIMEOUT(stream, copy_while_written, 120)
+TEST_F(stream, copy_while_written)
 {
 	u64 seed = 100, i;
 	ssize_t ret;
@@ -293,7 +293,7 @@ TEST_F(stream, copy_after_cancel)
 }
 
 /* R34 */
-TEST_F_TIMEOUT(stream, chunks_of_one_byte, 120)
+TEST_F(stream, chunks_of_one_byte)
 {
 	struct mig_stream slow = {};
 	int fd;
@@ -313,7 +313,7 @@ TEST_F_TIMEOUT(stream, chunks_of_one_byte, 120)
 	mig_stream_free(&slow);
 }
 
-TEST_F_TIMEOUT(stream, chunks_of_odd_sizes, 120)
+TEST_F(stream, chunks_of_odd_sizes)
 {
 	static const size_t sizes[] = {
 		3, 23, 25, 63, 65, 4095, 4097, 65535, 65537, SZ_8M
@@ -420,7 +420,7 @@ TEST_F(stream, resuming_reads_zero)
 /* ------------------------------------------------------------------------ */
 /* Counters: no page is all zero, so nothing is elided and all is exact     */
 
-TEST_F_TIMEOUT(stream, initial_bytes_exact, 120)
+TEST_F(stream, initial_bytes_exact)
 {
 	struct vfio_precopy_info info = {};
 	u64 initial, size, total = 0;
@@ -468,7 +468,7 @@ static void find_last(const struct wire_record *record, size_t pos, void *arg)
  * With pages to elide the count may be too high, never too low, and it is zero
  * only when the last byte of INITIAL_END is out.
  */
-TEST_F_TIMEOUT(stream, initial_bytes_never_low, 120)
+TEST_F(stream, initial_bytes_never_low)
 {
 	struct find initial_end = { .type = WIRE_INITIAL_END };
 	struct vfio_precopy_info info = {};
@@ -673,7 +673,7 @@ static void collect_cuts(const struct wire_record *record, size_t pos, void *arg
 	add_place(arg, pos + sizeof(*record) + record->length - 1);
 }
 
-TEST_F_TIMEOUT(stream, truncated, 120)
+TEST_F(stream, truncated)
 {
 	struct places cuts = {};
 	unsigned int i;
@@ -1256,7 +1256,7 @@ static const struct craft {
 	CRAFT_BAD(record_lost),
 };
 
-TEST_F_TIMEOUT(stream, made_by_hand, 120)
+TEST_F(stream, made_by_hand)
 {
 	const struct craft *craft;
 	struct wire w;
@@ -1515,7 +1515,7 @@ static void block_in(enum blocked_in where, int fd, struct precopy_dev *pd,
 	_exit(0);
 }
 
-TEST_F_TIMEOUT(stream, barrier_killed, 120)
+TEST_F(stream, barrier_killed)
 {
 	enum blocked_in where;
 	size_t barrier;

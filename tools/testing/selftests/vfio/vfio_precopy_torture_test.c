@@ -33,7 +33,7 @@
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/storm.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 /* Two units, so that 2 MiB pages come and go. */
 #define SIZE		SZ_4M

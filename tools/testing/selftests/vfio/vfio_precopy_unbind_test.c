@@ -25,7 +25,7 @@
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_migrate.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define SIZE		SZ_4M
 #define KEPT		12
@@ -268,7 +268,7 @@ TEST_F_TIMEOUT(unbind, fd_is_kept, 300)
 }
 
 /* The fd is the last of all: it goes while nothing is bound. */
-TEST_F_TIMEOUT(unbind, fd_is_last, 120)
+TEST_F(unbind, fd_is_last)
 {
 	int i;
 
@@ -286,7 +286,7 @@ TEST_F_TIMEOUT(unbind, fd_is_last, 120)
 }
 
 /* Another driver takes the function over, and gives it back. */
-TEST_F_TIMEOUT(unbind, fd_is_kept_under_other_driver, 120)
+TEST_F(unbind, fd_is_kept_under_other_driver)
 {
 	char override[64];
 	char *driver;
@@ -313,7 +313,7 @@ TEST_F_TIMEOUT(unbind, fd_is_kept_under_other_driver, 120)
 }
 
 /* The code that the fd would run must not go away. */
-TEST_F_TIMEOUT(unbind, fd_keeps_module, 120)
+TEST_F(unbind, fd_keeps_module)
 {
 	int ret, i;
 

@@ -11,7 +11,7 @@
 
 #include <libvfio/mig_device.h>
 
-#include <kselftest_harness.h>
+#include <libvfio/mig_harness.h>
 
 #define MIG_MAX_ARGS	64
 
