@@ -117,7 +117,8 @@ class Evidence:
         """
         arcs = [r.at for r in self.of("source", "precopy_arc", ret=0)
                 if r.to in ("PRE_COPY_P2P", "RUNNING_P2P", "STOP", "STOP_COPY")]
-        return min(arcs + [self.event("source", "STOP")]) if arcs else None
+        said = self.event("source", "STOP")
+        return min(arcs + ([said] if said else [])) if arcs else None
 
     def resumed(self):
         """QEMU announces it, starts the device and then the processors."""

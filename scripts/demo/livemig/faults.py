@@ -12,7 +12,7 @@ import random
 import time
 
 from . import migration
-from .migration import SLOW, device_attribute
+from .migration import device_attribute
 from .proxy import Proxy
 from .scene import ENDED
 from .vm import Deadline, Failure
@@ -54,15 +54,17 @@ def cancelled_in_setup(scene):
 
 def cancelled_in_precopy(scene):
     """cancelled amid the initial data, before any acknowledgement"""
-    target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
-    scene.wait_in_use()
-    seen = scene.phase(target)
-    left = int(device_attribute(scene.source.bdf, "initial_bytes"))
-    cancel(scene)
-    if not left or scene.acks() > scene.before["acks"]:
-        raise Failure(f"it was too late: {left} initial bytes were left ({seen})")
-    return f"{seen}, {left} initial bytes left"
+    for _ in range(EARLY_TRIES):
+        target = scene.target()
+        scene.begin_slowly(target)
+        scene.wait_in_use()
+        seen = scene.phase(target)
+        left = int(device_attribute(scene.source.bdf, "initial_bytes"))
+        cancel(scene)
+        if left and scene.acks() == scene.before["acks"]:
+            return f"{seen}, {left} initial bytes left"
+        scene.end(target)
+    raise Failure(f"it was too late {EARLY_TRIES} times: {left} initial bytes were left ({seen})")
 
 
 def barrier_reached(scene, target):
@@ -149,7 +151,7 @@ def cancelled_switching_over(scene):
 def rebooted(scene):
     """the guest is reset amid pre-copy"""
     target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
+    scene.begin_slowly(target)
     scene.wait_in_use()
     start = len(scene.guest.lines)
     scene.source.cmd("system_reset")
@@ -174,18 +176,15 @@ def stop_and_continue(scene):
 def stopped_and_continued(scene):
     """the VM is stopped and goes on amid the initial data: only a cancel ends that"""
     target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
+    scene.begin_slowly(target)
     scene.wait_in_use()
     stopped = stop_and_continue(scene)
     # QEMU does not go back to PRE_COPY, and the target's word never comes.
     end = time.monotonic() + ENDLESS
     while scene.status() not in ENDED and time.monotonic() < end:
         time.sleep(0.1)
-    if scene.status() in ENDED:
-        ended = scene.end_of(target)
-    else:
-        ended = "did not end and was cancelled"
-        cancel(scene)
+    scene.source.cmd("migrate_cancel")          # of nothing, if it has ended
+    ended = scene.end_of(target)
     return f"stopped, the device was in {stopped}; the migration {ended}"
 
 
@@ -203,10 +202,11 @@ def stopped_and_continued_later(scene):
 def migrated_while_stopped(scene):
     """the VM is stopped amid pre-copy, and goes on at the target"""
     target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
+    scene.begin_slowly(target)
     scene.wait_in_use()
     scene.source.cmd("stop")
-    scene.source.cmd("migrate-set-parameters", **{"max-bandwidth": migration.FAST})
+    scene.source.cmd("migrate-set-parameters", **{"max-bandwidth": migration.FAST,
+                                                  "downtime-limit": migration.DOWNTIME_MS})
     ended = scene.end_of(target)
     scene.source.cmd("cont")
     return f"the migration {ended}" + (f": {say_so(scene.why())}" if ended == "failed" else "")
@@ -232,7 +232,7 @@ def migrate_after_all(scene):
 def target_killed(scene):
     """the target is killed while its device loads; another takes the device, and all"""
     target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
+    scene.begin_slowly(target)
     wait_resuming(scene, target)
     seen = scene.phase(target)
     scene.kill(target)
@@ -272,7 +272,7 @@ def device_refuses(scene):
 def source_killed(scene):
     """the source is killed amid pre-copy: the target fails, and the guest is gone"""
     target = scene.target()
-    scene.begin(target, max_bandwidth=SLOW)
+    scene.begin_slowly(target)
     wait_resuming(scene, target)
     seen = scene.phase(target)
     scene.kill(scene.source)
@@ -356,7 +356,7 @@ def target_killed_at_random(scene):
     if ended == "completed":
         raise Failure(f"there were not {at} bytes; the guest died with the target")
     scene.kill(target)
-    return f"byte {at}: {seen[0]}; the migration {ended}"
+    return f"byte {at}: {seen[0] if seen else 'not so many'}; the migration {ended}"
 
 
 def source_killed_at_random(scene):
@@ -448,7 +448,8 @@ def snapshot(scene):
     scene.guest.forget_half_a_line()
     machine.cmd("cont")
     scene.mark()
-    time.sleep(0.2)
+    marked = time.monotonic_ns()
+    scene.wait(lambda: scene.guest.iterations(marked), "the guest going on")
     return f"QEMU refuses loadvm: {say_so(refused)}" if refused else "both done"
 
 

@@ -139,7 +139,7 @@ def run_tool(tool, source, target, waits, copy, say):
                sys.executable, "-B", "-c", READ, os.path.dirname(os.path.dirname(__file__)), copy]
     with subprocess.Popen(command, pass_fds=[source.fd], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
-        timer = threading.Timer(60 * vm.patience, process.kill)
+        timer = threading.Timer(vm.limit(60), process.kill)
         timer.start()
         said = []
         for line in process.stderr:

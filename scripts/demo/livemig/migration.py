@@ -18,6 +18,7 @@ MARGIN = 4 << 20
 FAST = 1 << 30
 SLOW = 4 << 20                  # bandwidth of a migration that is to be cancelled
 HELD_US = 1_000_000_000         # for ever, as far as a migration goes
+ASKED_AGAIN = "vfio_query_precopy_size_request_switchover_ack"
 CAPABILITIES = ("return-path", "switchover-ack", "events")
 CHANNELS = 2                    # of multifd
 DEBUGFS = "/sys/kernel/debug/vfio"
@@ -113,6 +114,7 @@ class Run:
     cancelled: dict = field(default_factory=dict)
     spoilt: dict = field(default_factory=dict)
     reinit_at: int = None       # when initial data began anew
+    asked_before: int = None    # how often QEMU had asked for acks then; None: it has again
     samples: list = field(default_factory=list)     # (when, all bytes, the device's)
     end_state: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)  # of the kernel
@@ -191,7 +193,7 @@ def kvm_works(folder):
         done = subprocess.run([vm.QEMU, "-M", "q35", "-accel", "kvm", "-cpu", "host",
                                "-m", "16", "-nodefaults", "-display", "none", "-bios", path,
                                "-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
-                              capture_output=True, timeout=60 * vm.patience, check=False)
+                              capture_output=True, timeout=vm.limit(60), check=False)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == status * 2 + 1
@@ -258,12 +260,22 @@ def begin_anew(source, run):
     switchover: until now the VM was not to stop for any time at all.
     """
     if source.has_logged("source_return_path_thread_switchover_acked"):
+        # QEMU looks at the device only now and then, and is to find it amid this.
+        source.cmd("migrate-set-parameters", **{"max-bandwidth": SLOW})
+        run.asked_before = source.count_logged(ASKED_AGAIN)
         # QEMU may see it before the knob's write returns.
         began = time.monotonic_ns()
         turn_knob(source.bdf, "reinit", 1)
         run.reinit_at = began
         source.cmd("migrate-set-parameters",
                    **{"downtime-limit": run.setup.downtime_limit_ms})
+
+
+def hurry_again(source, run):
+    """When QEMU has found that initial data is under way again."""
+    if source.count_logged(ASKED_AGAIN) > run.asked_before:
+        source.cmd("migrate-set-parameters", **{"max-bandwidth": run.setup.bandwidth})
+        run.asked_before = None
 
 
 def take_sample(source, run):
@@ -288,6 +300,8 @@ def wait_migrated(source, target, run):
             take_sample(source, run)
         if run.setup.reinit and not run.reinit_at:
             begin_anew(source, run)
+        elif run.asked_before is not None:
+            hurry_again(source, run)
         deadline.nap(0.05)
 
 
@@ -296,10 +310,22 @@ def ask_guest(guest, machine, word, answer):
     start = len(guest.lines)
     guest.send(machine, word)
     deadline = Deadline(60, f"the guest's answer to {word!r}")
-    while not (said := guest.find(answer, start)):
-        machine.must_live()
-        deadline.nap()
+    try:
+        while not (said := guest.find(answer, start)):
+            machine.must_live()
+            deadline.nap()
+    except Failure as failure:
+        raise Failure(f"{failure}; {machine.plight()}") from failure
     return said
+
+
+def watch(machine, guest, run, since):
+    """See the guest write for a while, and for longer if it has not been heard by then."""
+    time.sleep(run.setup.linger)
+    deadline = Deadline(30, f"hearing from the guest on the {machine.name}")
+    while not guest.iterations(since):
+        machine.collect_events()
+        deadline.nap()
 
 
 def migrate(source, target, guest, run):
@@ -308,7 +334,7 @@ def migrate(source, target, guest, run):
         source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
     ask_guest(guest, source, "mark", "MARKED")
     marked = time.monotonic_ns()
-    time.sleep(run.setup.linger)
+    watch(source, guest, run, marked)
     run.offset = trace.day_minus_mono()
     run.started = time.monotonic_ns()
     run.before = guest.iterations(marked, run.started)
@@ -319,11 +345,7 @@ def migrate(source, target, guest, run):
 
 def watch_after(source, target, guest, run):
     resumed = trace.qmp_time(target.seen("RESUME"), run.offset)
-    time.sleep(run.setup.linger)
-    deadline = Deadline(30, "hearing from the guest on the target")
-    while not guest.iterations(resumed):
-        target.collect_events()
-        deadline.nap()
+    watch(target, guest, run, resumed)
     target.collect_events()
     run.heard = guest.first_beat(resumed)
     stopped = trace.qmp_time(source.seen("STOP"), run.offset)
@@ -371,6 +393,8 @@ def cancel(source, target, guest, run):
     """Begin a migration, cancel it amid pre-copy, and see the VM go on as if nothing."""
     target.start()
     uri = connect(source, target, SLOW)
+    # However late the cancel comes, it must not have ended before.
+    source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
     ask_guest(guest, source, "mark", "MARKED")
     source.cmd("migrate", uri=uri)
     deadline = Deadline(60, "reaching pre-copy before the cancellation")

@@ -82,7 +82,8 @@ class Proxy:
 
     def _pass(self, data, target):
         if self.at is not None and self.at <= self.passed + len(data) and not self.acted.is_set():
-            before = self.at - self.passed
+            # It may have been told late.
+            before = max(0, self.at - self.passed)
             target.sendall(data[:before])
             self.passed += before
             data = data[before:]

@@ -17,6 +17,7 @@ from .proxy import Proxy
 from .vm import VM, Deadline, Failure, Guest
 
 ENDED = ("completed", "failed", "cancelled")
+HEARINGS = 5
 GOOD = ("lost", "corrupt", "stray", "live_bad")
 
 
@@ -153,6 +154,10 @@ class Scene:
                             **{k.replace("_", "-"): v for k, v in parameters.items()})
         self.source.cmd("migrate", uri=proxy.uri if proxy else uri)
 
+    def begin_slowly(self, target):
+        """A migration that stays in pre-copy until somebody lets it go on."""
+        self.begin(target, max_bandwidth=migration.SLOW, downtime_limit=0)
+
     def line_to(self, target, at=None, action=None):
         proxy = Proxy(target.path("proxy"), target.path("stream"), at, action)
         self.proxies.append(proxy)
@@ -225,14 +230,23 @@ class Scene:
 
     def one_side(self):
         """The guest runs where it should be, and nowhere else."""
-        since = time.monotonic()
         running = self.running()
         if running != [self.source]:
             return f"it runs at {len(running)} sides: {', '.join(m.name for m in running)}"
+        # What was said before may be read only now; who runs is heard again and again.
+        for _ in range(HEARINGS):
+            others = self.heard_elsewhere()
+            if not others:
+                return None
+        return f"it is also heard from {', '.join(others)}"
+
+    def heard_elsewhere(self):
+        """Names of those that the guest is heard from until it is heard from the source."""
+        since = time.monotonic()
         self.wait(lambda: self.guest.heard.get(self.source.name, 0) > since,
                   "hearing from the guest")
-        others = [n for n, at in self.guest.heard.items() if at > since and n != self.source.name]
-        return f"it is also heard from {', '.join(others)}" if others else None
+        return [name for name, at in self.guest.heard.items()
+                if at > since and name != self.source.name]
 
     def nowhere(self):
         running = self.running()
