@@ -292,7 +292,7 @@ def attempt(refusal, source, target):
             deadline.nap()
         said.append(info.get("error-desc", info["status"]))
     # QEMU 10.0 only prints why.
-    return said + [text for text in target.last_words().split(" / ") if text]
+    return said + target.last_words().split(" / ")
 
 
 def try_refusal(refusal, common, carrier, folder):

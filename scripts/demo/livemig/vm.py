@@ -248,7 +248,7 @@ class VM:
 
     def last_words(self):
         with open(self.path("stderr"), errors="replace") as err:
-            said = [line for line in err.read().split("\n") if UNKNOWN not in line]
+            said = [line for line in err.read().split("\n") if line and UNKNOWN not in line]
         return " / ".join(said[-4:]).strip() or "it said nothing"
 
     def cmd(self, name, **arguments):
