@@ -33,9 +33,24 @@ enum vfio_precopy_phase {
 };
 
 /**
+ * VFIO_PRECOPY_STARTUP_TARGET - flag: this is the target
+ *
+ * What is told is what is, not what is guessed.
+ */
+#define VFIO_PRECOPY_STARTUP_TARGET	(1 << 0)
+
+/**
+ * VFIO_PRECOPY_STARTUP_MEASURED - flag: the time left was not assumed
+ *
+ * It comes from startups that this host has measured.
+ */
+#define VFIO_PRECOPY_STARTUP_MEASURED	(1 << 1)
+
+/**
  * struct vfio_precopy_startup - the startup of a target
  * @argsz: size of this structure, bytes; on output how much of it is filled in
- * @flags: must be 0 on input. On output what the other fields are worth.
+ * @flags: must be 0 on input; on output VFIO_PRECOPY_STARTUP_TARGET and
+ *	VFIO_PRECOPY_STARTUP_MEASURED say what the other fields are worth
  * @phase: enum vfio_precopy_phase
  * @error: with VFIO_PRECOPY_PHASE_FAILED, why: an errno, positive; else 0
  * @bytes_in_use: memory that the startup has to prepare, bytes; on the resuming
@@ -49,10 +64,6 @@ enum vfio_precopy_phase {
 struct vfio_precopy_startup {
 	__u32 argsz;
 	__u32 flags;
-/* This is the target: what is told is what is, not what is guessed */
-#define VFIO_PRECOPY_STARTUP_TARGET	(1 << 0)
-/* @remaining_ns comes from startups that this host has measured */
-#define VFIO_PRECOPY_STARTUP_MEASURED	(1 << 1)
 	__u32 phase;
 	__u32 error;
 	__aligned_u64 bytes_in_use;
@@ -67,8 +78,8 @@ struct vfio_precopy_startup {
  * On either migration data fd: fills in struct vfio_precopy_startup. Changes
  * nothing, and never waits.
  *
- * The resuming fd also becomes readable as EPOLLPRI when the startup is complete
- * or has failed.
+ * poll() of the resuming fd also gives EPOLLPRI when the startup is complete or
+ * has failed.
  *
  * Return: 0, or -1 and errno: EINVAL for an @argsz that is too small or for
  * flags that are not 0, EFAULT, ENODEV after the session has ended.
