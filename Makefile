@@ -10,8 +10,6 @@ SCRIPTS := scripts
 # "make KDIR=..." builds the module, "make" explains
 .DEFAULT_GOAL := $(if $(KDIR),modules,help)
 
-.DEFAULT_GOAL := $(if $(KDIR),modules,help)
-
 .PHONY: help
 help:
 	@echo 'Targets:'

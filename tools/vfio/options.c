@@ -7,7 +7,8 @@
 #include "options.h"
 #include "util.h"
 
-#define VERSION	"1"
+/* That of the project, see CHANGELOG.md and debian/changelog */
+#define VERSION	"0.1.0"
 
 static const char usage_text[] =
 "Moves the state of VFIO devices, without a VMM.\n"
