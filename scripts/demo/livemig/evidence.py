@@ -225,7 +225,7 @@ class Evidence:
             (self.loaded("INITIAL_END"), "target", "barrier passed", driver),
             (self.logged("target", "loadvm_approve_switchover"), "target",
              "switchover acknowledged", log),
-            (self.acked(), "source", "acknowledgement arrives", log),
+            (self.acked(), "source", "acknowledgment arrives", log),
             (self.arc("source", "PRE_COPY_P2P"), "source", "PRE_COPY_P2P entered", driver),
             (self.arc("source", "RUNNING_P2P"), "source", "RUNNING_P2P entered", driver),
             (self.arc("source", "STOP_COPY"), "source", "STOP_COPY entered", driver),

@@ -53,7 +53,7 @@ def cancelled_in_setup(scene):
 
 
 def cancelled_in_precopy(scene):
-    """cancelled amid the initial data, before any acknowledgement"""
+    """cancelled amid the initial data, before any acknowledgment"""
     for _ in range(EARLY_TRIES):
         target = scene.target()
         scene.begin_slowly(target)
@@ -85,17 +85,17 @@ def wait_barrier(scene):
 
 
 def cancelled_waiting(scene):
-    """cancelled while it waited for the target's acknowledgement"""
+    """cancelled while it waited for the target's acknowledgment"""
     target = wait_barrier(scene)
     seen = scene.phase(target)
     cancel(scene)
     if scene.acks() > scene.before["acks"]:
-        raise Failure("there was an acknowledgement")
+        raise Failure("there was an acknowledgment")
     return seen
 
 
 def cancelled_after_ack(scene):
-    """cancelled after the target's acknowledgement"""
+    """cancelled after the target's acknowledgment"""
     target = scene.target()
     scene.begin(target, downtime_limit=0)
     scene.wait_acked()
@@ -189,7 +189,7 @@ def stopped_and_continued(scene):
 
 
 def stopped_and_continued_later(scene):
-    """the VM is stopped and goes on after the acknowledgement"""
+    """the VM is stopped and goes on after the acknowledgment"""
     target = scene.target()
     scene.begin(target, downtime_limit=0)
     scene.wait_acked()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
 A device that vfio-migrate moves to a target that starts slowly: once waiting for
-the target's acknowledgement, once without pre-copy.
+the target's acknowledgment, once without pre-copy.
 
 What is expected of the target's memory never passes through the program that moves
 it: it is stored, and read again, through the devices' own file descriptors.
@@ -195,7 +195,7 @@ def both(tool, carrier, folder, say=lambda waits, text: None):
 
 def verdicts(waiting, stopped):
     """(name, what is wrong or None) for each property of the two."""
-    yield ("waiting for the target's acknowledgement, a device stands still for less than "
+    yield ("waiting for the target's acknowledgment, a device stands still for less than "
            "its startup", none_of(
                (not waiting.numbers["acked_while_running"], "it was stopped without it"),
                (waiting.downtime_ms >= STARTUP_MS, f"it was {waiting.downtime_ms:.0f} ms"),

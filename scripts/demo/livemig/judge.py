@@ -101,7 +101,7 @@ def delay_taken(ev):
 def acknowledged(ev):
     """the target acknowledged after its startup, and only then the VM stopped"""
     return in_order([("the startup's end", ev.startup("ready")),
-                     ("the acknowledgement", ev.acked()),
+                     ("the acknowledgment", ev.acked()),
                      ("the VM stopping", ev.stopped())])
 
 
@@ -276,7 +276,7 @@ PRECOPY_ONLY = (acknowledged, kept_flowing, initial_bytes)
 
 
 def unasked(ev):
-    """nobody asked for an acknowledgement, and there was none"""
+    """nobody asked for an acknowledgment, and there was none"""
     if ev.acks():
         return f"the target acknowledged {len(ev.acks())} times"
     return None

@@ -19,7 +19,7 @@ Debian 13 has, and {newer}, which its backports have, on Linux {kernel}, in an e
 Each number is of a migration of a running VM under KVM, {count} in all. Its guest writes to the
 device all the time, and afterwards compares every byte with what it remembers. The driver's
 tracepoints and QEMU's must show all steps in their order: the states of both sides, the preface
-before the startup, the startup before the barrier, the barrier before the acknowledgement, that
+before the startup, the startup before the barrier, the barrier before the acknowledgment, that
 before the VM stops; with two devices both in ``PRE_COPY_P2P`` before the first enters
 ``STOP_COPY``, and both in ``RUNNING_P2P`` before the first enters ``RUNNING``. QEMU, both drivers
 and the trace must count the same bytes. All numbers are of migrations for which that is true; the

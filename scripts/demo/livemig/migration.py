@@ -38,7 +38,7 @@ class Setup:
     iommufd: bool = False
     device_options: str = ""    # more of them, each with a comma before it
     precopy: bool = True
-    ack: bool = True            # wait for the target's acknowledgement
+    ack: bool = True            # wait for the target's acknowledgment
     multifd: bool = False       # several lines at once,
     device_by_multifd: bool = False     # with the last of the device's state
     compression: str = "none"           # of multifd
@@ -256,7 +256,7 @@ def must_not_fail(source, target):
 
 def begin_anew(source, run):
     """
-    After the target's first acknowledgement, and before QEMU may think of a
+    After the target's first acknowledgment, and before QEMU may think of a
     switchover: until now the VM was not to stop for any time at all.
     """
     if source.has_logged("source_return_path_thread_switchover_acked"):
@@ -455,7 +455,7 @@ def wait_said(machine, strace, said, word, what):
 
 
 def wait_acked(source):
-    deadline = Deadline(60, "the target's acknowledgement")
+    deadline = Deadline(60, "the target's acknowledgment")
     while not source.has_logged("source_return_path_thread_switchover_acked"):
         source.must_live()
         deadline.nap()
@@ -463,7 +463,7 @@ def wait_acked(source):
 
 def restart_in_between(source, run):
     """
-    Begin the device's initial data anew after the target's acknowledgement, when
+    Begin the device's initial data anew after the target's acknowledgment, when
     QEMU has decided to switch over and has not done so.  Until the thread can be
     held, the VM is not to stop for any time at all.
     """
@@ -483,8 +483,8 @@ def restart_in_between(source, run):
 
 def spoil(source, target, guest, run):
     """
-    A migration whose source begins anew between the target's acknowledgement and
-    the switchover: the acknowledgement is worth nothing any more, and QEMU gives up.
+    A migration whose source begins anew between the target's acknowledgment and
+    the switchover: the acknowledgment is worth nothing any more, and QEMU gives up.
     """
     target.start()
     uri = connect(source, target)
@@ -548,7 +548,7 @@ def journey(setup, folder, machines, guest, say):
         say("beginning a migration and cancelling it")
         cancel(source, machine("cancelled", "target"), guest, runs[0])
     if setup.spoil_first:
-        say("beginning a migration that must fail after its acknowledgement")
+        say("beginning a migration that must fail after its acknowledgment")
         spoil(source, machine("spoilt", "target"), guest, runs[0])
     target = machine("target", "target")
     hop(source, target, guest, runs[0], say)

@@ -183,7 +183,7 @@ class Scene:
         self.wait(sent, "reaching pre-copy")
 
     def wait_acked(self):
-        self.wait(lambda: self.acks() > self.before["acks"], "the target's acknowledgement")
+        self.wait(lambda: self.acks() > self.before["acks"], "the target's acknowledgment")
 
     def wait_ended(self):
         self.wait(lambda: self.status() in ENDED, "the end of the migration", 120)
