@@ -78,11 +78,6 @@ class Evidence:
                     return at
         return None
 
-    def device_states(self, where):
-        """The states of the device as QEMU announced them."""
-        return [e["data"]["device-state"] for e in self.run.events.get(where, ())
-                if e["event"] == "VFIO_MIGRATION"]
-
     def logged(self, where, name):
         for record in self.run.log.get(where, ()):
             if record.name == name and record.at >= self.run.started:

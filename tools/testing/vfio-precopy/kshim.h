@@ -37,7 +37,6 @@ typedef int8_t s8;
 
 #define BITS_PER_LONG		64
 #define BIT(n)			(1UL << (n))
-#define ALIGN(x, a)		(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
 #define IS_ALIGNED(x, a)	(!((x) & ((__typeof__(x))(a) - 1)))
 #define DIV_ROUND_UP(n, d)	(((n) + (d) - 1) / (d))
 #define DIV_ROUND_UP_ULL(n, d)	DIV_ROUND_UP((unsigned long long)(n), d)
@@ -60,7 +59,6 @@ typedef int8_t s8;
 #define le64_to_cpu(x)		le64toh(x)
 
 #define EXPORT_SYMBOL_IF_KUNIT(symbol)
-#define VISIBLE_IF_KUNIT	static
 
 unsigned int crc32_iscsi(unsigned char *data, int len, unsigned int crc);
 
