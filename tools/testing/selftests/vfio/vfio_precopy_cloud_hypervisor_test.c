@@ -19,15 +19,11 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/stamp_writer.h>
 #include <libvfio/vfio_pci_migration.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
 
 #define SIZE		SZ_4M
 #define NR_PAGES	(SIZE / PRECOPY_PAGE)

@@ -71,24 +71,6 @@ FIXTURE_TEARDOWN(device)
 /* ------------------------------------------------------------------------ */
 /* The device                                                               */
 
-static long sysfs_id(const char *file)
-{
-	char path[PATH_MAX];
-	unsigned int id = 0;
-	FILE *f;
-	int found;
-
-	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s",
-			device_bdf, file);
-	f = fopen(path, "r");
-	VFIO_ASSERT_NOT_NULL(f, "%s\n", path);
-	found = fscanf(f, "%x", &id);
-	VFIO_ASSERT_EQ(found, 1);
-	fclose(f);
-
-	return id;
-}
-
 TEST_F(device, get_info)
 {
 	struct vfio_device_info info = { .argsz = sizeof(info) };
@@ -198,15 +180,15 @@ TEST_F(device, config_identity)
 {
 	struct vfio_pci_device *dev = self->dev;
 
-	EXPECT_EQ(sysfs_id("vendor"), vfio_pci_config_readw(dev, PCI_VENDOR_ID));
-	EXPECT_EQ(sysfs_id("device"), vfio_pci_config_readw(dev, PCI_DEVICE_ID));
-	EXPECT_EQ(sysfs_id("subsystem_vendor"),
+	EXPECT_EQ(precopy_pci_id(device_bdf, "vendor"), vfio_pci_config_readw(dev, PCI_VENDOR_ID));
+	EXPECT_EQ(precopy_pci_id(device_bdf, "device"), vfio_pci_config_readw(dev, PCI_DEVICE_ID));
+	EXPECT_EQ(precopy_pci_id(device_bdf, "subsystem_vendor"),
 		  vfio_pci_config_readw(dev, PCI_SUBSYSTEM_VENDOR_ID));
-	EXPECT_EQ(sysfs_id("subsystem_device"),
+	EXPECT_EQ(precopy_pci_id(device_bdf, "subsystem_device"),
 		  vfio_pci_config_readw(dev, PCI_SUBSYSTEM_ID));
-	EXPECT_EQ(sysfs_id("class"),
+	EXPECT_EQ(precopy_pci_id(device_bdf, "class"),
 		  vfio_pci_config_readl(dev, PCI_CLASS_REVISION) >> 8);
-	EXPECT_EQ(sysfs_id("revision"),
+	EXPECT_EQ(precopy_pci_id(device_bdf, "revision"),
 		  vfio_pci_config_readb(dev, PCI_REVISION_ID));
 
 	EXPECT_EQ(PCI_HEADER_TYPE_NORMAL,
@@ -572,19 +554,6 @@ TEST_F(device, r13_r51_without_precopy)
 	EXPECT_EQ(VFIO_MIGRATION_PRE_COPY, flags & VFIO_MIGRATION_PRE_COPY);
 }
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC), ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-
-	return ret;
-}
-
 /*
  * Memory goes, the configuration stays. Returns the number of states in which it
  * was not so.
@@ -600,7 +569,7 @@ static int wrong_resets(struct precopy_dev *pd, const char *sysfs)
 		precopy_fill(pd, i, 3, i + 1, i & 1 ? BY_MMAP : BY_PWRITE);
 		command = vfio_pci_config_readw(pd->dev, PCI_COMMAND);
 		right = !mig_set_state(pd->dev, states[i], &fd);
-		right = !(sysfs ? write_file(sysfs, "1") :
+		right = !(sysfs ? precopy_file_write(sysfs, "1") :
 				  __vfio_pci_device_reset(pd->dev)) && right;
 		memset(pd->shadow, 0, pd->size);
 		right = same_state(pd->dev, RUN) && right;

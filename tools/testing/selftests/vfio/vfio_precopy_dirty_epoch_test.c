@@ -22,14 +22,10 @@
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_replica.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/stamp_writer.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
 
 #define SIZE		SZ_4M
 #define NR_PAGES	(SIZE / PRECOPY_PAGE)

@@ -24,14 +24,9 @@
 #include <libvfio/kvm_guest.h>
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_replica.h>
+#include <libvfio/precopy_states.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
 
 #define SIZE		SZ_4M
 #define HUGE_SIZE	SZ_8M
@@ -364,25 +359,6 @@ FIXTURE_TEARDOWN(huge)
 
 typedef FIXTURE_DATA(huge) huge_t;
 
-/* A line of the driver's statistics, or ~0 if there is no such. */
-static u64 driver_stat(huge_t *self, const char *name)
-{
-	u64 value, found = ~0ULL;
-	char path[128], line[64];
-	FILE *f;
-
-	snprintf_assert(path, sizeof(path),
-			"/sys/kernel/debug/vfio/%s/precopy/stats", self->a.bdf);
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%63s %lu", line, &value) == 2)
-		if (!strcmp(line, name))
-			found = value;
-	if (f)
-		fclose(f);
-
-	return found;
-}
-
 struct faults {
 	u64 huge, write, mkwrite, pages_2m, pages_4k;
 };
@@ -392,9 +368,9 @@ static struct faults touch_all(struct __test_metadata *_metadata, huge_t *self)
 {
 	struct kvm_guest_walk *walk = &self->vcpu->cmd->walk;
 	struct faults f = {
-		.huge = driver_stat(self, "huge_faults"),
-		.write = driver_stat(self, "write_faults"),
-		.mkwrite = driver_stat(self, "mkwrite_faults"),
+		.huge = precopy_stat(self->a.bdf, "huge_faults"),
+		.write = precopy_stat(self->a.bdf, "write_faults"),
+		.mkwrite = precopy_stat(self->a.bdf, "mkwrite_faults"),
 	};
 
 	*walk = (struct kvm_guest_walk){
@@ -411,9 +387,9 @@ static struct faults touch_all(struct __test_metadata *_metadata, huge_t *self)
 	kvm_guest_start(self->vcpu, KVM_GUEST_WALK);
 	EXPECT_EQ(KVM_EXIT_HLT, kvm_guest_run(self->vcpu));
 
-	f.huge = driver_stat(self, "huge_faults") - f.huge;
-	f.write = driver_stat(self, "write_faults") - f.write;
-	f.mkwrite = driver_stat(self, "mkwrite_faults") - f.mkwrite;
+	f.huge = precopy_stat(self->a.bdf, "huge_faults") - f.huge;
+	f.write = precopy_stat(self->a.bdf, "write_faults") - f.write;
+	f.mkwrite = precopy_stat(self->a.bdf, "mkwrite_faults") - f.mkwrite;
 	f.pages_2m = kvm_guest_stat(self->guest.vm, "pages_2m");
 	f.pages_4k = kvm_guest_stat(self->guest.vm, "pages_4k");
 
@@ -434,7 +410,7 @@ TEST_F(huge, mappings)
 	struct faults f;
 	u8 *map;
 
-	if (driver_stat(self, "huge_faults") == ~0ULL)
+	if (precopy_stat(self->a.bdf, "huge_faults") == ~0ULL)
 		SKIP(return, "the driver does not count huge faults");
 	map = mmap(mmap_reserve(HUGE_SIZE, SZ_2M, 0), HUGE_SIZE,
 		   PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->a.fd,

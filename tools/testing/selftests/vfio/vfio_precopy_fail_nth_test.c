@@ -35,6 +35,7 @@
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/precopy_replica.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/storm.h>
 
 #include <libvfio/mig_harness.h>
@@ -44,13 +45,6 @@
 #define DEBUGFS		"/sys/kernel/debug/"
 #define MANY		5000
 
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define RUNNING_P2P	VFIO_DEVICE_STATE_RUNNING_P2P
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
-#define PRE_COPY_P2P	VFIO_DEVICE_STATE_PRE_COPY_P2P
 #define S(state)	(1U << (state))
 
 static char **bdfs;
@@ -72,17 +66,6 @@ typedef FIXTURE_DATA(fail_nth) fail_nth_t;
 /* ------------------------------------------------------------------------ */
 /* Injection                                                                */
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY), ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
 /* All kinds of allocations, and quietly: the log is looked through. */
 static const char *injection_missing(void)
 {
@@ -103,7 +86,7 @@ static const char *injection_missing(void)
 	for (i = 0; i < ARRAY_SIZE(settings); i++) {
 		snprintf_assert(path, sizeof(path), DEBUGFS "%s",
 				settings[i].file);
-		if (write_file(path, settings[i].text))
+		if (precopy_file_write(path, settings[i].text))
 			return settings[i].file;
 	}
 	return NULL;

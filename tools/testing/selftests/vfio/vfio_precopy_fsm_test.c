@@ -5,7 +5,6 @@
  * it has to take.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,29 +48,16 @@ FIXTURE_VARIANT_ADD_IOMMU_MODE(iommufd);
 
 #undef FIXTURE_VARIANT_ADD_IOMMU_MODE
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC), ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-
-	return ret;
-}
-
 FIXTURE_SETUP(fsm)
 {
 	precopy_knob(device_bdf, "no_precopy", 0);
-	self->traced = !write_file(ARC_ENABLE, "1");
+	self->traced = !precopy_file_write(ARC_ENABLE, "1");
 	precopy_open(&self->pd, device_bdf, variant->mode, MEMORY_SIZE);
 }
 
 FIXTURE_TEARDOWN(fsm)
 {
-	write_file(ARC_ENABLE, "0");
+	precopy_file_write(ARC_ENABLE, "0");
 	mig_stream_free(&self->stream);
 	precopy_close(&self->pd);
 }
@@ -253,7 +239,7 @@ TEST_F(fsm, r21_steps_traced)
 	for (arc = arcs; arc < arcs + ARRAY_SIZE(arcs); arc++) {
 		precopy_reset(&self->pd);
 		fd = begin_at(self->pd.dev, arc->from, &self->stream);
-		ASSERT_EQ(0, write_file(TRACING "trace", "\n"));
+		ASSERT_EQ(0, precopy_file_write(TRACING "trace", "\n"));
 		ret = mig_set_state(self->pd.dev, arc->to, &new);
 		EXPECT_EQ(!arc->path[0], ret == -EINVAL);
 		EXPECT_EQ(arc->fd, new >= 0);
@@ -274,7 +260,7 @@ TEST_F(fsm, r17_r23_failed_step_traced)
 	if (!self->traced)
 		SKIP(return, "no tracepoint precopy_arc in tracefs");
 	ASSERT_EQ(0, mig_set_state(self->pd.dev, RES, &fd));
-	ASSERT_EQ(0, write_file(TRACING "trace", "\n"));
+	ASSERT_EQ(0, precopy_file_write(TRACING "trace", "\n"));
 	EXPECT_EQ(-EINVAL, mig_set_state(self->pd.dev, RUN, NULL));
 	f = fopen(TRACING "trace", "r");
 	ASSERT_NE(NULL, f);

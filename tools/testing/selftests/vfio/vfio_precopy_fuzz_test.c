@@ -28,6 +28,7 @@
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_handoff.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
 #include <kselftest.h>
@@ -35,9 +36,6 @@
 #include "fuzz.h"
 
 #define MORE_SECONDS	60
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
 
 #define SIZE		SZ_4M
 #define MAX_LEN		SZ_128K

@@ -17,15 +17,12 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
 #include <libvfio/mig_harness.h>
 
 #include "golden.h"
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
 
 /* How long the kernel may go on to suppress lines of the same kind. */
 #define PATIENCE_MS	60000

@@ -19,15 +19,10 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
 
 #define LONG_MS		60000
 #define SETTLE_US	(200 * 1000)

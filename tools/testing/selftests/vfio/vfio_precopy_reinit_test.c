@@ -21,18 +21,12 @@
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_replica.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 #include <libvfio/slow_file.h>
 #include <libvfio/stamp_writer.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
-#define PRE_COPY_P2P	VFIO_DEVICE_STATE_PRE_COPY_P2P
 
 #define REINIT		VFIO_PRECOPY_INFO_REINIT
 

@@ -20,14 +20,9 @@
 #include <libvfio.h>
 #include <libvfio/leak_watch.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_states.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
 
 #define MODULE		"precopy_vfio_pci"
 #define CYCLES		60

@@ -21,16 +21,10 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
-#define PRE_COPY_P2P	VFIO_DEVICE_STATE_PRE_COPY_P2P
 
 #define DELAY_MS	600
 /*

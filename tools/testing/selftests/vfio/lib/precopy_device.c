@@ -66,7 +66,7 @@ int precopy_file_write(const char *path, const char *value)
 {
 	int fd, ret = 0;
 
-	fd = open(path, O_WRONLY);
+	fd = open(path, O_WRONLY | O_TRUNC);
 	if (fd < 0)
 		return -errno;
 	if (write(fd, value, strlen(value)) < 0)
@@ -122,6 +122,17 @@ int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len)
 	return file_read(path, buf, len);
 }
 
+u32 precopy_pci_id(const char *bdf, const char *file)
+{
+	char path[PATH_MAX], buf[32];
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
+			file);
+	VFIO_ASSERT_EQ(file_read(path, buf, sizeof(buf)), 0, "no %s\n", path);
+
+	return strtoul(buf, NULL, 16);
+}
+
 u64 precopy_sysfs_u64(const char *bdf, const char *file)
 {
 	char buf[64], *end;
@@ -150,6 +161,25 @@ int precopy_knob(const char *bdf, const char *knob, u64 value)
 	knob_path(path, bdf, knob);
 	snprintf_assert(buf, sizeof(buf), "%llu", (unsigned long long)value);
 	return precopy_file_write(path, buf);
+}
+
+u64 precopy_stat(const char *bdf, const char *name)
+{
+	char path[PATH_MAX], word[64];
+	unsigned long long value;
+	u64 found = ~0ULL;
+	FILE *f;
+
+	snprintf_assert(path, sizeof(path),
+			"/sys/kernel/debug/vfio/%s/precopy/stats", bdf);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%63s %llu", word, &value) == 2)
+		if (!strcmp(word, name))
+			found = value;
+	if (f)
+		fclose(f);
+
+	return found;
 }
 
 static void set_memory_size(const char *bdf, size_t size)

@@ -161,19 +161,9 @@ void handoff_marks(const struct mig_stream *stream, struct handoff_marks *marks)
 
 u64 handoff_stat(const char *bdf, const char *name)
 {
-	char path[PATH_MAX], word[64];
-	unsigned long long value;
-	bool found = false;
-	FILE *f;
+	u64 value = precopy_stat(bdf, name);
 
-	snprintf_assert(path, sizeof(path),
-			"/sys/kernel/debug/vfio/%s/precopy/stats", bdf);
-	f = fopen(path, "r");
-	VFIO_ASSERT_NOT_NULL(f, "%s\n", path);
-	while (!found && fscanf(f, "%63s %llu", word, &value) == 2)
-		found = !strcmp(word, name);
-	fclose(f);
-	VFIO_ASSERT_TRUE(found, "no %s in %s\n", name, path);
+	VFIO_ASSERT_NE(value, ~0ULL, "no %s in the statistics\n", name);
 	return value;
 }
 

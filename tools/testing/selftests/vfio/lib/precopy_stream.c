@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <linux/limits.h>
 #include <linux/types.h>
 
 #include <libvfio.h>
+#include <libvfio/precopy_device.h>
 #include <libvfio/precopy_stream.h>
 
 #define CRC32C_POLY	0x82f63b78	/* Castagnoli, bits reversed */
@@ -37,24 +37,6 @@ u32 wire_crc32c(const void *data, size_t len)
 	return ~crc32c_step(~0U, data, len);
 }
 
-static u16 pci_id(const char *bdf, const char *file)
-{
-	char path[PATH_MAX];
-	unsigned int id;
-	FILE *f;
-	int found;
-
-	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
-			file);
-	f = fopen(path, "r");
-	VFIO_ASSERT_NOT_NULL(f, "%s\n", path);
-	found = fscanf(f, "%x", &id);
-	VFIO_ASSERT_EQ(found, 1);
-	fclose(f);
-
-	return id;
-}
-
 void wire_init(struct wire *w, const char *bdf, u64 memory_size)
 {
 	memset(w, 0, sizeof(*w));
@@ -62,8 +44,8 @@ void wire_init(struct wire *w, const char *bdf, u64 memory_size)
 		.major = WIRE_MAJOR,
 		.minor = WIRE_MINOR,
 		.header_len = sizeof(w->header),
-		.vendor = pci_id(bdf, "vendor"),
-		.device = pci_id(bdf, "device"),
+		.vendor = precopy_pci_id(bdf, "vendor"),
+		.device = precopy_pci_id(bdf, "device"),
 		.backend = WIRE_BACKEND_RAM,
 		.page_size = 4096,
 		.unit_size = WIRE_UNIT,

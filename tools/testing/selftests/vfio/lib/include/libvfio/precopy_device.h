@@ -42,8 +42,11 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 void precopy_close(struct precopy_dev *pd);
 void precopy_reset(struct precopy_dev *pd);
 
-/* Any file there is: 0 or a negative errno. */
+/* Any file there is, emptied first as by a shell's >: 0 or a negative errno. */
 int precopy_file_write(const char *path, const char *value);
+
+/* A hexadecimal number in the PCI device's folder, such as vendor. */
+u32 precopy_pci_id(const char *bdf, const char *file);
 
 /* Files below the PCI device's precopy/ folder: 0 or a negative errno. */
 int precopy_sysfs_write(const char *bdf, const char *file, const char *value);
@@ -53,6 +56,9 @@ u64 precopy_sysfs_u64(const char *bdf, const char *file);
 /* Test knobs below the vfio device's debugfs folder. */
 bool precopy_has_knob(const char *bdf, const char *knob);
 int precopy_knob(const char *bdf, const char *knob, u64 value);
+
+/* A line of the driver's statistics there, or ~0 if there is no such. */
+u64 precopy_stat(const char *bdf, const char *name);
 
 /*
  * Contents. A page's pattern depends on its number and a seed, and no page of
