@@ -29,17 +29,10 @@
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_handoff.h>
+#include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
 #include <libvfio/mig_harness.h>
-
-#define STOP		VFIO_DEVICE_STATE_STOP
-#define RUNNING		VFIO_DEVICE_STATE_RUNNING
-#define STOP_COPY	VFIO_DEVICE_STATE_STOP_COPY
-#define RESUMING	VFIO_DEVICE_STATE_RESUMING
-#define RUNNING_P2P	VFIO_DEVICE_STATE_RUNNING_P2P
-#define PRE_COPY	VFIO_DEVICE_STATE_PRE_COPY
-#define PRE_COPY_P2P	VFIO_DEVICE_STATE_PRE_COPY_P2P
 
 #define WAITING		((int)VFIO_PRECOPY_PHASE_WAITING)
 #define STARTING	((int)VFIO_PRECOPY_PHASE_STARTING)
@@ -750,14 +743,27 @@ TEST_F(handoff, barrier_two_writers)
 	finish_load(_metadata, self, self->stream.len);
 }
 
+/* Whoever waits in the kernel can be killed there. */
+static void kill_waiting(struct __test_metadata *_metadata, pid_t child)
+{
+	u64 began;
+	int status;
+
+	usleep(SETTLE_US);
+	ASSERT_EQ(0, kill(child, SIGKILL));
+	began = precopy_now_ms();
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_GT(PATIENCE_MS, precopy_now_ms() - began);
+}
+
 /*
  * A writer that dies at the barrier takes nothing with it: what it wrote
  * counts, and whoever has the fd as well goes on from there.
  */
 TEST_F(handoff, writer_killed_at_barrier)
 {
-	u64 before, done, began;
-	int status;
+	u64 before, done;
 	pid_t child;
 
 	save_some(self);
@@ -771,12 +777,7 @@ TEST_F(handoff, writer_killed_at_barrier)
 		feed(self, self->marks.barrier, self->stream.len, NULL);
 		_exit(0);
 	}
-	usleep(SETTLE_US);
-	ASSERT_EQ(0, kill(child, SIGKILL));
-	began = precopy_now_ms();
-	ASSERT_EQ(child, waitpid(child, &status, 0));
-	EXPECT_TRUE(WIFSIGNALED(status));
-	EXPECT_GT(PATIENCE_MS, precopy_now_ms() - began);
+	kill_waiting(_metadata, child);
 	EXPECT_EQ(STARTING, handoff_phase(self->fd));
 	done = handoff_stat(bdfs[0], "loaded_bytes") - before;
 	EXPECT_EQ(self->marks.barrier + sizeof(struct wire_record) - 1, done);
@@ -1140,10 +1141,9 @@ TEST_F(handoff, slow_stop_reset)
 TEST_F(handoff, slow_stop_killed)
 {
 	static const u32 from[] = { RUNNING_P2P, PRE_COPY_P2P };
-	int fd, status;
 	unsigned int i;
 	pid_t child;
-	u64 began;
+	int fd;
 
 	for (i = 0; i < ARRAY_SIZE(from); i++) {
 		precopy_reset(&self->a);
@@ -1155,12 +1155,7 @@ TEST_F(handoff, slow_stop_killed)
 			mig_set_state(self->a.dev, STOP_COPY, NULL);
 			_exit(0);
 		}
-		usleep(SETTLE_US);
-		ASSERT_EQ(0, kill(child, SIGKILL));
-		began = precopy_now_ms();
-		ASSERT_EQ(child, waitpid(child, &status, 0));
-		EXPECT_TRUE(WIFSIGNALED(status));
-		EXPECT_GT(PATIENCE_MS, precopy_now_ms() - began);
+		kill_waiting(_metadata, child);
 		EXPECT_EQ((int)from[i], mig_get_state(self->a.dev));
 		precopy_knob(bdfs[0], "slow_stop_ms", 0);
 		EXPECT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
