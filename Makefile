@@ -36,6 +36,7 @@ help:
 	@echo '  check-intree  build the driver inside a kernel tree'
 	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
 	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
+	@echo '  kvm-patch     test the optional patch of KVM, with and without it (scripts/kvm-patch --help)'
 	@echo '  mutants       do the tests notice mistakes that are planted in the driver?'
 	@echo '  prepare       only make what the test bed needs (root, kernels)'
 	@echo '  clean         remove build results'
@@ -134,6 +135,11 @@ series:
 	@$(SCRIPTS)/series $(SERIES)
 series-check:
 	@$(SCRIPTS)/check --suites series
+
+# Options, such as KVM_PATCH="--kernels kvm"
+.PHONY: kvm-patch
+kvm-patch:
+	@$(SCRIPTS)/kvm-patch $(KVM_PATCH)
 
 .PHONY: shell
 shell:

@@ -254,18 +254,24 @@ src_key() {
 
 kernel_fragments() {	# FLAVOUR
 	case $1 in
-	l1)    echo l1.config ;;
+	l1|kvm) echo l1.config ;;
 	debug) echo l1.config debug.config ;;
 	kcsan) echo l1.config kcsan.config ;;
 	clang) echo l1.config ;;
-	*)     die "unknown kernel '$1': l1, debug, kcsan or clang" ;;
+	*)     die "unknown kernel '$1': l1, kvm, debug, kcsan or clang" ;;
 	esac
+}
+
+# What contrib/kvm changes in a kernel: not the text of the patch.
+kvm_change() {
+	sed '1,/^---$/d' "$TOP"/contrib/kvm/0001-*.patch | grep '^[-+@]'
 }
 
 kernel_key() {	# FLAVOUR
 	local f
 	{ echo $CACHE_FORMAT "$1"; src_key; package_version 'gcc-[0-9]+'; package_version 'clang-[0-9]+'
 	  package_version binutils; code_of "$BED/make-kernel"
+	  [ "$1" != kvm ] || { kvm_change; code_of "$BED/patched-source"; }
 	  for f in $(kernel_fragments "$1"); do grep ^CONFIG "$BED/$f"; done; } | hash_of
 }
 
@@ -337,13 +343,15 @@ make_cross() {
 }
 
 make_kernel() {
+	local patched=()
 	mkdir "$1/build"
+	[ "$FLAVOUR" != kvm ] || patched=(/precopy/scripts/testbed/patched-source)
 	# shellcheck disable=SC2046
 	enter_root -p -r "$SRC:/bed/src" -b "$1/build:/bed/kernel" -r "$TOP:/precopy" -- \
-		/precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
+		"${patched[@]}" /precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|base|l1|debug|kcsan|clang|arm64|powerpc|distro ...: make what is
+# bed_need root|src|base|l1|kvm|debug|kcsan|clang|arm64|powerpc|distro ...: make what is
 # missing; sets ROOT, SRC, BASE, DISTRO, and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
@@ -360,9 +368,9 @@ bed_need() {
 		src)
 			entry_make src "$(src_key)" 2500 30 "unpacking the kernel source $(source_version)" make_src
 			SRC=$ENTRY/tree ;;
-		l1|debug|kcsan|clang)
+		l1|kvm|debug|kcsan|clang)
 			FLAVOUR=$want
-			case $want in l1) guess=400 ;; debug|kcsan) guess=700 ;; clang) guess=120 ;; esac
+			case $want in l1|kvm) guess=400 ;; debug|kcsan) guess=700 ;; clang) guess=120 ;; esac
 			entry_make "kernel.$want" "$(kernel_key "$want")" 1500 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
 			KERNEL_DIR=$ENTRY/build ;;
