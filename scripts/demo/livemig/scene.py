@@ -31,16 +31,11 @@ class Line(Guest):
     def _listen(self):
         while not self.closing:
             for key, _ in self.selector.select(0.1):
-                try:
-                    data = key.fileobj.recv(4096)
-                except OSError:         # that QEMU was killed
-                    data = b""
-                if not data:
-                    self.selector.unregister(key.fileobj)
-                    continue
-                name = next(n for n, s in self.sockets.items() if s is key.fileobj)
-                self.heard[name] = time.monotonic()
-                self._take(data)
+                data = self._receive(key.fileobj)
+                if data:
+                    name = next(n for n, s in self.sockets.items() if s is key.fileobj)
+                    self.heard[name] = time.monotonic()
+                    self._take(data)
 
     def forget_half_a_line(self):
         """The guest that began it will not end it."""

@@ -118,10 +118,18 @@ class Guest:
     def _listen(self):
         while not self.closing:
             for key, _ in self.selector.select(0.1):
-                data = key.fileobj.recv(4096)
-                if not data:
-                    self.selector.unregister(key.fileobj)
+                data = self._receive(key.fileobj)
                 self._take(data)
+
+    def _receive(self, sock):
+        """Nothing when that QEMU has ended, however it did."""
+        try:
+            data = sock.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            self.selector.unregister(sock)
+        return data
 
     def _take(self, data):
         now = time.monotonic_ns()
