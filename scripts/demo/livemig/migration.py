@@ -254,12 +254,19 @@ def must_not_fail(source, target):
                       f"The driver's last words: {driver_said()}")
 
 
+def little_ram_left(source, run):
+    """So little that QEMU may think of a switchover, and asks the device what it has."""
+    left = source.cmd("query-migrate").get("ram", {}).get("remaining")
+    return left is not None and left < BANDWIDTH * run.setup.downtime_limit_ms // 2000
+
+
 def begin_anew(source, run):
     """
     After the target's first acknowledgment, and before QEMU may think of a
     switchover: until now the VM was not to stop for any time at all.
     """
-    if source.has_logged("source_return_path_thread_switchover_acked"):
+    if (source.has_logged("source_return_path_thread_switchover_acked")
+            and little_ram_left(source, run)):
         # QEMU looks at the device only now and then, and is to find it amid this.
         source.cmd("migrate-set-parameters", **{"max-bandwidth": SLOW})
         run.asked_before = source.count_logged(ASKED_AGAIN)
