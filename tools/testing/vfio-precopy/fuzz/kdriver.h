@@ -26,6 +26,9 @@ typedef unsigned int gfp_t, __poll_t;
 #define GFP_KERNEL		0
 #define GFP_KERNEL_ACCOUNT	0
 #define THIS_MODULE		NULL
+/* What it is built with: the knobs are the model's */
+#define IS_ENABLED(option)	(option)
+#define CONFIG_PRECOPY_VFIO_PCI_TEST	1
 #define MAX_ERRNO		4095
 #define NSEC_PER_MSEC		1000000L
 #define PCI_CFG_SPACE_SIZE	256
@@ -301,6 +304,7 @@ struct vfio_pci_core_device {
 #define TRACE_EVENT(name, proto, ...)					\
 	static inline __attribute__((unused)) void			\
 	trace_##name(PARAMS(proto)) { }
+#define TRACE_DEFINE_ENUM(name)	_Static_assert((name) >= 0, #name)
 #define DECLARE_EVENT_CLASS(...)
 #define DEFINE_EVENT(class, name, proto, ...)				\
 	static inline __attribute__((unused)) void			\
