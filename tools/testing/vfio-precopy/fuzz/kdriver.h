@@ -27,7 +27,7 @@ typedef unsigned int gfp_t, __poll_t;
 #define GFP_KERNEL_ACCOUNT	0
 #define THIS_MODULE		NULL
 /* What it is built with: the knobs are the model's */
-#define IS_ENABLED(option)	(option)
+#define IS_ENABLED(CONFIG_option)	(CONFIG_option)
 #define CONFIG_PRECOPY_VFIO_PCI_TEST	1
 #define MAX_ERRNO		4095
 #define NSEC_PER_MSEC		1000000L
