@@ -3,7 +3,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "l1.h"
@@ -35,23 +34,6 @@ void bench_options(struct bench_options *opt, int argc, char **argv,
 		fatal("usage: %s [--size BYTES] [--reps N] [--quick] BDF...",
 		      argv[0]);
 	precopy_require(opt->bdfs, opt->nr_bdfs);
-}
-
-int64_t bench_stat(const char *bdf, const char *name)
-{
-	char path[128], word[64];
-	long long value, found = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/vfio/%s/precopy/stats",
-		 bdf);
-	file = fopen(path, "r");
-	while (file && fscanf(file, "%63s %lld", word, &value) == 2)
-		if (!strcmp(word, name))
-			found = value;
-	if (file)
-		fclose(file);
-	return found;
 }
 
 int bench_set_state(struct precopy_dev *pd, u32 state)

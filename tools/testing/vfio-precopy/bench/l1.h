@@ -25,9 +25,6 @@ struct bench_options {
 void bench_options(struct bench_options *opt, int argc, char **argv,
 		   int need_bdfs);
 
-/* A counter of the driver in debugfs, or -1 if it has none of that name. */
-int64_t bench_stat(const char *bdf, const char *name);
-
 /* State changes and reads that must not fail. */
 int bench_set_state(struct precopy_dev *pd, u32 state);
 

@@ -46,7 +46,7 @@ static int64_t part_ns(const struct split *split, size_t i)
 	char name[64];
 
 	snprintf(name, sizeof(name), "%s_%s_ns", split->way, split->parts[i]);
-	return bench_stat(split->bdf, name);
+	return precopy_stat(split->bdf, name);
 }
 
 static void split_begin(struct split *split)

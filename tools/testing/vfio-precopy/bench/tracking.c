@@ -45,7 +45,7 @@ static uint64_t set_state_ns(struct precopy_dev *pd, u32 state, int *data_fd)
 static void sample_step(struct precopy_dev *pd, double x, const char *key,
 			uint64_t ns, const char *stat)
 {
-	int64_t inner = bench_stat(pd->bdf, stat);
+	int64_t inner = precopy_stat(pd->bdf, stat);
 
 	sample(x, ns, "%s", key);
 	if (inner >= 0)
@@ -184,10 +184,10 @@ static void write_driver(struct precopy_dev *pd, uint64_t nr)
 	bench_drain(data_fd, buf, BUF, NULL);
 	sample(nr, touch_ns(pd->bar, nr, 4), "track.write.driver");
 	sample(nr, touch_ns(pd->bar, nr, 5), "track.write.again");
-	protect = bench_stat(pd->bdf, "save_protect_ns");
+	protect = precopy_stat(pd->bdf, "save_protect_ns");
 	bench_drain(data_fd, buf, BUF, NULL);
 	if (protect >= 0)
-		sample(nr, (double)(bench_stat(pd->bdf, "save_protect_ns") -
+		sample(nr, (double)(precopy_stat(pd->bdf, "save_protect_ns") -
 				    protect) / nr, "track.write.protect");
 	sample(nr, touch_ns(pd->bar, nr, 6), "track.write.driver");
 	bench_set_state(pd, VFIO_DEVICE_STATE_RUNNING);
@@ -258,7 +258,7 @@ static void bench_in_use(struct precopy_dev *pd)
 static void dirty_step(struct precopy_dev *pd, int data_fd, uint64_t nr,
 		       uint64_t stride, const char *how)
 {
-	int64_t protect = bench_stat(pd->bdf, "save_protect_ns");
+	int64_t protect = precopy_stat(pd->bdf, "save_protect_ns");
 	volatile uint64_t *word = (void *)pd->bar;
 	uint64_t i, ns;
 
@@ -267,7 +267,7 @@ static void dirty_step(struct precopy_dev *pd, int data_fd, uint64_t nr,
 	ns = bench_drain(data_fd, buf, BUF, NULL);
 	sample(nr, ns, "track.collect.%s", how);
 	if (protect >= 0)
-		sample(nr, bench_stat(pd->bdf, "save_protect_ns") - protect,
+		sample(nr, precopy_stat(pd->bdf, "save_protect_ns") - protect,
 		       "track.protect.%s", how);
 }
 
@@ -419,7 +419,7 @@ static int64_t count_faults(struct precopy_dev *pd)
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(names); i++) {
-		n = bench_stat(pd->bdf, names[i]);
+		n = precopy_stat(pd->bdf, names[i]);
 		sum += n > 0 ? n : 0;
 	}
 	return sum;
@@ -437,7 +437,7 @@ static long minor_faults(void)
 /* Touch all of it: how long, how many faults; and again, now that it is mapped */
 static void huge_touch(struct precopy_dev *pd, char *at, const char *when)
 {
-	int64_t pmds = bench_stat(pd->bdf, "huge_faults");
+	int64_t pmds = precopy_stat(pd->bdf, "huge_faults");
 	int64_t faults = count_faults(pd);
 	long minor = minor_faults();
 	double ns = touch_ns(at, pd->size / PAGE, 1);
@@ -448,7 +448,7 @@ static void huge_touch(struct precopy_dev *pd, char *at, const char *when)
 	sample(pd->size, faults, "huge.faults.%s", when);
 	sample(pd->size, minor, "huge.minor.%s", when);
 	if (pmds >= 0)
-		sample(pd->size, bench_stat(pd->bdf, "huge_faults") - pmds,
+		sample(pd->size, precopy_stat(pd->bdf, "huge_faults") - pmds,
 		       "huge.pmds.%s", when);
 	sample(pd->size, touch_ns(at, pd->size / PAGE, 2), "huge.again.%s", when);
 }
