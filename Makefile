@@ -12,12 +12,20 @@ SCRIPTS := scripts
 
 .PHONY: help
 help:
-	@echo 'Targets:'
+	@echo 'Try it'
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  demo-shipped  one migration on Debian'"'"'s kernel as shipped'
+	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
+	@echo ''
+	@echo 'Test it'
 	@echo '  check         all tests, on the plain and on the debug kernel'
-	@echo '  coverage      which lines of the driver the tests run, in a report; a quarter of an hour'
-	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
+	@echo '  test          one kselftest: T=PROGRAM[:[FIXTURE.]TEST] [K=debug] [MODE=iommufd]'
+	@echo '                (scripts/run-test --help)'
+	@echo '  kunit         the unit tests of the driver [K=debug]'
+	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
+	@echo '  check-intree  build the driver inside a kernel tree'
+	@echo '  lint          check-static, and coccicheck, the uAPI, the pages through Sphinx'
+	@echo '  mutants       do the tests notice mistakes that are planted in the driver?'
 	@echo '  fuzz          fuzz the stream, on the host and on a device (FUZZ_SECONDS=60 FUZZ_JOBS=2,'
 	@echo '                FUZZ="..." for more: scripts/run-fuzz --help)'
 	@echo '  qemu-faults   a VM migrates while things go wrong (scripts/faults/run-faults --help)'
@@ -26,21 +34,24 @@ help:
 	@echo '  libvirt       libvirt finds the driver, and migrates a VM (scripts/libvirt/run-libvirt --help)'
 	@echo '  soak          thousands of cycles, and nothing may leak (scripts/soak/run-soak --help)'
 	@echo '  torture       mistreat the driver for long (scripts/torture --help)'
+	@echo ''
+	@echo 'Measure it'
+	@echo '  bench         measure, and write a report with plots (scripts/bench/run-bench --help)'
+	@echo '  coverage      which lines of the driver the tests run, in a report; a quarter of an hour'
+	@echo ''
+	@echo 'Build and package it'
+	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
 	@echo '  tools         build vfio-migrate, in tools/vfio'
 	@echo '  deb           build Debian packages (scripts/deb-build --help)'
 	@echo '  dkms-source   put what DKMS needs into DESTDIR=/usr/src/precopy-vfio-pci-VERSION'
-	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
-	@echo '  modules       build the module: for the kernel in KDIR=..., else for L1'
-	@echo '  check-static  checkpatch, sparse, W=1 with gcc and clang, kernel-doc, ...'
-	@echo '  lint          check-static, and coccicheck, the uAPI, the pages through Sphinx'
-	@echo '  check-intree  build the driver inside a kernel tree'
-	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
-	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
-	@echo '  kvm-patch     test the optional patch of KVM, with and without it (scripts/kvm-patch --help)'
-	@echo '  mutants       do the tests notice mistakes that are planted in the driver?'
 	@echo '  prepare       only make what the test bed needs (root, kernels)'
 	@echo '  clean         remove build results'
 	@echo '  cache-clean   remove the whole cache of the test bed'
+	@echo ''
+	@echo 'Contribute it'
+	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
+	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
+	@echo '  kvm-patch     test the optional patch of KVM, with and without it (scripts/kvm-patch --help)'
 	@echo ''
 	@echo 'Example, a module for the running kernel:'
 	@echo '  make KDIR=/lib/modules/$$(uname -r)/build'
@@ -113,6 +124,13 @@ dkms-source:
 .PHONY: check
 check:
 	@$(SCRIPTS)/check
+
+# One test, without the rest of the suite
+.PHONY: test kunit
+test:
+	@$(SCRIPTS)/run-test $(if $(K),--kernel $(K)) $(if $(MODE),--modes $(MODE)) $(T)
+kunit:
+	@KERNEL=$(or $(K),l1) $(SCRIPTS)/suites/kunit run
 
 # What is run on the kernel that counts
 .PHONY: coverage
