@@ -49,6 +49,7 @@ help:
 	@echo '  cache-clean   remove the whole cache of the test bed'
 	@echo ''
 	@echo 'Contribute it'
+	@echo '  compile_commands  what clangd wants to know of the driver'
 	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
 	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
 	@echo '  kvm-patch     test the optional patch of KVM, with and without it (scripts/kvm-patch --help)'
@@ -162,6 +163,11 @@ kvm-patch:
 .PHONY: shell
 shell:
 	@tools=$$($(SCRIPTS)/tools-build) && exec $(SCRIPTS)/l1-run --interactive --share "$$tools"
+
+# For editors
+.PHONY: compile_commands
+compile_commands:
+	@$(SCRIPTS)/compile-commands
 
 .PHONY: prepare
 prepare:
