@@ -48,7 +48,7 @@ static bool log_refuses(struct mig_dev *m, u64 page_size, u64 iova, u64 length)
 	return false;
 }
 
-TEST_F(mig, r59_r60_r61_no_logging_is_enotty)
+TEST_F(mig, logging_that_is_absent_is_enotty) /* R59, R60, R61 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -59,7 +59,7 @@ TEST_F(mig, r59_r60_r61_no_logging_is_enotty)
 	EXPECT_EQ(-ENOTTY, log_report(m));
 }
 
-TEST_F(mig, r59_bad_range)
+TEST_F(mig, bad_range_is_refused) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -75,7 +75,7 @@ TEST_F(mig, r59_bad_range)
 }
 
 /* The core lets all of these pass: the driver has to look. */
-TEST_F(mig, r59_what_the_core_does_not_check)
+TEST_F(mig, bad_page_size_and_length_are_refused) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -91,7 +91,7 @@ TEST_F(mig, r59_what_the_core_does_not_check)
 	EXPECT_TRUE(log_refuses(m, ~0ULL, 0, 0));
 }
 
-TEST_F(mig, r59_number_of_ranges)
+TEST_F(mig, number_of_ranges_is_bounded) /* R59 */
 {
 	static log_range ranges[MAX_RANGES + 1];
 	struct mig_dev *m = &self->m;
@@ -116,7 +116,7 @@ TEST_F(mig, r59_number_of_ranges)
 	EXPECT_EQ(0, dma_log_stop(m->dev));
 }
 
-TEST_F(mig, r59_overlapping_ranges)
+TEST_F(mig, overlapping_ranges_are_refused) /* R59 */
 {
 	log_range ranges[2] = { { 0, SZ_64K }, { SZ_32K, SZ_64K } };
 	struct mig_dev *m = &self->m;
@@ -130,7 +130,7 @@ TEST_F(mig, r59_overlapping_ranges)
 	EXPECT_GT(0, log_report(m));
 }
 
-TEST_F(mig, r59_second_start)
+TEST_F(mig, second_start_is_refused) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -148,7 +148,7 @@ TEST_F(mig, r59_second_start)
 	EXPECT_EQ(0, dma_log_stop(m->dev));
 }
 
-TEST_F(mig, r60_stop_what_is_not_started)
+TEST_F(mig, stop_without_start_is_harmless) /* R60 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -164,7 +164,7 @@ TEST_F(mig, r60_stop_what_is_not_started)
 }
 
 /* An answer that cannot be written ends the log again. */
-TEST_F(mig, r60_start_faults)
+TEST_F(mig, start_that_faults_leaves_no_logging) /* R60 */
 {
 	struct vfio_device_feature_dma_logging_control *control;
 	struct vfio_device_feature *feature;
@@ -192,7 +192,7 @@ TEST_F(mig, r60_start_faults)
 	munmap(feature, 4096);
 }
 
-TEST_F(mig, r61_bad_report)
+TEST_F(mig, bad_report_is_refused) /* R61 */
 {
 	struct mig_dev *m = &self->m;
 	u64 bitmap = 0;
@@ -212,7 +212,7 @@ TEST_F(mig, r61_bad_report)
 }
 
 /* A report sets bits. It never clears one that the user has set. */
-TEST_F(mig, r61_report_only_sets_bits)
+TEST_F(mig, report_only_sets_bits) /* R61 */
 {
 	static const struct {
 		u64 iova;
@@ -246,7 +246,7 @@ TEST_F(mig, r61_report_only_sets_bits)
 }
 
 /* Independent of the state machine, ended by reset and by close. */
-TEST_F(mig, r62_lifetime)
+TEST_F(mig, logging_ends_with_reset_and_close) /* R62 */
 {
 	static const u8 states[] = { RP, PC, PCP, SC, STOP };
 	struct mig_dev *m = &self->m;

@@ -24,7 +24,7 @@
 /* The states in which sessions begin. */
 static const u8 begins[] = { PC, PCP, SC, RES };
 
-TEST_F(mig, r27_not_seekable)
+TEST_F(mig, data_fd_is_not_seekable) /* R27 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -48,7 +48,7 @@ TEST_F(mig, r27_not_seekable)
 	}
 }
 
-TEST_F(mig, r28_one_way)
+TEST_F(mig, data_fd_is_one_way) /* R28 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -69,7 +69,7 @@ TEST_F(mig, r28_one_way)
 	}
 }
 
-TEST_F(mig, r29_unknown_ioctl)
+TEST_F(mig, unknown_ioctl_is_enotty) /* R29 */
 {
 	struct vfio_precopy_info info = { .argsz = sizeof(info) };
 	struct mig_dev *m = &self->m;
@@ -109,7 +109,7 @@ static bool is_dead(u8 state, int fd)
 	return dead;
 }
 
-TEST_F(mig, r30_r31_dead_after_session)
+TEST_F(mig, data_fd_is_dead_after_its_session) /* R30, R31 */
 {
 	static const struct {
 		u8 state;
@@ -140,7 +140,7 @@ TEST_F(mig, r30_r31_dead_after_session)
 	}
 }
 
-TEST_F(mig, r30_r31_dead_after_reset)
+TEST_F(mig, data_fd_is_dead_after_reset) /* R30, R31 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -159,7 +159,7 @@ TEST_F(mig, r30_r31_dead_after_reset)
 	}
 }
 
-TEST_F(mig, r30_r31_dead_after_close)
+TEST_F(mig, data_fd_is_dead_after_close) /* R30, R31 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -183,7 +183,7 @@ TEST_F(mig, r30_r31_dead_after_close)
 }
 
 /* Whoever closes the fd early loses the data and nothing else. */
-TEST_F(mig, r32_closed_early)
+TEST_F(mig, data_fd_may_be_closed_early) /* R32 */
 {
 	struct mig_dev *m = &self->m;
 	int fd;
@@ -210,7 +210,7 @@ TEST_F(mig, r32_closed_early)
 }
 
 /* An old fd never sees the data of a newer session. */
-TEST_F(mig, r33_fd_of_old_session)
+TEST_F(mig, old_data_fd_reads_nothing_of_a_new_session) /* R33 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -262,7 +262,7 @@ static int load_in_chunks(struct mig_dev *m, const struct mig_stream *stream,
 }
 
 /* The order of the bytes counts, and not how they are cut. */
-TEST_F_TIMEOUT(mig, r34_any_chunks, 300)
+TEST_F_TIMEOUT(mig, any_chunking_loads, 300) /* R34 */
 {
 	static const size_t small[] = { 1 }, odd[] = { 1, 3, 4095, 17, 70001 };
 	static const size_t whole[] = { ~0UL };
@@ -302,7 +302,7 @@ TEST_F_TIMEOUT(mig, r34_any_chunks, 300)
 }
 
 /* A fault in the reader's buffer makes no hole in the stream. */
-TEST_F(mig, r35_read_fault_loses_nothing)
+TEST_F(mig, read_that_faults_loses_nothing) /* R35 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream whole = {};
@@ -340,7 +340,7 @@ TEST_F(mig, r35_read_fault_loses_nothing)
 }
 
 /* The same for what is written: nothing is lost, nothing comes twice. */
-TEST_F(mig, r35_write_fault_loses_nothing)
+TEST_F(mig, write_that_faults_loses_nothing) /* R35 */
 {
 	struct mig_dev *m = &self->m;
 	size_t len, more, done = 0;
@@ -377,7 +377,7 @@ TEST_F(mig, r35_write_fault_loses_nothing)
 	close(fd);
 }
 
-TEST_F(mig, r36_no_bytes)
+TEST_F(mig, transfer_of_no_bytes_returns_zero) /* R36 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -435,7 +435,7 @@ static bool dies(pid_t child)
 }
 
 /* Wherever a process is in all this, it can be killed. */
-TEST_F_TIMEOUT(mig, r37_killed, 600)
+TEST_F_TIMEOUT(mig, sigkill_ends_any_wait, 600) /* R37 */
 {
 	struct mig_dev *m = &self->m;
 	pid_t child;

@@ -66,7 +66,7 @@ static bool try_request(struct mig_dev *m, u8 from, u8 to, char want)
 	return right;
 }
 
-TEST_F_TIMEOUT(mig, r17_r18_r19_r21_all_pairs, 300)
+TEST_F_TIMEOUT(mig, all_pairs_of_states, 300) /* R17, R18, R19, R21 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i, k;
@@ -95,7 +95,7 @@ TEST_F_TIMEOUT(mig, r17_r18_r19_r21_all_pairs, 300)
 }
 
 /* Asking for the state that is there changes nothing, and ends no session. */
-TEST_F(mig, r11_same_state)
+TEST_F(mig, same_state_changes_nothing) /* R11 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -125,7 +125,7 @@ TEST_F(mig, r11_same_state)
 	}
 }
 
-TEST_F(mig, r12_no_such_state)
+TEST_F(mig, unknown_state_is_einval) /* R12 */
 {
 	static const u32 bad[] = { ERR, 8, 9, 0x80000000, ~0U };
 	struct mig_dev *m = &self->m;
@@ -148,7 +148,7 @@ TEST_F(mig, r12_no_such_state)
 	}
 }
 
-TEST_F(mig, r13_state_not_offered)
+TEST_F(mig, state_not_offered_is_einval) /* R13 */
 {
 	static const u8 from[] = { RUN, STOP, SC, RES };
 	static const u8 optional[] = { RP, PC, PCP };
@@ -175,7 +175,7 @@ TEST_F(mig, r13_state_not_offered)
 	}
 }
 
-TEST_F(mig, r14_no_way_back_to_precopy)
+TEST_F(mig, stop_copy_to_precopy_is_einval) /* R14 */
 {
 	struct mig_dev *m = &self->m;
 	int fd, other;
@@ -201,7 +201,7 @@ TEST_F(mig, r14_no_way_back_to_precopy)
 }
 
 /* In ERROR, or in RESUMING with a load that has failed. */
-TEST_F(mig, r15_reset_alone_leaves_error)
+TEST_F(mig, only_reset_leaves_error) /* R15 */
 {
 	static const u8 to[] = { RUN, RP, STOP, SC, PC, PCP };
 	struct mig_dev *m = &self->m;
@@ -228,7 +228,7 @@ TEST_F(mig, r15_reset_alone_leaves_error)
 }
 
 /* What a request has reached on return, it stays in. */
-TEST_F(mig, r16_complete_on_return)
+TEST_F(mig, state_change_is_complete_on_return) /* R16 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i, k;
@@ -250,7 +250,7 @@ TEST_F(mig, r16_complete_on_return)
 }
 
 /* The commit of a load belongs to the step from RESUMING to STOP. */
-TEST_F(mig, r17_r23_failed_commit_falls_short)
+TEST_F(mig, failed_commit_does_not_reach_the_target_state) /* R17, R23 */
 {
 	static const u8 to[] = { STOP, RUN, RP, SC, PC, PCP };
 	struct mig_dev *m = &self->m;
@@ -275,7 +275,7 @@ TEST_F(mig, r17_r23_failed_commit_falls_short)
 	}
 }
 
-TEST_F(mig, r18_fd_is_closed_on_exec)
+TEST_F(mig, data_fd_is_closed_on_exec) /* R18 */
 {
 	static const u8 first[] = { PC, PCP, SC, RES };
 	struct mig_dev *m = &self->m;
@@ -294,7 +294,7 @@ TEST_F(mig, r18_fd_is_closed_on_exec)
 	}
 }
 
-TEST_F(mig, r18_one_fd_until_the_end)
+TEST_F(mig, one_data_fd_from_precopy_to_the_end) /* R18 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -322,7 +322,7 @@ TEST_F(mig, r18_one_fd_until_the_end)
 }
 
 /* All fields poisoned; the core writes the answer also when it refuses. */
-TEST_F(mig, r19_refusal_tells_no_fd)
+TEST_F(mig, refused_request_returns_no_fd) /* R19 */
 {
 	struct vfio_device_feature_mig_state mig;
 	static const u32 bad[] = { ERR, 8, ~0U };
@@ -431,14 +431,14 @@ static void each_without_fd(struct __test_metadata *_metadata, mig_t *self,
 	EXPECT_EQ(0, mig_save(m->dev, &self->stream));
 }
 
-TEST_F(mig, r20_fd_table_full)
+TEST_F(mig, full_fd_table_is_emfile) /* R20 */
 {
 	if (!mig_has(&self->m, HAS_MIGRATION))
 		SKIP(return, "%s", self->m.lacks);
 	each_without_fd(_metadata, self, set_without_fds, -EMFILE);
 }
 
-TEST_F(mig, r20_answer_faults)
+TEST_F(mig, unwritable_answer_is_efault) /* R20 */
 {
 	if (!mig_has(&self->m, HAS_MIGRATION))
 		SKIP(return, "%s", self->m.lacks);
@@ -446,7 +446,7 @@ TEST_F(mig, r20_answer_faults)
 }
 
 /* On the way to STOP it passes RUNNING: what was not read is lost. */
-TEST_F(mig, r22_stop_ends_precopy)
+TEST_F(mig, precopy_to_stop_ends_the_session) /* R22 */
 {
 	static const u8 from[] = { PC, PCP };
 	struct vfio_precopy_info info = {};
@@ -490,7 +490,7 @@ static void touch_bars(struct mig_dev *m)
 }
 
 /* Stopped or not, config space answers; a touch of the BARs hurts nobody. */
-TEST_F(mig, r24_stopped_device_answers)
+TEST_F(mig, stopped_device_answers) /* R24 */
 {
 	static const u8 stopped[] = { STOP, SC, RES };
 	struct mig_dev *m = &self->m;
@@ -517,7 +517,7 @@ TEST_F(mig, r24_stopped_device_answers)
 }
 
 /* A device that has stopped does not change: it saves the same once more. */
-TEST_F(mig, r24_stopped_device_stays)
+TEST_F(mig, stopped_device_does_not_change) /* R24 */
 {
 	struct mig_dev *m = &self->m;
 

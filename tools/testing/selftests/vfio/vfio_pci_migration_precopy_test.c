@@ -26,7 +26,7 @@ static bool readable(int fd)
 	return mig_poll(fd) & POLLIN;
 }
 
-TEST_F(mig, r38_info_in_precopy_only)
+TEST_F(mig, precopy_info_in_precopy_only) /* R38 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -59,7 +59,7 @@ TEST_F(mig, r38_info_in_precopy_only)
 	close(fd);
 }
 
-TEST_F(mig, r39_info_argsz)
+TEST_F(mig, precopy_info_checks_argsz) /* R39 */
 {
 	struct {
 		struct vfio_precopy_info info;
@@ -102,7 +102,7 @@ TEST_F(mig, r39_info_argsz)
 }
 
 /* What the user left in the fields must not come back. */
-TEST_F(mig, r40_info_is_output)
+TEST_F(mig, precopy_info_ignores_its_input) /* R40 */
 {
 	struct vfio_precopy_info clean = {}, dirty = {
 		.flags = ~0U,
@@ -125,7 +125,7 @@ TEST_F(mig, r40_info_is_output)
 	close(fd);
 }
 
-TEST_F(mig, r41_initial_bytes)
+TEST_F(mig, initial_bytes_fall_to_zero) /* R41 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -156,7 +156,7 @@ TEST_F(mig, r41_initial_bytes)
 	close(fd);
 }
 
-TEST_F(mig, r42_dirty_bytes)
+TEST_F(mig, dirty_bytes_follow_the_stores) /* R42 */
 {
 	struct vfio_precopy_info info = { .dirty_bytes = POISON };
 	struct mig_dev *m = &self->m;
@@ -184,7 +184,7 @@ TEST_F(mig, r42_dirty_bytes)
 }
 
 /* Opted in, flags is an output, and what it says agrees with the counters. */
-TEST_F(mig, r43_flags_after_opt_in)
+TEST_F(mig, info_flags_need_opt_in) /* R43 */
 {
 	struct vfio_precopy_info info;
 	struct mig_dev *m = &self->m;
@@ -209,7 +209,7 @@ TEST_F(mig, r43_flags_after_opt_in)
 }
 
 /* An idle device has no more to tell, for now: never 0, never a wait. */
-TEST_F(mig, r44_r45_r48_temporary_end)
+TEST_F(mig, temporary_end_is_enomsg) /* R44, R45, R48 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -244,7 +244,7 @@ TEST_F(mig, r44_r45_r48_temporary_end)
 }
 
 /* And when there is more, whoever waits is told. */
-TEST_F(mig, r45_poll_tells_of_new_data)
+TEST_F(mig, poll_reports_new_data) /* R45 */
 {
 	struct mig_dev *m = &self->m;
 	int fd;
@@ -262,7 +262,7 @@ TEST_F(mig, r45_poll_tells_of_new_data)
 	close(fd);
 }
 
-TEST_F(mig, r46_end_of_stream)
+TEST_F(mig, end_of_stream_is_zero) /* R46 */
 {
 	struct mig_dev *m = &self->m;
 	char byte;
@@ -287,7 +287,7 @@ TEST_F(mig, r46_end_of_stream)
 }
 
 /* However much was read before the device stopped, the stream is whole. */
-TEST_F(mig, r47_unread_data_is_kept)
+TEST_F(mig, unread_precopy_data_is_kept) /* R47 */
 {
 	static const size_t first[] = { 0, 1, 100, 5000 };
 	struct mig_dev *m = &self->m;
@@ -314,7 +314,7 @@ TEST_F(mig, r47_unread_data_is_kept)
 }
 
 /* Back and forth between the two states: it is one session all along. */
-TEST_F(mig, r49_p2p_and_back)
+TEST_F(mig, tracking_survives_p2p_and_back) /* R49 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;

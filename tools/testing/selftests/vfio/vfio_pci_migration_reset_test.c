@@ -189,7 +189,7 @@ static int wrong_states(struct mig_dev *m, struct mig_stream *stream,
 	return wrong;
 }
 
-TEST_F(mig, r53_device_reset)
+TEST_F(mig, device_reset_ends_the_migration) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -200,7 +200,7 @@ TEST_F(mig, r53_device_reset)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_ioctl));
 }
 
-TEST_F(mig, r53_sysfs_reset)
+TEST_F(mig, sysfs_reset_ends_the_migration) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 	char path[PATH_MAX];
@@ -215,7 +215,7 @@ TEST_F(mig, r53_sysfs_reset)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_sysfs));
 }
 
-TEST_F(mig, r53_function_level_reset)
+TEST_F(mig, flr_ends_the_migration) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -228,7 +228,7 @@ TEST_F(mig, r53_function_level_reset)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_flr));
 }
 
-TEST_F(mig, r53_af_function_level_reset)
+TEST_F(mig, af_flr_ends_the_migration) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -241,7 +241,7 @@ TEST_F(mig, r53_af_function_level_reset)
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_af_flr));
 }
 
-TEST_F(mig, r53_hot_reset)
+TEST_F(mig, hot_reset_ends_the_migration) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 	int affected;
@@ -276,7 +276,7 @@ static void contend(const char *bdf)
 }
 
 /* A reset that the lock prevented has not half happened. */
-TEST_F(mig, r54_reset_while_locked)
+TEST_F(mig, contended_reset_is_eagain) /* R54 */
 {
 	int i, ret, contended = 0;
 	struct mig_dev *m = &self->m;
@@ -337,7 +337,7 @@ static bool loads(struct mig_dev *m, const struct mig_stream *stream)
 	       !mig_set_state(m->dev, RUN, NULL) && mig_state_is(m, RUN);
 }
 
-TEST_F(mig, r56_incomplete_stream)
+TEST_F(mig, incomplete_stream_is_refused) /* R56 */
 {
 	struct mig_dev *m = &self->m;
 	size_t len;
@@ -355,7 +355,7 @@ TEST_F(mig, r56_incomplete_stream)
 	EXPECT_TRUE(mig_contents(m, 1));
 }
 
-TEST_F(mig, r57_garbage)
+TEST_F(mig, garbage_is_refused) /* R57 */
 {
 	static const u8 bytes[] = { 0x00, 0xff, 0xa5, 0x7f, 0x01 };
 	struct mig_dev *m = &self->m;
@@ -379,7 +379,7 @@ TEST_F(mig, r57_garbage)
 }
 
 /* The first bytes, where lengths and versions are in every format. */
-TEST_F(mig, r57_damaged_header)
+TEST_F(mig, damaged_header_is_refused) /* R57 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -398,7 +398,7 @@ TEST_F(mig, r57_damaged_header)
 	mig_stream_free(&bad);
 }
 
-TEST_F(mig, r57_trailing_junk)
+TEST_F(mig, trailing_bytes_are_refused) /* R57 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -416,7 +416,7 @@ TEST_F(mig, r57_trailing_junk)
 }
 
 /* There and, if two devices were named, over to the other one. */
-TEST_F(mig, r58_copy)
+TEST_F(mig, copy_has_the_same_contents) /* R58 */
 {
 	bool two = mig_peer != mig_bdf, alike;
 	struct mig_dev *m = &self->m, *to = m, peer;

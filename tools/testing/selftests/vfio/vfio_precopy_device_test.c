@@ -261,7 +261,7 @@ TEST_F(device, config_bar_sizing)
 }
 
 /* The guest sees the bus master bit that it wrote, the hardware never does. */
-TEST_F(device, r24_r25_never_bus_master)
+TEST_F(device, never_bus_master) /* R24, R25 */
 {
 	struct vfio_pci_device *dev = self->dev;
 	char path[PATH_MAX];
@@ -476,7 +476,7 @@ static ssize_t transfer(u8 state, int fd)
 	return state == RES ? write(fd, &byte, 1) : read(fd, &byte, 1);
 }
 
-TEST_F(device, r08_all_flags)
+TEST_F(device, all_migration_flags) /* R8 */
 {
 	u64 flags = 0;
 
@@ -500,7 +500,7 @@ static bool same_state(struct vfio_pci_device *dev, u32 state)
 	return false;
 }
 
-TEST_F(device, r09_state_in_sysfs)
+TEST_F(device, state_in_sysfs) /* R9 */
 {
 	unsigned int i;
 	int fd;
@@ -515,7 +515,7 @@ TEST_F(device, r09_state_in_sysfs)
 }
 
 /* A device without PRE_COPY, which the test knob makes of this one. */
-TEST_F(device, r13_r51_without_precopy)
+TEST_F(device, device_without_precopy) /* R13, R51 */
 {
 	static const u8 optional[] = { PC, PCP };
 	u64 flags = 0;
@@ -588,12 +588,12 @@ static int wrong_resets(struct precopy_dev *pd, const char *sysfs)
 	return wrong;
 }
 
-TEST_F(device, r53_reset_zeroes_memory)
+TEST_F(device, reset_zeroes_memory) /* R53 */
 {
 	EXPECT_EQ(0, wrong_resets(&self->pd, NULL));
 }
 
-TEST_F(device, r53_sysfs_reset_zeroes_memory)
+TEST_F(device, sysfs_reset_zeroes_memory) /* R53 */
 {
 	char path[PATH_MAX];
 
@@ -605,7 +605,7 @@ TEST_F(device, r53_sysfs_reset_zeroes_memory)
 }
 
 /* It does not depend on the carrier, so nothing can be in its way. */
-TEST_F(device, r54_reset_always_succeeds)
+TEST_F(device, reset_always_succeeds) /* R54 */
 {
 	int i;
 
@@ -614,7 +614,7 @@ TEST_F(device, r54_reset_always_succeeds)
 }
 
 /* Where the rules leave the errno open. */
-TEST_F(device, r30_r33_dead_fd_says_enodev)
+TEST_F(device, dead_data_fd_is_enodev) /* R30, R33 */
 {
 	struct vfio_precopy_info info = {};
 	unsigned int i;
@@ -638,7 +638,7 @@ TEST_F(device, r30_r33_dead_fd_says_enodev)
 	}
 }
 
-TEST_F(device, r15_failed_load_says_einval)
+TEST_F(device, failed_load_is_einval) /* R15 */
 {
 	u8 junk[64] = { 1 };
 	int fd;
@@ -652,7 +652,7 @@ TEST_F(device, r15_failed_load_says_einval)
 }
 
 /* Enough for all that there is, and the same in sysfs. */
-TEST_F(device, r40_r41_r48_counters)
+TEST_F(device, counters_match_the_stream) /* R40, R41, R48 */
 {
 	struct vfio_precopy_info info = {};
 	u64 initial;
@@ -673,7 +673,7 @@ TEST_F(device, r40_r41_r48_counters)
 }
 
 /* VMMs size their read buffer by it, once, while the device runs. */
-TEST_F(device, r50_data_size_while_running)
+TEST_F(device, data_size_while_running) /* R50 */
 {
 	u64 size = 0;
 
@@ -695,7 +695,7 @@ static int log_start(struct vfio_pci_device *dev, u64 iova, u64 length)
 	return dma_log_start(dev, &page_size, &range, 1);
 }
 
-TEST_F(device, r59_r60_r61_errnos)
+TEST_F(device, dma_logging_errnos) /* R59, R60, R61 */
 {
 	u64 bitmap = 0;
 
@@ -708,7 +708,7 @@ TEST_F(device, r59_r60_r61_errnos)
 }
 
 /* The device writes no guest memory, so no bit changes, set or clear. */
-TEST_F(device, r61_report_is_true)
+TEST_F(device, dma_log_is_empty) /* R61 */
 {
 	static const u8 before[] = { 0, 0xff, 0xa5 };
 	u64 bitmap[64], want[64];

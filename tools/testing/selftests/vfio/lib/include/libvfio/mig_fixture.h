@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The fixture of the conformance tests: "mig", once for each way in to a device.
- * A test's name begins with the numbers of the rules that it shows, such as
- * r45_poll_at_temporary_end. Programs include this once, after everything else.
+ * A test is named after what a device must do; a comment behind the name has the
+ * numbers of the rules that it shows, which tools/testing/vfio-precopy/conformance
+ * reads. Programs include this header once, after everything else.
  *
  * VFIO_SELFTESTS_MODES, a list of modes, runs the tests in those only.
  */
