@@ -26,8 +26,8 @@ static unsigned long precopy_dirty_nr_chunks(const struct precopy_dirty *d)
 }
 
 /**
- * precopy_dirty_init - make a clean bitmap
- * @d: bitmap to set up; its former contents are ignored
+ * precopy_dirty_init - initialise an empty bitmap
+ * @d: bitmap; its former contents are ignored
  * @nr_pages: pages to track, 1 to PRECOPY_DIRTY_MAX_PAGES
  *
  * The memory is charged to the current (or active) memory cgroup.
@@ -60,8 +60,8 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_init);
  * precopy_dirty_destroy - free a bitmap
  * @d: bitmap, or a zeroed struct
  *
- * Leaves @d zeroed: a second call does nothing. The caller has made sure that
- * nobody uses the bitmap any more.
+ * @d is zeroed, so that a second call does nothing. The caller ensures that the
+ * bitmap is not in use.
  *
  * Context: may sleep.
  */
@@ -77,7 +77,7 @@ void precopy_dirty_destroy(struct precopy_dirty *d)
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_destroy);
 
-/* The bits of a unit, or NULL if there is no room for them yet */
+/* The bits of a unit, or NULL if they are not allocated yet */
 static unsigned long *precopy_dirty_words(const struct precopy_dirty *d,
 					  unsigned long unit)
 {
@@ -91,15 +91,15 @@ static unsigned long *precopy_dirty_words(const struct precopy_dirty *d,
 }
 
 /**
- * precopy_dirty_reserve - make room for marks in a unit
+ * precopy_dirty_reserve - allocate the bits of a unit
  * @d: bitmap
  * @unit: unit number, below nr_units
- * @gfp: how hard to try
+ * @gfp: allocation flags
  *
- * Once there is room it stays, so that marks cannot fail. The memory is charged
- * to the current (or active) memory cgroup.
+ * The bits stay allocated, so that marks cannot fail. The memory is charged to
+ * the current (or active) memory cgroup.
  *
- * Context: may sleep if @gfp does; any number of callers at once.
+ * Context: may sleep if @gfp does; calls may run in parallel.
  * Return: 0 or -ENOMEM.
  */
 int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
@@ -121,12 +121,12 @@ int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserve);
 
 /**
- * precopy_dirty_reserved - is there room for marks in a unit?
+ * precopy_dirty_reserved - check whether the bits of a unit are allocated
  * @d: bitmap
  * @unit: unit number, below nr_units
  *
  * Context: any.
- * Return: true if so; it will not change back.
+ * Return: true if so. The result never changes back to false.
  */
 bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit)
 {
@@ -135,16 +135,16 @@ bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit)
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserved);
 
 /**
- * precopy_dirty_mark - note that a page changes
+ * precopy_dirty_mark - add a page to the set
  * @d: bitmap
- * @page: page number, below nr_pages, of a unit that has room
+ * @page: page number, below nr_pages, of a reserved unit
  *
- * Marks may run in parallel with each other. Callers hold the set's rwsem
- * for read, from before the mark until the page can be written.
+ * Calls may run in parallel. The caller holds the set's rwsem for read, from
+ * before the mark until the page is writable.
  *
- * The page's bit comes before the summary's, and precopy_dirty_take() clears
- * them in the opposite order: so even a reader that is not excluded finds, at
- * worst, a unit without pages, never a page without its unit.
+ * The bit of the page is set before that of the unit, and precopy_dirty_take()
+ * clears them in the opposite order. A reader that holds no lock may therefore
+ * find a unit without pages, but never a page without its unit.
  *
  * Context: any.
  * Return: true if the page was clean before.
@@ -169,13 +169,13 @@ bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_mark);
 
 /**
- * precopy_dirty_fill - mark pages of a unit that has no dirty page
- * @d: bitmap that nobody else uses yet
- * @unit: unit number, below nr_units, that has room
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to mark; none past the
+ * precopy_dirty_fill - add several pages of an empty unit to the set
+ * @d: bitmap that is not published yet
+ * @unit: number of a reserved unit, below nr_units
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, the pages to add; no bit past the
  *	end of a partial last unit
  *
- * Context: any; no mark or take at the same time.
+ * Context: any; the caller excludes marks and takes.
  */
 void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 			const unsigned long *pages)
@@ -195,12 +195,12 @@ void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
 
 /**
- * precopy_dirty_unit - the dirty pages of a unit
+ * precopy_dirty_unit - get the dirty pages of a unit
  * @d: bitmap
  * @unit: unit number, below nr_units
  *
  * Context: any; a snapshot unless the caller excludes marks and takes.
- * Return: bitmap of PRECOPY_UNIT_PAGES bits, or NULL if there never was one.
+ * Return: bitmap of PRECOPY_UNIT_PAGES bits, or NULL if the unit is not reserved.
  */
 const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 					unsigned long unit)
@@ -210,12 +210,12 @@ const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_unit);
 
 /**
- * precopy_dirty_test - is this page dirty?
+ * precopy_dirty_test - check whether a page is dirty
  * @d: bitmap
  * @page: page number
  *
  * Context: any; a snapshot unless the caller excludes marks and takes.
- * Return: true if @page is marked; false too if there is no such page.
+ * Return: true if @page is marked; false if not, or if there is no such page.
  */
 bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page)
 {
@@ -247,11 +247,11 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
  * precopy_dirty_take - move the dirty pages of a unit out of the bitmap
  * @d: bitmap
  * @unit: unit number, below nr_units
- * @out: bitmap of PRECOPY_UNIT_PAGES bits that receives them; every bit of it
- *	is written, also past the end of a partial last unit
+ * @out: bitmap of PRECOPY_UNIT_PAGES bits that receives the pages; all bits are
+ *	written, including those past the end of a partial last unit
  *
- * The caller holds the set's rwsem for write, and protects the pages before
- * it looks at their contents.
+ * The caller holds the set's rwsem for write, and write-protects the pages before
+ * it reads their contents.
  *
  * Context: any.
  * Return: the number of pages taken.
@@ -282,15 +282,15 @@ unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_take);
 
 /**
- * precopy_dirty_count - how many pages are dirty?
+ * precopy_dirty_count - count the dirty pages
  * @d: bitmap
  *
- * Context: any, lock free; exact while the caller excludes marks and takes.
+ * Context: any, without a lock; exact while the caller excludes marks and takes.
  * Return: number of pages.
  */
 unsigned long precopy_dirty_count(const struct precopy_dirty *d)
 {
-	/* A mark raises the count last, so a racing take can get ahead of it. */
+	/* A mark raises the count last, so a take may lower it first. */
 	return max(atomic_long_read(&d->count), 0L);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_count);

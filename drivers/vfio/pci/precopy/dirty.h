@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A set of pages of device memory, such as those that changed since they were last sent.
+ * A set of pages of device memory, such as those that changed since they were
+ * last sent.
  *
- * Two levels, so that a pass costs in proportion to what is dirty and not to
- * the size of the device: a bit per page, and above it a bit per unit of
- * PRECOPY_UNIT_PAGES pages that says where to look. A counter answers "how
- * much" without a scan. The bits of pages come in chunks, as they are needed, so
- * that memory too is in proportion to what is used.
+ * The set is a bitmap of two levels, so that the cost of a pass is proportional
+ * to the number of dirty pages and not to the size of the device: one bit a
+ * page, and one bit a unit of PRECOPY_UNIT_PAGES pages, which is set while the
+ * unit has a dirty page. A counter has the size of the set without a scan. The
+ * bits of pages are allocated in chunks on demand, so that the memory of the
+ * bitmap is proportional to the device memory in use.
  *
- * The bitmap is only half of dirty tracking. That no store is ever lost also
- * needs an order of things at the caller:
+ * The bitmap alone does not make dirty tracking exact. Its users rely on this
+ * order of operations:
  *
- *  - a fault handler marks the page and makes it writable inside one read
+ *  - a fault handler marks the page and makes its entry writable inside one read
  *    section of the rwsem that protects the set;
- *  - a pass takes the bits inside a write section, then protects and cleans
- *    the page table entries, and only then copies the pages. Two walks, one to
- *    protect and one to clean, are not enough: an mprotect() between the two
- *    leaves an entry writable and clean. Do both at once in each entry, at
- *    least to finish with, or repeat the walks until neither changes anything.
+ *  - a pass takes the bits inside a write section, then write-protects and cleans
+ *    the page table entries, and only then copies the pages. One walk that
+ *    protects and one that cleans do not suffice, because an mprotect() between
+ *    the two leaves an entry writable and clean. At least the last walk has to
+ *    change both bits of an entry at once.
  *
- * tests/dirty_kunit.c enumerates what goes wrong in any other order.
+ * tests/dirty_kunit.c enumerates the stores that any other order loses.
  */
 #ifndef PRECOPY_DIRTY_H
 #define PRECOPY_DIRTY_H
@@ -29,7 +31,7 @@
 
 #include "stream.h"
 
-/* Bounds the bitmap to 2 MiB, if there is something in use everywhere. */
+/* Limits the bitmap to 2 MiB, if every unit of the largest device is in use. */
 #define PRECOPY_DIRTY_MAX_PAGES	(PRECOPY_MAX_MEMORY / PRECOPY_STREAM_PAGE_SIZE)
 
 /* Units in a chunk: 4 KiB of bits, for 128 MiB of device memory */
@@ -39,9 +41,10 @@
  * struct precopy_dirty - two-level bitmap of dirty pages
  * @nr_pages: pages of device memory
  * @nr_units: units of PRECOPY_UNIT_PAGES pages, the last one possibly partial
- * @chunks: a bit per page, in whole units, PRECOPY_DIRTY_CHUNK units each; NULL
- *	    where nobody has asked for room yet. Only added, by cmpxchg.
- * @summary: a bit per unit, set while the unit has a bit in @chunks
+ * @chunks: bitmaps of pages, PRECOPY_DIRTY_CHUNK units each; NULL where
+ *	    precopy_dirty_reserve() was not called. Entries are only added, by
+ *	    cmpxchg().
+ * @summary: bitmap of units, set while the unit has a bit in @chunks
  * @count: number of bits set in @chunks
  */
 struct precopy_dirty {

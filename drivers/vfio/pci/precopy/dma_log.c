@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * VFIO DMA logging. The carrier is never bus master, so it dirties no memory
- * of the guest: every legal call is accepted, and the report is empty.
+ * VFIO DMA logging. The carrier is never bus master, so the device writes no
+ * memory of the guest. Every valid request succeeds, and the report is empty.
  */
 
 #include <linux/interval_tree.h>
@@ -11,8 +11,8 @@
 #include "precopy.h"
 
 /*
- * The core does not refuse a range of length 0, whose end is before its start,
- * or ULONG_MAX if that is 0
+ * The core accepts a range of length 0. It computes the last byte as one before
+ * the first, or as ULONG_MAX if the range begins at 0.
  */
 static bool precopy_log_ranges_valid(struct rb_root_cached *ranges)
 {
@@ -40,12 +40,12 @@ static int precopy_log_start(struct vfio_device *vdev,
 	if (pcd->logging)
 		return -EINVAL;
 	pcd->logging = true;
-	/* Reports come in pages of 4 KiB at least */
+	/* The granularity of reports is 4 KiB or more */
 	*page_size = max_t(u64, *page_size, SZ_4K);
 	return 0;
 }
 
-/* Stopping what was not started is no error (rule R60) */
+/* A stop without a start is not an error (rule R60) */
 static int precopy_log_stop(struct vfio_device *vdev)
 {
 	struct precopy_device *pcd = to_precopy(vdev);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The migration state machine. The rules by number, here and elsewhere in the
- * driver: Documentation/driver-api/vfio-pci-precopy/conformance.rst.
+ * The migration state machine. Comments of this driver cite the rules of the uAPI
+ * by the numbers of Documentation/driver-api/vfio-pci-precopy/conformance.rst.
  */
 #ifndef PRECOPY_MIGRATION_H
 #define PRECOPY_MIGRATION_H
@@ -12,17 +12,17 @@
 struct file;
 struct precopy_device;
 
-/* What a full driver offers (rule R8) */
+/* All optional features (rule R8) */
 #define PRECOPY_MIG_FLAGS	(VFIO_MIGRATION_STOP_COPY | \
 				 VFIO_MIGRATION_P2P | VFIO_MIGRATION_PRE_COPY)
 
 /**
  * struct precopy_arc - one arc of the state machine
- * @exists: the driver implements it
- * @returns_fd: entering it begins a session and yields a data fd
- * @run: what there is to do, NULL for nothing. Called with arc_mutex held and
- *	 the generation at the start of the request; returns a file, NULL, or
- *	 an ERR_PTR() after having changed nothing.
+ * @exists: true if the driver implements the arc
+ * @returns_fd: true if the arc begins a session and returns a data fd
+ * @run: action of the arc, or NULL for none. Called with arc_mutex held and with
+ *	 the generation at the start of the request. Returns a file, NULL, or an
+ *	 ERR_PTR() without having changed anything.
  */
 struct precopy_arc {
 	bool		exists;

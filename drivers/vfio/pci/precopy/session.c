@@ -9,11 +9,11 @@
 #include "session.h"
 
 /**
- * precopy_session_init - a new session, with one reference
- * @session: to set up
+ * precopy_session_init - initialise a session with one reference
+ * @session: the session
  * @pcd: the device
- * @generation: of the device that the session is for
- * @release: called on the last put; frees what contains @session
+ * @generation: generation of the device at the start of the state change
+ * @release: callback of the last put, which frees the object around @session
  */
 void precopy_session_init(struct precopy_session *session,
 			  struct precopy_device *pcd, u64 generation,
@@ -56,13 +56,13 @@ void precopy_session_put(struct precopy_session *session)
 }
 
 /**
- * precopy_session_file - the data fd's file
+ * precopy_session_file - create the file of a data fd
  * @session: the session; the file takes a reference
  * @fops: whose release is precopy_session_file_release()
  * @flags: O_RDONLY or O_WRONLY
  *
- * The session is its private_data. The driver stays loaded while the file is
- * open (@fops' owner).
+ * The file's private_data is the session. The owner of @fops keeps the module
+ * loaded while the file is open.
  *
  * Return: the file, or an ERR_PTR().
  */
@@ -81,7 +81,7 @@ struct file *precopy_session_file(struct precopy_session *session,
 }
 
 /**
- * precopy_session_file_release - the data fd's last close
+ * precopy_session_file_release - handle the last close of a data fd
  * @inode: of the file
  * @filp: a file of precopy_session_file()
  *
@@ -95,8 +95,8 @@ int precopy_session_file_release(struct inode *inode, struct file *filp)
 }
 
 /*
- * False if somebody else has the session. Otherwise true, and @ret is 0 if it
- * is ours now, or -ENODEV.
+ * Return: false if another thread has the session; else true, with @ret 0 if the
+ * caller has the session now, or -ENODEV if it is dead.
  */
 static bool precopy_session_try_begin(struct precopy_session *session, int *ret)
 {
@@ -111,12 +111,12 @@ static bool precopy_session_try_begin(struct precopy_session *session, int *ret)
 }
 
 /**
- * precopy_session_begin - become the only one in the session
+ * precopy_session_begin - get exclusive use of a session
  * @session: the session
- * @nonblock: do not wait for whoever is
+ * @nonblock: return -EAGAIN instead of waiting for another thread
  *
- * Context: waits (killable), for as long as the other's user copy takes; no
- * lock held. A reset ends the wait.
+ * Context: waits (killable) while another thread has the session, which includes
+ * its user copy; no lock held. A reset ends the wait.
  * Return: 0, -ENODEV if the session is dead, -EAGAIN, or -EINTR.
  */
 int precopy_session_begin(struct precopy_session *session, bool nonblock)
@@ -134,7 +134,7 @@ int precopy_session_begin(struct precopy_session *session, bool nonblock)
 }
 
 /**
- * precopy_session_end - let the next one in
+ * precopy_session_end - end the exclusive use of a session
  * @session: the session
  */
 void precopy_session_end(struct precopy_session *session)
@@ -147,10 +147,10 @@ void precopy_session_end(struct precopy_session *session)
 }
 
 /**
- * precopy_session_dead - has the session ended?
+ * precopy_session_dead - check whether a session has ended
  * @session: the session
  *
- * Return: true if so; it will not change back.
+ * Return: true if so. The result never changes back to false.
  */
 bool precopy_session_dead(struct precopy_session *session)
 {

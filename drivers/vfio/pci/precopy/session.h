@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What saving and resuming sessions have in common: a data fd that may outlive
- * the session, the device's user, and the binding of the driver.
+ * Common part of saving and resuming sessions: the lifetime of a data fd, which
+ * may outlive the session, the open device and the binding of the driver.
  */
 #ifndef PRECOPY_SESSION_H
 #define PRECOPY_SESSION_H
@@ -16,18 +16,18 @@ struct precopy_device;
 
 /**
  * struct precopy_session - one data transfer session and its file
- * @kref: held by the file, by the device while the session is current, and by
- *	  a running startup. The last put may sleep.
- * @pcd: the device; a reference, so it is there even after unbind, with its
- *	 locks, its generation, its counters and the name of the carrier. Once
- *	 the session is dead, that is all that may be used of it.
- * @generation: of the device when the session began
- * @release: frees the session around this
- * @dead: ended: by an arc, a reset or a close. Protected by state_lock; never
- *	  becomes false again.
- * @busy: somebody is in read() or write(), or the session is being committed.
- *	  Protected by state_lock. A flag and no mutex, because a reset must
- *	  be able to end the wait for it.
+ * @kref: references of the file, of the device while the session is current, and
+ *	  of a running startup. The last put may sleep.
+ * @pcd: counted reference to the device, valid after unbind. In a dead session
+ *	 only its locks, generation, counters and the name of the carrier may be
+ *	 used.
+ * @generation: generation of the device when the session began
+ * @release: callback that frees the object that contains the session
+ * @dead: true after an arc, a reset or a close has ended the session. Protected
+ *	  by state_lock; never becomes false again.
+ * @busy: true while a thread is in read() or write(), or commits the session.
+ *	  Protected by state_lock. A flag instead of a mutex, because a reset has
+ *	  to end the wait for it.
  */
 struct precopy_session {
 	struct kref		kref;

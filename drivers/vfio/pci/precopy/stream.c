@@ -2,10 +2,10 @@
 /*
  * Wire format of a migrating device: encoder and resumable decoder.
  *
- * The decoder trusts nothing. A header is checked against its CRC before any
- * length in it is believed; every length is bounded before a byte of payload is
- * wanted; and a payload is checked against its CRC before it is looked at. The
- * first failure is final.
+ * The stream is untrusted input. The decoder verifies the CRC of a header before
+ * it uses a length of it, limits each length before it accepts a byte of the
+ * payload, and verifies the CRC of a payload before it uses the contents. The
+ * first error is final.
  */
 
 #include <linux/align.h>
@@ -22,17 +22,17 @@
 
 static const u8 stream_magic[8] = { 'V', 'F', 'I', 'O', 'P', 'R', 'E', 'C' };
 
-/* What the next bytes belong to. */
+/* The part of the stream that the next bytes belong to. */
 enum stream_piece {
 	PIECE_FILE_HDR,
-	PIECE_FILE_EXT,		/* the tail of a longer file header */
+	PIECE_FILE_EXT,		/* extension of a longer file header */
 	PIECE_REC_HDR,
 	PIECE_PAYLOAD,
-	PIECE_SKIP,		/* payload of an unknown record, not kept */
+	PIECE_SKIP,		/* payload of an unknown record, not stored */
 	PIECE_NONE,		/* after END */
 };
 
-/* How far the order of the records has come. */
+/* Position in the order of records. */
 enum stream_phase {
 	PHASE_OPEN,		/* no PREFACE yet */
 	PHASE_INITIAL,		/* from PREFACE to INITIAL_END */
@@ -41,7 +41,7 @@ enum stream_phase {
 	PHASE_DONE,
 };
 
-/* Where a known record may stand, and where it leads (-1: nowhere else). */
+/* Phases in which a known record may come, and the next phase (-1: the same). */
 static const struct stream_rule {
 	u8 phases;
 	s8 next;
@@ -59,7 +59,7 @@ static u32 stream_crc(const void *p, size_t len)
 	return ~crc32c(~0U, p, len);
 }
 
-/* CRC of a header whose last four bytes, the CRC itself, count as zero. */
+/* CRC of a header, with its last four bytes, the CRC itself, taken as zero. */
 static u32 header_crc(const void *hdr, size_t len)
 {
 	static const u8 zero[sizeof(__le32)];
@@ -68,7 +68,7 @@ static u32 header_crc(const void *hdr, size_t len)
 	return ~crc32c(crc, zero, sizeof(zero));
 }
 
-/* The chain ties END to every header before it: none may go, come or move. */
+/* The chain covers every header, so END detects records lost, added or moved. */
 static u32 chain_start(__le32 crc)
 {
 	return crc32c(~0U, &crc, sizeof(crc));
@@ -105,9 +105,9 @@ size_t precopy_preface_len(u32 nr_units)
 EXPORT_SYMBOL_IF_KUNIT(precopy_preface_len);
 
 /**
- * precopy_encoder_init - get ready to write a stream
- * @enc: encoder to set up
- * @params: what the file header is to say; copied
+ * precopy_encoder_init - initialise an encoder
+ * @enc: encoder
+ * @params: properties to write into the file header; copied
  */
 void precopy_encoder_init(struct precopy_encoder *enc,
 			  const struct precopy_stream_params *params)
@@ -118,7 +118,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encoder_init);
 
 /**
  * precopy_encode_header - write the file header
- * @enc: encoder; forgets the records it has counted
+ * @enc: encoder; its count of records and its chain are reset
  * @buf: receives PRECOPY_FILE_HDR_LEN bytes; need not be aligned
  *
  * Return: bytes written.
@@ -155,7 +155,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_header);
  * @offset: byte offset in device memory for DATA and ZERO, otherwise 0
  * @len: bytes of payload
  *
- * The payload must not change any more: its CRC is taken here.
+ * The payload must not change afterwards, because the header has its CRC.
  *
  * Return: bytes of the whole record.
  */
@@ -263,7 +263,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_state);
 
 /**
  * precopy_encode_end - write END, the last record
- * @enc: encoder; of no further use afterwards
+ * @enc: encoder; must not be used afterwards
  * @buf: receives PRECOPY_END_LEN bytes
  *
  * Return: bytes written.
@@ -300,9 +300,9 @@ static void next_piece(struct precopy_decoder *dec, enum stream_piece piece,
 }
 
 /**
- * precopy_decoder_init - get ready to read a stream
- * @dec: decoder to set up
- * @expect: what the file header has to say; copied
+ * precopy_decoder_init - initialise a decoder
+ * @dec: decoder
+ * @expect: properties that the file header must have; copied
  * @buf: PRECOPY_DECODE_BUF bytes that stay valid while @dec is used; need not
  *	be aligned
  */
@@ -318,15 +318,15 @@ void precopy_decoder_init(struct precopy_decoder *dec,
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_init);
 
 /**
- * precopy_decoder_want - where do the next bytes go?
+ * precopy_decoder_want - get the place for the next bytes
  * @dec: decoder
  * @dst: receives the address to store them at, or NULL
  *
- * Never asks for more than completes the current piece (a header or a payload),
- * so the caller's position in the stream is always exact.
+ * The result never exceeds the rest of the current header or payload, so that
+ * the caller's position in the stream is always exact.
  *
- * Return: how many bytes may be stored there, at least 1; 0 after END and after
- * a failure.
+ * Return: number of bytes that may be stored there, at least 1; 0 after END and
+ * after an error.
  */
 size_t precopy_decoder_want(struct precopy_decoder *dec, void **dst)
 {
@@ -354,7 +354,7 @@ size_t precopy_decoder_want(struct precopy_decoder *dec, void **dst)
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_want);
 
-/* Does the stream come from a device like the one that it is meant for? */
+/* Compare the properties of the source with those of this device. */
 static int check_params(struct precopy_decoder *dec)
 {
 	const struct precopy_stream_params *expect = &dec->expect;
@@ -381,7 +381,7 @@ static int check_header_len(struct precopy_decoder *dec, u32 len)
 {
 	if (len == PRECOPY_FILE_HDR_LEN)
 		return 0;
-	/* Only a later minor version can have more to say; it ends in a CRC. */
+	/* Only a later minor version may have a longer header, with a CRC at its end. */
 	if (dec->minor <= PRECOPY_STREAM_MINOR ||
 	    len < PRECOPY_FILE_HDR_LEN + sizeof(__le32) ||
 	    len > PRECOPY_MAX_FILE_HDR_LEN)
@@ -398,7 +398,7 @@ static int finish_file_hdr(struct precopy_decoder *dec)
 
 	if (memcmp(hdr->magic, stream_magic, sizeof(stream_magic)))
 		return stream_malformed(dec, "not a stream of this driver");
-	/* Before the CRC: another major version may keep it elsewhere. */
+	/* Checked before the CRC, which another major version may have elsewhere. */
 	dec->major = le16_to_cpu(hdr->major);
 	dec->minor = le16_to_cpu(hdr->minor);
 	if (dec->major != PRECOPY_STREAM_MAJOR)
@@ -444,7 +444,7 @@ static bool type_known(u16 type)
 	return type >= PRECOPY_REC_PREFACE && type <= PRECOPY_REC_END;
 }
 
-/* Is there such a page aligned, non-empty range in the device's memory? */
+/* True if the range is page aligned, not empty, and inside the device memory. */
 static bool range_valid(const struct precopy_decoder *dec, u64 offset, u64 len)
 {
 	u64 size = dec->expect.memory_size;
@@ -479,7 +479,7 @@ static bool offset_valid(const struct precopy_decoder *dec, u64 offset, u32 len)
 	case PRECOPY_REC_DATA:
 		return range_valid(dec, offset, len);
 	case PRECOPY_REC_ZERO:
-		/* Its length lies in the payload: checked again with that. */
+		/* The length is in the payload, and is checked there. */
 		return range_valid(dec, offset, PRECOPY_STREAM_PAGE_SIZE);
 	default:
 		return !offset;
@@ -603,7 +603,7 @@ static int finish_known_payload(struct precopy_decoder *dec)
 	}
 }
 
-/* The payload, if any, is there: check it and move on to the next record. */
+/* Verify the complete payload, if there is one, and expect the next record. */
 static int finish_record(struct precopy_decoder *dec)
 {
 	bool skip = dec->piece == PIECE_SKIP;
@@ -653,17 +653,17 @@ static int finish_rec_hdr(struct precopy_decoder *dec)
 }
 
 /**
- * precopy_decoder_advance - take note of bytes that were stored
+ * precopy_decoder_advance - decode bytes that were stored
  * @dec: decoder
- * @n: number of bytes stored where precopy_decoder_want() said, at most as many
- *	as it said
+ * @n: number of bytes stored at the place that precopy_decoder_want() returned,
+ *	at most the number that it returned
  *
- * An @n above that, in particular any byte after END, is a failure too.
+ * A larger @n, and any byte after END, is an error.
  *
- * Return: an enum precopy_stream_event: PRECOPY_EV_MORE (0) if the bytes did
- * not complete anything of interest. -EINVAL if the stream is malformed or does
- * not fit the device, -EOPNOTSUPP if it needs a version, feature or record that
- * is unknown here. After the first failure the same one for ever.
+ * Return: an enum precopy_stream_event, PRECOPY_EV_MORE (0) if the bytes did not
+ * complete a header or a payload; -EINVAL if the stream is malformed or does not
+ * fit the device; -EOPNOTSUPP if it needs an unknown version, feature or record.
+ * After the first error every call returns the same error.
  */
 int precopy_decoder_advance(struct precopy_decoder *dec, size_t n)
 {
@@ -697,12 +697,12 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_advance);
 
 /**
  * precopy_decoder_unit_in_use - look up a unit in the bitmap of PREFACE
- * @dec: decoder that has just returned PRECOPY_EV_PREFACE
+ * @dec: decoder, after PRECOPY_EV_PREFACE and before more bytes are stored,
+ *	because the bitmap is in its buffer
  * @unit: unit number
  *
- * The bitmap lies in the decoder's buffer: ask before more bytes are stored.
- *
- * Return: true if the source uses the unit; false too if there is no such unit.
+ * Return: true if the source uses the unit; false if not, or if there is no such
+ * unit.
  */
 bool precopy_decoder_unit_in_use(const struct precopy_decoder *dec, u32 unit)
 {
@@ -711,10 +711,10 @@ bool precopy_decoder_unit_in_use(const struct precopy_decoder *dec, u32 unit)
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_unit_in_use);
 
 /**
- * precopy_decoder_complete - has the whole stream arrived?
+ * precopy_decoder_complete - check whether the stream is complete
  * @dec: decoder
  *
- * Return: true if END was read and verified and nothing came after it.
+ * Return: true if END was decoded and verified, and no byte came after it.
  */
 bool precopy_decoder_complete(const struct precopy_decoder *dec)
 {
@@ -723,13 +723,13 @@ bool precopy_decoder_complete(const struct precopy_decoder *dec)
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_complete);
 
 /**
- * precopy_decoder_at_barrier - is this the end of the initial data?
+ * precopy_decoder_at_barrier - check for the end of the initial data
  * @dec: decoder
- * @n: number of bytes stored where precopy_decoder_want() said, of which
- *	precopy_decoder_advance() has not been told yet
+ * @n: number of bytes stored at the place that precopy_decoder_want() returned,
+ *	before the call of precopy_decoder_advance()
  *
- * Lets a reader hold back the last byte of INITIAL_END until it is ready for
- * what follows. The header is not verified yet.
+ * A reader uses this to hold back the last byte of INITIAL_END until its startup
+ * is complete. The header is not verified yet.
  *
  * Return: true if the bytes complete the header of an INITIAL_END record.
  */

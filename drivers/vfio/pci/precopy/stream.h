@@ -2,9 +2,9 @@
 /*
  * Wire format of a migrating device: encoder and resumable decoder.
  *
- * Nothing here sleeps, allocates, locks or prints, so the same two files also
- * build in user space. All state lives in the two structs that the caller owns;
- * the caller serialises the use of each of them.
+ * This code does not sleep, allocate, lock or print, so that it also builds in
+ * user space. Its whole state is in the two structs that the caller owns. The
+ * caller serialises the calls on each struct.
  */
 #ifndef PRECOPY_STREAM_H
 #define PRECOPY_STREAM_H
@@ -17,13 +17,13 @@
 #define PRECOPY_STREAM_MAJOR		1
 #define PRECOPY_STREAM_MINOR		0
 
-/* Granularity of DATA and ZERO, whatever the page size of the host is. */
+/* Granularity of DATA and ZERO, independent of the page size of the host. */
 #define PRECOPY_STREAM_PAGE_SIZE	4096
 /* Granularity of the in-use bitmap in PREFACE. */
 #define PRECOPY_UNIT_SIZE		SZ_2M
 #define PRECOPY_UNIT_PAGES		(PRECOPY_UNIT_SIZE / PRECOPY_STREAM_PAGE_SIZE)
 
-/* Largest device that the format carries; keeps PREFACE near one page. */
+/* Largest supported device memory; limits PREFACE to about one page. */
 #define PRECOPY_MAX_MEMORY		(64ULL * SZ_1G)
 #define PRECOPY_MAX_UNITS		(PRECOPY_MAX_MEMORY / PRECOPY_UNIT_SIZE)
 /* Largest payload of a DATA record. */
@@ -35,7 +35,7 @@
 #define PRECOPY_MAX_FILE_HDR_LEN	SZ_4K
 #define PRECOPY_REC_HDR_LEN		24
 
-/* Bytes that a decoder needs: the largest piece that is looked at as a whole. */
+/* Size of the decoder's buffer: the largest payload that is verified as a whole. */
 #define PRECOPY_DECODE_BUF		PRECOPY_MAX_DATA
 
 /* Kinds of backend; starts at 1 to catch uninitialised values. */
@@ -54,7 +54,7 @@ enum precopy_record_type {
 	PRECOPY_REC_END,
 };
 
-/* Exactly one of the two is set: may a reader skip a type it does not know? */
+/* Exactly one is set. A reader skips an unknown type only if it is OPTIONAL. */
 #define PRECOPY_REC_MANDATORY		BIT(0)
 #define PRECOPY_REC_OPTIONAL		BIT(1)
 
@@ -86,7 +86,7 @@ struct precopy_rec_hdr {
 } __packed;
 static_assert(sizeof(struct precopy_rec_hdr) == PRECOPY_REC_HDR_LEN);
 
-/* The bitmap is made of le64 words, which is to say of bytes in bit order. */
+/* The bitmap consists of le64 words, so byte i has the bits of units 8i to 8i + 7. */
 struct precopy_preface {
 	__le64 bytes_in_use;
 	__le64 startup_ns;
@@ -119,7 +119,7 @@ static_assert(sizeof(struct precopy_end) == 16);
 #define PRECOPY_END_LEN		(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_end))
 
 /**
- * struct precopy_stream_params - what both ends of a migration must agree on
+ * struct precopy_stream_params - properties that source and target must share
  * @vendor: PCI vendor id of the carrier
  * @device: PCI device id of the carrier
  * @backend: kind of backend, PRECOPY_BACKEND_*
@@ -134,8 +134,8 @@ struct precopy_stream_params {
 
 /**
  * struct precopy_encoder - state of a stream being written
- * @params: what the file header says
- * @nr_records: records encoded so far, for END
+ * @params: properties to write into the file header
+ * @nr_records: number of records encoded so far, for END
  * @crc: running CRC-32C over the header CRCs so far (not inverted), for END
  */
 struct precopy_encoder {
@@ -145,17 +145,18 @@ struct precopy_encoder {
 };
 
 /**
- * enum precopy_stream_event - what precopy_decoder_advance() came upon
- * @PRECOPY_EV_MORE: nothing yet, more bytes are wanted
- * @PRECOPY_EV_HEADER: the file header is good
- * @PRECOPY_EV_PREFACE: bytes_in_use, startup_ns, nr_units and the in-use bitmap
- *	are valid; opens the stream or starts it over
- * @PRECOPY_EV_DATA: nr_bytes bytes at payload belong at offset
+ * enum precopy_stream_event - results of precopy_decoder_advance()
+ * @PRECOPY_EV_MORE: no header or payload is complete; more bytes are needed
+ * @PRECOPY_EV_HEADER: the file header is complete and valid
+ * @PRECOPY_EV_PREFACE: PREFACE is complete; bytes_in_use, startup_ns, nr_units
+ *	and the bitmap of units in use are valid. A second one restarts the
+ *	initial data.
+ * @PRECOPY_EV_DATA: nr_bytes bytes at payload have to be stored at offset
  * @PRECOPY_EV_ZERO: nr_bytes bytes from offset on are zero
- * @PRECOPY_EV_INITIAL_END: the initial data is complete: the barrier
- * @PRECOPY_EV_STATE: bytes_in_use is valid; only END follows
+ * @PRECOPY_EV_INITIAL_END: the initial data is complete (the barrier)
+ * @PRECOPY_EV_STATE: bytes_in_use is valid; only END may follow
  * @PRECOPY_EV_END: the stream is complete and verified
- * @PRECOPY_EV_SKIPPED: a record of an unknown, optional type went by
+ * @PRECOPY_EV_SKIPPED: a record of an unknown, optional type was skipped
  */
 enum precopy_stream_event {
 	PRECOPY_EV_MORE = 0,
@@ -171,18 +172,18 @@ enum precopy_stream_event {
 
 /**
  * struct precopy_decoder - state of a stream being read
- * @offset: byte offset in device memory, after DATA and ZERO
- * @nr_bytes: length in bytes, after DATA and ZERO
- * @payload: the data, after DATA; lies in the caller's buffer
- * @bytes_in_use: bytes of device memory in use, after PREFACE and STATE
- * @startup_ns: the source's estimate of the startup, after PREFACE
- * @nr_units: units that the bitmap covers, after PREFACE
- * @major: major version that the stream claims, once its header was read
- * @minor: minor version that the stream claims, once its header was read
- * @error: cause of a failure in a few words, or NULL; a static string
+ * @offset: offset in device memory, bytes; set by DATA and ZERO
+ * @nr_bytes: length of the range, bytes; set by DATA and ZERO
+ * @payload: contents of the range, in the caller's buffer; set by DATA
+ * @bytes_in_use: device memory in use, bytes; set by PREFACE and STATE
+ * @startup_ns: the source's estimate of the target's startup, ns; set by PREFACE
+ * @nr_units: number of units in the bitmap; set by PREFACE
+ * @major: major version of the stream; set by the file header
+ * @minor: minor version of the stream; set by the file header
+ * @error: reason of the failure, a static string; NULL while there is none
  *
- * The outputs are valid from the event that sets them to the next call of
- * precopy_decoder_advance(). @error and the versions stay.
+ * A member is valid from the event that sets it until the next call of
+ * precopy_decoder_advance(). @error and the versions stay valid.
  */
 struct precopy_decoder {
 	u64 offset;
