@@ -54,9 +54,10 @@ static int wait_for(pid_t child)
 	struct pollfd pfd = { .events = POLLIN };
 	bool passed_on = false;
 	int status;
+	pid_t ret;
 
 	pfd.fd = syscall(SYS_pidfd_open, child, 0);
-	while (!waitpid(child, &status, WNOHANG)) {
+	while (!(ret = waitpid(child, &status, WNOHANG))) {
 		wait_fds(&pfd, pfd.fd >= 0, now_ns() + (pfd.fd < 0 ? 20 * NS_PER_MS : NS_PER_S));
 		if (interrupted() && !passed_on) {
 			kill(child, SIGTERM);
@@ -65,6 +66,8 @@ static int wait_for(pid_t child)
 	}
 	if (pfd.fd >= 0)
 		close(pfd.fd);
+	if (ret < 0)
+		return fail_errno(ST_FAILED, "how the command ended is unknown");
 	return exit_status(status);
 }
 

@@ -20,6 +20,7 @@ int main(int argc, char **argv)
 	size_t i;
 	int ret;
 
+	standard_files_init();
 	signals_init();
 	ret = options_parse(&opt, argc, argv);
 	if (ret)

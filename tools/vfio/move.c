@@ -3,6 +3,7 @@
  * Source and target on one host: the same two ends, with a socket between two
  * processes. The one that has the target keeps it as long as the user wants.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -38,7 +39,8 @@ static int wait_status(pid_t child)
 	int status;
 
 	while (waitpid(child, &status, 0) < 0)
-		;
+		if (errno != EINTR)
+			return fail_errno(ST_FAILED, "how the target's process ended is unknown");
 	return WIFEXITED(status) ? WEXITSTATUS(status) : ST_SIGNAL + WTERMSIG(status);
 }
 

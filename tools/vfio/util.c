@@ -117,40 +117,109 @@ char *text_ns(char *buf, size_t size, uint64_t ns)
 	return buf;
 }
 
+/* --- Standard files ----------------------------------------------------------- */
+
+static bool missing[3];
+
+void standard_files_init(void)
+{
+	int fd;
+
+	for (fd = 0; fd < 3; fd++) {
+		if (fcntl(fd, F_GETFD) >= 0)
+			continue;
+		missing[fd] = true;
+		if (open("/dev/null", O_RDWR) != fd)
+			_exit(ST_FAILED);
+	}
+}
+
+bool standard_file_missing(int fd)
+{
+	return missing[fd];
+}
+
 /* --- Signals -------------------------------------------------------------------- */
 
-static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+/* How they were handled when the program started: a child gets that back */
+static struct sigaction inherited[_NSIG];
 
 static void on_signal(int nr)
 {
 	caught = nr;
 }
 
-void signals_init(void)
+/*
+ * Does it end a program, and not because of an error of the program itself?
+ * SIGPIPE and SIGXFSZ are ignored, so that write() returns an error instead.
+ */
+static bool ends_program(int nr)
+{
+	switch (nr) {
+	case SIGILL:
+	case SIGTRAP:
+	case SIGBUS:
+	case SIGFPE:
+	case SIGSEGV:
+	case SIGSYS:
+	case SIGKILL:
+	case SIGSTOP:
+	case SIGTSTP:
+	case SIGTTIN:
+	case SIGTTOU:
+	case SIGCONT:
+	case SIGCHLD:
+	case SIGURG:
+	case SIGWINCH:
+	case SIGPIPE:
+	case SIGXFSZ:
+		return false;
+	default:
+		return nr <= SIGSYS || nr >= SIGRTMIN;
+	}
+}
+
+/*
+ * One that the caller has us ignore stays ignored: that is what nohup and the
+ * shell's "&" are for. Not SIGTERM, by which our own processes end one another.
+ */
+static void handle_signal(int nr, sigset_t *set)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
+
+	if (inherited[nr].sa_handler == SIG_IGN && nr != SIGTERM)
+		return;
+	sigaction(nr, &sa, NULL);
+	sigaddset(set, nr);
+	/* Whoever blocked it before us did not mean Ctrl-C to be deaf */
+	sigdelset(&normal_mask, nr);
+}
+
+void signals_init(void)
+{
 	sigset_t set;
-	size_t i;
+	int nr;
 
 	sigemptyset(&set);
-	for (i = 0; i < ARRAY_LEN(signals); i++) {
-		sigaction(signals[i], &sa, NULL);
-		sigaddset(&set, signals[i]);
+	sigprocmask(SIG_BLOCK, NULL, &normal_mask);
+	for (nr = 1; nr <= SIGRTMAX; nr++) {
+		sigaction(nr, NULL, &inherited[nr]);
+		if (ends_program(nr))
+			handle_signal(nr, &set);
 	}
-	sigprocmask(SIG_BLOCK, &set, &normal_mask);
-	/* Whoever blocked them before us did not mean Ctrl-C to be deaf */
-	for (i = 0; i < ARRAY_LEN(signals); i++)
-		sigdelset(&normal_mask, signals[i]);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	/* Ignored, it would keep us from learning how a child ended */
+	signal(SIGCHLD, SIG_DFL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
 void signals_default(void)
 {
-	size_t i;
+	int nr;
 
-	for (i = 0; i < ARRAY_LEN(signals); i++)
-		signal(signals[i], SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);
+	for (nr = 1; nr <= SIGRTMAX; nr++)
+		sigaction(nr, &inherited[nr], NULL);
 	sigprocmask(SIG_SETMASK, &normal_mask, NULL);
 }
 

@@ -74,11 +74,20 @@ char *text_bytes(char *buf, size_t size, uint64_t bytes);
 char *text_ns(char *buf, size_t size, uint64_t ns);
 
 /*
- * SIGINT, SIGTERM and SIGHUP are blocked but for the time in wait_fds() and
- * interrupted(), so that none is lost between a look and a wait.
+ * Opens /dev/null as standard input, output or error if the caller has closed it:
+ * otherwise the next file to be opened would get its number, and our messages.
+ */
+void standard_files_init(void);
+/* Was @fd, 0 to 2, closed when the program started? */
+bool standard_file_missing(int fd);
+
+/*
+ * All signals that end a program, such as SIGINT and SIGTERM, are blocked but for
+ * the time in wait_fds() and interrupted(), so that none is lost between a look
+ * and a wait. Those that the caller has ignored stay ignored.
  */
 void signals_init(void);
-/* For a child that becomes another program. */
+/* For a child that becomes another program: as the caller had set them. */
 void signals_default(void);
 /* 0, or the status to end with because a signal came. */
 int interrupted(void);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "atomic_file.h"
@@ -719,15 +720,98 @@ static void test_texts(void)
 	CHECK(!strcmp(text_ns(buf, sizeof(buf), 1500000), "1.5 ms"));
 }
 
-/* Blocked but for the waits: none is lost, none comes in between. Last. */
-static void test_signal(void)
+/* The exit status of @run in a process of its own */
+static int in_child(void (*run)(int), int arg)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		run(arg);
+		_exit(100);
+	}
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* All three are missing: whatever is opened next must not take their place */
+static void without_standard_files(int unused)
+{
+	int fd;
+
+	(void)unused;
+	for (fd = 0; fd < 3; fd++)
+		close(fd);
+	standard_files_init();
+	for (fd = 0; fd < 3; fd++)
+		if (!standard_file_missing(fd) || fcntl(fd, F_GETFD) < 0)
+			_exit(1);
+	_exit(open("/dev/zero", O_RDONLY) > 2 ? 0 : 2);
+}
+
+static void test_standard_files(void)
+{
+	CHECK(in_child(without_standard_files, 0) == 0);
+	CHECK(!standard_file_missing(STDIN_FILENO));
+}
+
+/* Blocked but for the waits: none is lost, none comes in between */
+static void interrupt_by(int nr)
 {
 	struct pollfd pfd = { .fd = -1 };
 
-	CHECK(!interrupted());
-	raise(SIGTERM);
-	CHECK(wait_fds(&pfd, 1, now_ns() + 10 * NS_PER_S) == 0);
-	CHECK(interrupted() == ST_SIGNAL + SIGTERM);
+	if (interrupted())
+		_exit(101);
+	raise(nr);
+	if (wait_fds(&pfd, 1, now_ns() + 10 * NS_PER_S))
+		_exit(102);
+	_exit(interrupted() == ST_SIGNAL + nr ? 0 : 103);
+}
+
+static void test_signals(void)
+{
+	static const int nrs[] = {
+		SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU,
+		SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(nrs); i++) {
+		CHECK(in_child(interrupt_by, nrs[i]) == 0);
+		if (failures)
+			printf("# signal %d\n", nrs[i]);
+	}
+	CHECK(in_child(interrupt_by, SIGRTMIN) == 0);
+	CHECK(in_child(interrupt_by, SIGRTMAX) == 0);
+}
+
+static bool is_ignored(int nr)
+{
+	struct sigaction sa;
+
+	return !sigaction(nr, NULL, &sa) && sa.sa_handler == SIG_IGN;
+}
+
+/* What nohup and the like have us ignore; but children must be waited for */
+static void ignore_and_init(int unused)
+{
+	(void)unused;
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
+	signals_init();
+	if (!is_ignored(SIGHUP) || is_ignored(SIGTERM) || is_ignored(SIGCHLD))
+		_exit(1);
+	if (!is_ignored(SIGPIPE) || !is_ignored(SIGXFSZ))
+		_exit(2);
+	if (in_child(_exit, 5) != 5)
+		_exit(3);
+	signals_default();
+	_exit(is_ignored(SIGHUP) && is_ignored(SIGTERM) && is_ignored(SIGCHLD) ? 0 : 4);
+}
+
+static void test_ignored_signals(void)
+{
+	CHECK(in_child(ignore_and_init, 0) == 0);
 }
 
 static const struct {
@@ -762,7 +846,9 @@ static const struct {
 	{ "files that are complete or not there", test_atomic_file },
 	{ "addresses", test_addresses },
 	{ "numbers as text", test_texts },
-	{ "signals", test_signal },
+	{ "standard files that are closed", test_standard_files },
+	{ "every signal that ends a program", test_signals },
+	{ "signals that the caller ignores", test_ignored_signals },
 };
 
 int main(void)
