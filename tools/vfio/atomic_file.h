@@ -1,18 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A file that has its name only when it is complete. */
+/*
+ * A file that a whole is written to. A regular file has its name only when it is
+ * complete; anything else is written to directly.
+ */
 #ifndef VFIO_MIGRATE_ATOMIC_FILE_H
 #define VFIO_MIGRATE_ATOMIC_FILE_H
 
 #include <limits.h>
 #include <stddef.h>
 
+/**
+ * struct atomic_file - a file that is being written
+ * @path: what the user calls it, for messages
+ * @name: its name in @dir, with all symbolic links followed
+ * @temporary: its name in @dir until it is complete, "" if it is written to directly
+ * @dir: its directory, -1 if none is needed
+ * @fd: open for writing, -1 if closed
+ */
 struct atomic_file {
 	char	path[PATH_MAX];
-	char	temporary[PATH_MAX];	/* "" if @path is not a regular file */
+	char	name[NAME_MAX + 1];
+	char	temporary[32];
+	int	dir;
 	int	fd;
 };
 
-/* "-" is standard output. Anything but a regular file is written to directly. */
+/*
+ * "-" is standard output. Symbolic links are followed. Pipes, devices and what is
+ * already open (/dev/stdout, /dev/fd/N) are written to directly. Terminals are
+ * refused. The contents are a device's memory: a new file is for its owner only,
+ * one that replaces another gets the owner and the mode of that.
+ */
 int atomic_file_open(struct atomic_file *file, const char *path);
 
 /* All of it. A pipe that nobody reads does not keep a signal from being heard. */

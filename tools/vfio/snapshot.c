@@ -115,15 +115,12 @@ static int save_device(const struct device *dev, const struct options *opt)
 	struct source src;
 	int ret;
 
-	if (!strcmp(opt->output, "-") && isatty(STDOUT_FILENO))
-		return fail(ST_USAGE, "a snapshot is nothing for a terminal: use -o FILE");
 	ret = source_init(&src, dev) ?: atomic_file_open(&out.file, opt->output);
 	if (ret)
 		return ret;
 	ret = save(&src, &out, opt);
 	free(src.buf);
-	/* Standard output may be the snapshot */
-	if (!ret && strcmp(opt->output, "-"))
+	if (!ret)
 		transfer_summary(&src.t, "save", opt->json);
 	return ret;
 }

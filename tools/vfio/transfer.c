@@ -28,7 +28,7 @@ static void summary_json(const struct transfer *t, const char *what)
 {
 	struct json json;
 
-	json_begin(&json, stdout);
+	json_begin(&json, report_file());
 	json_string(&json, "command", what);
 	json_number(&json, "downtime_ns", t->ended - t->stopped);
 	if (t->promised_ns != NEVER)
@@ -48,24 +48,26 @@ static void summary_json(const struct transfer *t, const char *what)
 
 static void summary_text(const struct transfer *t)
 {
+	FILE *out = report_file();
 	char a[32], b[32], c[32];
 
-	printf("device downtime  %s", text_ns(a, sizeof(a), t->ended - t->stopped));
+	fprintf(out, "device downtime  %s", text_ns(a, sizeof(a), t->ended - t->stopped));
 	if (t->promised_ns != NEVER)
-		printf(" (%s expected)", text_ns(b, sizeof(b), t->promised_ns));
-	printf("\n");
+		fprintf(out, " (%s expected)", text_ns(b, sizeof(b), t->promised_ns));
+	fprintf(out, "\n");
 	if (!t->marked)
-		printf("wait for ack     none, there was no pre-copy\n");
+		fprintf(out, "wait for ack     none, there was no pre-copy\n");
 	else
-		printf("wait for ack     %s%s\n", text_ns(a, sizeof(a), t->wait_ns),
-		       t->acked_running ? ", the source ran meanwhile" :
-		       "; then the source was stopped without it");
-	printf("pre-copy         %s initial, %s dirty\n",
-	       text_bytes(a, sizeof(a), t->bytes[PHASE_INITIAL]),
-	       text_bytes(b, sizeof(b), t->bytes[PHASE_DIRTY]));
-	printf("while stopped    %s\n", text_bytes(a, sizeof(a), t->bytes[PHASE_STOPPED]));
-	printf("in all           %s in %s, %s/s\n", text_bytes(a, sizeof(a), t->total),
-	       text_ns(b, sizeof(b), t->ended - t->began), text_bytes(c, sizeof(c), rate(t)));
+		fprintf(out, "wait for ack     %s%s\n", text_ns(a, sizeof(a), t->wait_ns),
+			t->acked_running ? ", the source ran meanwhile" :
+			"; then the source was stopped without it");
+	fprintf(out, "pre-copy         %s initial, %s dirty\n",
+		text_bytes(a, sizeof(a), t->bytes[PHASE_INITIAL]),
+		text_bytes(b, sizeof(b), t->bytes[PHASE_DIRTY]));
+	fprintf(out, "while stopped    %s\n",
+		text_bytes(a, sizeof(a), t->bytes[PHASE_STOPPED]));
+	fprintf(out, "in all           %s in %s, %s/s\n", text_bytes(a, sizeof(a), t->total),
+		text_ns(b, sizeof(b), t->ended - t->began), text_bytes(c, sizeof(c), rate(t)));
 }
 
 void transfer_summary(const struct transfer *t, const char *what, bool json)
@@ -74,5 +76,5 @@ void transfer_summary(const struct transfer *t, const char *what, bool json)
 		summary_json(t, what);
 	else if (!quiet)
 		summary_text(t);
-	fflush(stdout);
+	fflush(report_file());
 }

@@ -12,6 +12,7 @@
 
 bool quiet;
 bool silent;
+bool data_on_stdout;
 
 static char failure[256];
 static volatile sig_atomic_t caught;
@@ -76,6 +77,11 @@ void warn(const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	print_line(text);
+}
+
+FILE *report_file(void)
+{
+	return data_on_stdout ? stderr : stdout;
 }
 
 /* --- Time and numbers ------------------------------------------------------- */
@@ -223,6 +229,19 @@ void signals_default(void)
 	sigprocmask(SIG_SETMASK, &normal_mask, NULL);
 }
 
+void signals_allow(sigset_t *before)
+{
+	sigprocmask(SIG_SETMASK, &normal_mask, before);
+}
+
+void signals_restore(const sigset_t *before)
+{
+	int error = errno;
+
+	sigprocmask(SIG_SETMASK, before, NULL);
+	errno = error;
+}
+
 int interrupted(void)
 {
 	struct timespec none = { };
@@ -257,9 +276,9 @@ int open_slow(const char *path, int flags)
 	sigset_t mask;
 	int fd;
 
-	sigprocmask(SIG_SETMASK, &normal_mask, &mask);
+	signals_allow(&mask);
 	fd = open(path, flags | O_CLOEXEC);
-	sigprocmask(SIG_SETMASK, &mask, NULL);
+	signals_restore(&mask);
 	return fd;
 }
 

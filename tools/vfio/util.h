@@ -4,6 +4,7 @@
 #define VFIO_MIGRATE_UTIL_H
 
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,6 +57,11 @@ void warn(const char *fmt, ...);
 extern bool quiet;
 /* Failures are kept, but not printed. */
 extern bool silent;
+/* Standard output takes a device's contents: nothing else may be written there. */
+extern bool data_on_stdout;
+
+/* Where summaries go: standard output, or standard error if that takes data. */
+FILE *report_file(void);
 
 uint64_t now_ns(void);
 
@@ -89,6 +95,10 @@ bool standard_file_missing(int fd);
 void signals_init(void);
 /* For a child that becomes another program: as the caller had set them. */
 void signals_default(void);
+/* For the time of a system call that a signal shall end. */
+void signals_allow(sigset_t *before);
+/* Keeps errno. */
+void signals_restore(const sigset_t *before);
 /* 0, or the status to end with because a signal came. */
 int interrupted(void);
 /* poll() until @deadline, or until a signal. As poll() returns, but never EINTR. */

@@ -666,29 +666,245 @@ static bool file_says(const char *path, const char *text)
 	return read_line(path, buf, sizeof(buf)) && !strcmp(buf, text);
 }
 
+/* The exit status of @run in a process of its own */
+static int in_child(void (*run)(int), int arg)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		run(arg);
+		_exit(100);
+	}
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* A directory of its own, for one test at a time */
+static char work[] = "/tmp/vfio-migrate-unit.XXXXXX";
+
+static const char *in_work(const char *name)
+{
+	static char paths[4][PATH_MAX];
+	static int next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, PATH_MAX, "%s/%s", work, name);
+	return path;
+}
+
+static void work_begin(void)
+{
+	strcpy(work + strlen(work) - 6, "XXXXXX");
+	CHECK(mkdtemp(work));
+}
+
+/* Whatever a test has not taken away itself is too much */
+static void work_end(void)
+{
+	CHECK(!rmdir(work));
+}
+
+/* Writes @text to @path, and gives up at the end if @status says so */
+static int write_file(const char *path, const char *text, int status)
+{
+	struct atomic_file file;
+	int ret = atomic_file_open(&file, path);
+
+	if (ret)
+		return ret;
+	ret = atomic_file_write(&file, text, strlen(text));
+	return atomic_file_close(&file, ret ?: status);
+}
+
+static mode_t mode_of(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) ? 0 : st.st_mode & (S_IFMT | 0777);
+}
+
 static void test_atomic_file(void)
 {
-	char dir[] = "/tmp/vfio-migrate-unit.XXXXXX", path[100];
 	struct atomic_file file;
 
-	CHECK(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/file", dir);
-	CHECK(atomic_file_open(&file, path) == ST_OK);
-	CHECK(write_all(file.fd, "one", 3));
-	CHECK(access(path, F_OK));
+	work_begin();
+	CHECK(atomic_file_open(&file, in_work("file")) == ST_OK);
+	CHECK(atomic_file_write(&file, "one", 3) == ST_OK);
+	CHECK(access(in_work("file"), F_OK));
 	CHECK(atomic_file_close(&file, ST_OK) == ST_OK);
-	CHECK(file_says(path, "one"));
+	CHECK(file_says(in_work("file"), "one"));
 	/* A failure leaves what was there before, and nothing else */
-	CHECK(atomic_file_open(&file, path) == ST_OK);
-	CHECK(write_all(file.fd, "two", 3));
-	CHECK(atomic_file_close(&file, ST_FAILED) == ST_FAILED);
-	CHECK(file_says(path, "one"));
-	unlink(path);
-	CHECK(!rmdir(dir));
-	CHECK(atomic_file_open(&file, path) == ST_FILE);
-	CHECK(atomic_file_open(&file, "/dev/null") == ST_OK);
-	CHECK(atomic_file_close(&file, ST_OK) == ST_OK);
-	CHECK(!access("/dev/null", F_OK));
+	CHECK(write_file(in_work("file"), "two", ST_FAILED) == ST_FAILED);
+	CHECK(file_says(in_work("file"), "one"));
+	CHECK(write_file(in_work("file/x"), "", ST_OK) == ST_FILE);
+	CHECK(write_file(in_work("file/"), "", ST_OK) == ST_FILE);
+	CHECK(write_file(in_work(""), "", ST_OK) == ST_FILE);
+	CHECK(write_file(in_work("."), "", ST_OK) == ST_FILE);
+	CHECK(write_file(in_work("none/file"), "", ST_OK) == ST_FILE);
+	CHECK(write_file("", "", ST_OK) == ST_FILE);
+	CHECK(!unlink(in_work("file")));
+	work_end();
+	CHECK(atomic_file_open(&file, in_work("file")) == ST_FILE);
+}
+
+static void test_file_modes(void)
+{
+	mode_t mask = umask(0);
+
+	work_begin();
+	CHECK(write_file(in_work("file"), "one", ST_OK) == ST_OK);
+	CHECK(mode_of(in_work("file")) == (S_IFREG | 0600));
+	umask(0377);
+	CHECK(!chmod(in_work("file"), 0640));
+	CHECK(write_file(in_work("file"), "two", ST_OK) == ST_OK);
+	CHECK(mode_of(in_work("file")) == (S_IFREG | 0640));
+	CHECK(file_says(in_work("file"), "two"));
+	umask(mask);
+	CHECK(!unlink(in_work("file")));
+	work_end();
+}
+
+static void test_file_owner(void)
+{
+	struct stat st;
+
+	work_begin();
+	CHECK(write_file(in_work("file"), "one", ST_OK) == ST_OK);
+	/* Only root can give files away, and only where there is somebody else */
+	if (!chown(in_work("file"), 1, 2)) {
+		CHECK(write_file(in_work("file"), "two", ST_OK) == ST_OK);
+		CHECK(!stat(in_work("file"), &st) && st.st_uid == 1 && st.st_gid == 2);
+	}
+	CHECK(!unlink(in_work("file")));
+	work_end();
+}
+
+static void test_links(void)
+{
+	work_begin();
+	CHECK(!mkdir(in_work("dir"), 0700));
+	CHECK(!symlink("dir/file", in_work("relative")));
+	CHECK(!symlink(in_work("relative"), in_work("absolute")));
+	CHECK(!symlink("loop", in_work("loop")));
+	/* It leads to nothing at first, and to a file later on */
+	CHECK(write_file(in_work("absolute"), "one", ST_OK) == ST_OK);
+	CHECK(file_says(in_work("dir/file"), "one"));
+	CHECK(write_file(in_work("relative"), "two", ST_OK) == ST_OK);
+	CHECK(file_says(in_work("dir/file"), "two"));
+	CHECK((mode_of(in_work("relative")) & S_IFMT) == S_IFLNK);
+	CHECK((mode_of(in_work("absolute")) & S_IFMT) == S_IFLNK);
+	CHECK(write_file(in_work("loop"), "", ST_OK) == ST_FILE);
+	CHECK(!unlink(in_work("dir/file")) && !rmdir(in_work("dir")));
+	CHECK(!unlink(in_work("relative")) && !unlink(in_work("absolute")));
+	CHECK(!unlink(in_work("loop")));
+	work_end();
+}
+
+static void test_long_names(void)
+{
+	char longest[NAME_MAX + 1], path[PATH_MAX + 10];
+
+	work_begin();
+	memset(longest, 'x', NAME_MAX);
+	longest[NAME_MAX] = '\0';
+	CHECK(write_file(in_work(longest), "one", ST_OK) == ST_OK);
+	CHECK(file_says(in_work(longest), "one"));
+	CHECK(!unlink(in_work(longest)));
+	/* As long as a path can be: that of a temporary file would be longer */
+	strcpy(path, work);
+	while (strlen(path) < PATH_MAX - 4)
+		strcat(path, "/.");
+	strcat(path, "/f");
+	CHECK(strlen(path) >= PATH_MAX - 3);
+	CHECK(write_file(path, "two", ST_OK) == ST_OK);
+	CHECK(file_says(path, "two") && !unlink(path));
+	strcat(path, "ooo");
+	CHECK(write_file(path, "", ST_OK) == ST_FILE);
+	work_end();
+}
+
+/* What is no regular file, or is open already, is written to, and never replaced */
+static void test_special_files(void)
+{
+	char buf[10] = "", path[32];
+	int fds[2];
+
+	work_begin();
+	CHECK(!mkfifo(in_work("fifo"), 0644));
+	fds[0] = open(in_work("fifo"), O_RDONLY | O_NONBLOCK);
+	CHECK(!symlink("fifo", in_work("link")));
+	CHECK(write_file(in_work("link"), "one", ST_OK) == ST_OK);
+	CHECK(read(fds[0], buf, sizeof(buf)) == 3 && !memcmp(buf, "one", 3));
+	CHECK(mode_of(in_work("fifo")) == (S_IFIFO | 0644));
+	close(fds[0]);
+	CHECK(!unlink(in_work("link")) && !unlink(in_work("fifo")));
+
+	CHECK(!pipe(fds));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[1]);
+	CHECK(!symlink(path, in_work("link")));
+	CHECK(write_file(path, "two", ST_OK) == ST_OK);
+	CHECK(write_file(in_work("link"), "3", ST_OK) == ST_OK);
+	CHECK(read(fds[0], buf, sizeof(buf)) == 4 && !memcmp(buf, "two3", 4));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[0]);
+	CHECK(write_file(path, "", ST_OK) == ST_FILE);
+	close(fds[0]);
+	close(fds[1]);
+	CHECK(!unlink(in_work("link")));
+	CHECK(write_file("/proc/self/fd/77", "", ST_OK) == ST_FILE);
+	CHECK(write_file("/dev/null", "", ST_OK) == ST_OK);
+	CHECK((mode_of("/dev/null") & S_IFMT) == S_IFCHR);
+	work_end();
+}
+
+/* As "(echo before; save -o /dev/fd/N; echo after) > file" */
+static void test_open_files(void)
+{
+	char path[32];
+	struct stat before, after;
+	int fd;
+
+	work_begin();
+	fd = open(in_work("file"), O_WRONLY | O_CREAT, 0644);
+	CHECK(write(fd, "before ", 7) == 7 && !fstat(fd, &before));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	CHECK(write_file(path, "data", ST_OK) == ST_OK);
+	CHECK(write(fd, " after", 6) == 6);
+	CHECK(!stat(in_work("file"), &after) && after.st_ino == before.st_ino);
+	CHECK(file_says(in_work("file"), "before data after"));
+	/* One that has lost its name is still there to be written to */
+	CHECK(!unlink(in_work("file")));
+	CHECK(write_file(path, "data", ST_OK) == ST_OK);
+	CHECK(!fstat(fd, &after) && after.st_size == 21);
+	close(fd);
+	work_end();
+}
+
+static void stdout_takes_data(int unused)
+{
+	struct atomic_file file;
+	int fds[2];
+
+	(void)unused;
+	if (pipe(fds) || dup2(fds[1], STDOUT_FILENO) < 0 || report_file() != stdout)
+		_exit(1);
+	if (atomic_file_open(&file, "/proc/self/fd/1") || report_file() != stderr)
+		_exit(2);
+	if (atomic_file_open(&file, "-") != ST_USAGE)
+		_exit(3);
+	/* Nobody minds two there */
+	if (dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO) < 0)
+		_exit(4);
+	data_on_stdout = false;
+	if (atomic_file_open(&file, "-") || atomic_file_open(&file, "/dev/null") || data_on_stdout)
+		_exit(5);
+	close(STDOUT_FILENO);
+	standard_files_init();
+	_exit(atomic_file_open(&file, "-") == ST_FILE ? 0 : 6);
+}
+
+static void test_data_on_stdout(void)
+{
+	CHECK(in_child(stdout_takes_data, 0) == 0);
 }
 
 static void test_addresses(void)
@@ -718,19 +934,6 @@ static void test_texts(void)
 	CHECK(!strcmp(text_bytes(buf, sizeof(buf), UINT64_MAX), "16777216.0 TiB"));
 	CHECK(!strcmp(text_ns(buf, sizeof(buf), NEVER), "unknown"));
 	CHECK(!strcmp(text_ns(buf, sizeof(buf), 1500000), "1.5 ms"));
-}
-
-/* The exit status of @run in a process of its own */
-static int in_child(void (*run)(int), int arg)
-{
-	pid_t child = fork();
-	int status;
-
-	if (!child) {
-		run(arg);
-		_exit(100);
-	}
-	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 /* All three are missing: whatever is opened next must not take their place */
@@ -844,6 +1047,13 @@ static const struct {
 	{ "command lines", test_options },
 	{ "JSON", test_json },
 	{ "files that are complete or not there", test_atomic_file },
+	{ "files: only the owner of a new one can read it", test_file_modes },
+	{ "files: one that is replaced keeps its owner", test_file_owner },
+	{ "files: symbolic links are followed", test_links },
+	{ "files: the longest names", test_long_names },
+	{ "files: pipes and devices are written to", test_special_files },
+	{ "files: what is open keeps its place", test_open_files },
+	{ "files: no summary where data goes", test_data_on_stdout },
 	{ "addresses", test_addresses },
 	{ "numbers as text", test_texts },
 	{ "standard files that are closed", test_standard_files },
