@@ -66,8 +66,15 @@ const char *iommu_name(enum iommu how);
 /* Size of region @index, 0 if it has none or cannot be read and written. */
 uint64_t device_region_size(const struct device *dev, unsigned int index);
 
+/* Size of the largest of these among a PCI device's BARs, 0 if there is none. */
+uint64_t device_memory_size(const struct device *dev);
+
+/* Refuses a region that the device does not have, or that cannot be copied. */
+int device_check_region(const struct device *dev, unsigned int index);
+
+struct atomic_file;
 /* Copy a region from or to a file, with the device's memory decode on. */
 int device_fill_region(const struct device *dev, unsigned int index, const char *path);
-int device_dump_region(const struct device *dev, unsigned int index, const char *path);
+int device_dump_region(const struct device *dev, unsigned int index, struct atomic_file *file);
 
 #endif /* VFIO_MIGRATE_DEVICE_H */

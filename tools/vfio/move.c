@@ -17,8 +17,9 @@
 #include "util.h"
 
 static void target_process(struct device *source, struct device *target, int fd,
-			   const struct options *opt)
+			   struct keep *keep)
 {
+	const struct options *opt = keep->opt;
 	int ret;
 
 	/* Killed with its parent: then nobody is left who knows about it */
@@ -28,8 +29,7 @@ static void target_process(struct device *source, struct device *target, int fd,
 	device_close(source);
 	ret = receive_device(target, fd, opt);
 	close(fd);
-	if (!ret)
-		ret = keep_device(target, opt);
+	ret = keep_target(keep, target, ret);
 	/* Not a return: a thread may be caught in the device */
 	exit(ret);
 }
@@ -40,8 +40,11 @@ static int wait_status(pid_t child)
 
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
-			return fail_errno(ST_FAILED, "how the target's process ended is unknown");
-	return WIFEXITED(status) ? WEXITSTATUS(status) : ST_SIGNAL + WTERMSIG(status);
+			return fail_errno(ST_AFTER, "how the target's process ended is unknown");
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	return fail(ST_AFTER, "the process that had the target was killed by signal %d",
+		    WTERMSIG(status));
 }
 
 /* The user has it; until then a signal is for whoever keeps it */
@@ -74,10 +77,26 @@ static void end_target(pid_t child)
 		wait_fds(NULL, 0, now_ns() + 20 * NS_PER_MS);
 	}
 	kill(child, SIGKILL);
-	wait_status(child);
+	waitpid(child, &status, 0);
 }
 
-static int move(struct device *source, struct device *target, const struct options *opt)
+/* @status: of the source's end, which knows best whether the target may run */
+static int wait_for_target(pid_t child, int status)
+{
+	int kept;
+
+	if (status && status != ST_AFTER && status != ST_UNKNOWN) {
+		end_target(child);
+		return status;
+	}
+	kept = wait_kept(child);
+	/* It did not answer in time, but it did run */
+	if (status == ST_UNKNOWN)
+		return kept ? status : ST_OK;
+	return kept ?: status;
+}
+
+static int move(struct device *source, struct device *target, struct keep *keep)
 {
 	pid_t child;
 	int fds[2], ret;
@@ -90,28 +109,32 @@ static int move(struct device *source, struct device *target, const struct optio
 		return fail_errno(ST_FAILED, "no second process");
 	if (!child) {
 		close(fds[0]);
-		target_process(source, target, fds[1], opt);
+		target_process(source, target, fds[1], keep);
 	}
 	close(fds[1]);
+	keep_leave(keep);
 	device_close(target);
-	ret = send_device(source, fds[0], opt);
+	ret = send_device(source, fds[0], keep->opt);
 	close(fds[0]);
 	device_close(source);
-	if (!ret)
-		return wait_kept(child);
-	end_target(child);
-	return ret;
+	return wait_for_target(child, ret);
 }
 
 int cmd_move(const struct options *opt)
 {
 	struct device source, target;
+	struct keep keep;
 	int ret;
 
 	ret = device_find(&source, opt->device) ?: device_find(&target, opt->target) ?:
 	      device_open(&source, opt->iommu, NULL);
 	if (ret)
 		return ret;
-	ret = device_open(&target, opt->iommu, &source) ?: fill_regions(&source, opt);
-	return ret ?: move(&source, &target, opt);
+	ret = device_open(&target, opt->iommu, &source) ?: keep_begin(&keep, &target, opt);
+	if (ret)
+		return ret;
+	ret = fill_regions(&source, opt) ?: move(&source, &target, &keep);
+	/* Killed, the target's process may have left something */
+	keep_forget(&keep);
+	return ret;
 }

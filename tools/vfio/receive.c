@@ -281,19 +281,21 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 int cmd_receive(const struct options *opt)
 {
 	struct device dev;
+	struct keep keep;
 	int fd, ret;
 
 	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL) ?:
-	      check_target(&dev) ?:
-	      endpoint_accept(opt->address, now_ns() + opt->accept_timeout_ns, &fd);
+	      check_target(&dev) ?: keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
-	ret = receive_device(&dev, fd, opt);
-	close(fd);
+	ret = endpoint_accept(opt->address, now_ns() + opt->accept_timeout_ns, &fd);
 	if (!ret) {
-		say("%s has arrived and runs", dev.name);
-		ret = keep_device(&dev, opt);
+		ret = receive_device(&dev, fd, opt);
+		close(fd);
 	}
+	if (!ret)
+		say("%s has arrived and runs", dev.name);
+	ret = keep_target(&keep, &dev, ret);
 	device_close(&dev);
 	return ret;
 }

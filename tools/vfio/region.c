@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -42,6 +43,18 @@ static bool is_pci(const struct device *dev)
 
 	return !ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &info) &&
 	       info.flags & VFIO_DEVICE_FLAGS_PCI;
+}
+
+uint64_t device_memory_size(const struct device *dev)
+{
+	uint64_t largest = 0;
+	unsigned int bar;
+
+	if (!is_pci(dev))
+		return 0;
+	for (bar = VFIO_PCI_BAR0_REGION_INDEX; bar <= VFIO_PCI_BAR5_REGION_INDEX; bar++)
+		largest = max_u64(largest, device_region_size(dev, bar));
+	return largest;
 }
 
 /*
@@ -84,21 +97,40 @@ static int region_find(const struct device *dev, unsigned int index,
 	return ST_OK;
 }
 
+int device_check_region(const struct device *dev, unsigned int index)
+{
+	struct vfio_region_info info;
+
+	return region_find(dev, index, &info);
+}
+
+static int too_large(const struct device *dev, const struct vfio_region_info *info,
+		     const char *path)
+{
+	return fail(ST_FILE, "%s is larger than region %u of %s", path, info->index, dev->name);
+}
+
 static int fill(const struct device *dev, const struct vfio_region_info *info, int file,
 		const char *path, char *buf)
 {
+	struct pollfd pfd = { .fd = file, .events = POLLIN };
 	uint64_t at = 0;
 	ssize_t n, done;
 
 	for (;;) {
+		/* A pipe may be silent for long, and a region may be large */
+		wait_fds(&pfd, 1, NEVER);
+		if (interrupted())
+			return interrupted();
 		n = read(file, buf, CHUNK);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			continue;
 		if (n < 0)
 			return fail_errno(ST_FILE, "%s", path);
 		if (!n)
 			return ST_OK;
 		if ((uint64_t)n > info->size - at)
-			return fail(ST_FILE, "%s is larger than region %u of %s", path,
-				    info->index, dev->name);
+			return too_large(dev, info, path);
 		for (done = 0; done < n;) {
 			ssize_t m = pwrite(dev->fd, buf + done, n - done, info->offset + at);
 
@@ -115,6 +147,7 @@ int device_fill_region(const struct device *dev, unsigned int index, const char 
 {
 	struct vfio_region_info info;
 	int file, before, ret;
+	struct stat st;
 	char *buf;
 
 	ret = region_find(dev, index, &info);
@@ -122,7 +155,11 @@ int device_fill_region(const struct device *dev, unsigned int index, const char 
 		return ret;
 	file = open_slow(path, O_RDONLY);
 	if (file < 0)
-		return fail_errno(ST_FILE, "%s", path);
+		return interrupted() ?: fail_errno(ST_FILE, "%s", path);
+	if (!fstat(file, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size > info.size) {
+		close(file);
+		return too_large(dev, &info, path);
+	}
 	buf = malloc(CHUNK);
 	before = decode_on(dev);
 	ret = buf ? fill(dev, &info, file, path, buf) : fail(ST_FAILED, "no memory");
@@ -141,6 +178,8 @@ static int dump(const struct device *dev, const struct vfio_region_info *info,
 
 	while (at < info->size) {
 		n = pread(dev->fd, buf, min_u64(CHUNK, info->size - at), info->offset + at);
+		if (!n)
+			errno = EIO;
 		if (n <= 0)
 			return fail_errno(ST_FAILED, "%s: reading region %u", dev->name,
 					  info->index);
@@ -152,20 +191,19 @@ static int dump(const struct device *dev, const struct vfio_region_info *info,
 	return ST_OK;
 }
 
-int device_dump_region(const struct device *dev, unsigned int index, const char *path)
+int device_dump_region(const struct device *dev, unsigned int index, struct atomic_file *file)
 {
 	struct vfio_region_info info;
-	struct atomic_file file;
 	int before, ret;
 	char *buf;
 
-	ret = region_find(dev, index, &info) ?: atomic_file_open(&file, path);
+	ret = region_find(dev, index, &info);
 	if (ret)
 		return ret;
 	buf = malloc(CHUNK);
 	before = decode_on(dev);
-	ret = buf ? dump(dev, &info, &file, buf) : fail(ST_FAILED, "no memory");
+	ret = buf ? dump(dev, &info, file, buf) : fail(ST_FAILED, "no memory");
 	decode_back(dev, before);
 	free(buf);
-	return atomic_file_close(&file, ret);
+	return ret;
 }

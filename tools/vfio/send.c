@@ -286,14 +286,16 @@ static int undo(struct sender *snd, int status)
 {
 	const struct source *src = &snd->src;
 	char why[256];
+	int ret;
 
 	snprintf(why, sizeof(why), "%s", status > ST_SIGNAL ? "interrupted" : last_failure());
 	channel_send_failure(&snd->ch, why);
-	if (!source_restore(&snd->src))
+	ret = source_restore(&snd->src);
+	if (!ret)
 		say("%s is %s, nothing of it is lost", src->dev->name,
 		    mig_state_name(src->home));
 	channel_linger(&snd->ch);
-	return status;
+	return ret ?: status;
 }
 
 static int prepare(struct sender *snd, const struct device *dev, const struct options *opt)
@@ -327,9 +329,7 @@ static int send_through(struct sender *snd, int fd)
 	if (ret && ret != ST_UNKNOWN)
 		return undo(snd, ret);
 	source_retire(&snd->src);
-	if (!ret)
-		transfer_summary(&snd->src.t, opt->command, opt->json);
-	return ret;
+	return ret ?: transfer_summary(&snd->src.t, opt->command, opt->json);
 }
 
 int send_device(const struct device *dev, int fd, const struct options *opt)
@@ -345,9 +345,11 @@ int cmd_send(const struct options *opt)
 {
 	struct sender snd;
 	struct device dev;
-	int fd, ret, status;
+	struct keep keep;
+	int fd, ret;
 
-	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL);
+	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL) ?:
+	      keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
 	/* What can be known to fail is not tried on anybody */
@@ -357,7 +359,7 @@ int cmd_send(const struct options *opt)
 		ret = send_through(&snd, fd);
 		close(fd);
 	}
-	status = dump_regions(&dev, opt);
+	ret = keep_source(&keep, &dev, ret);
 	device_close(&dev);
-	return ret ?: status;
+	return ret;
 }

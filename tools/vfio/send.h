@@ -6,8 +6,9 @@
 #include "options.h"
 
 /*
- * Move @dev through the connected socket @fd. Unless it returns ST_OK or
- * ST_UNKNOWN, the device is back where it was. Prints the summary.
+ * Move @dev through the connected socket @fd. Prints the summary. Unless it returns
+ * ST_OK or ST_AFTER (it has moved), ST_UNKNOWN or ST_STUCK, the device is back where
+ * it was.
  */
 int send_device(const struct device *dev, int fd, const struct options *opt);
 

@@ -94,7 +94,7 @@ static int write_end(struct writer *out)
 
 static int save(struct source *src, struct writer *out, const struct options *opt)
 {
-	int ret;
+	int ret, back;
 
 	src->sink = &out->sink;
 	src->policy = &opt->policy;
@@ -102,41 +102,45 @@ static int save(struct source *src, struct writer *out, const struct options *op
 	ret = write_hello(out, src->dev) ?: source_run(src) ?: write_end(out);
 	src->t.ended = now_ns();
 	/* The device has been still for long enough */
-	ret = source_restore(src) ?: ret;
+	back = source_restore(src);
 	progress_clear();
-	return atomic_file_close(&out->file, ret);
+	/* If the source is lost, the snapshot is all that is left of it */
+	ret = atomic_file_close(&out->file, ret);
+	return back ?: ret;
 }
 
-static int save_device(const struct device *dev, const struct options *opt)
+static int save_device(const struct device *dev, struct writer *out, const struct options *opt)
 {
-	struct writer out = {
-		.sink = { writer_push, writer_mark, writer_idle, writer_look },
-	};
-	struct source src;
+	struct source src = { };
 	int ret;
 
-	ret = source_init(&src, dev) ?: atomic_file_open(&out.file, opt->output);
-	if (ret)
-		return ret;
-	ret = save(&src, &out, opt);
+	ret = fill_regions(dev, opt) ?: source_init(&src, dev);
+	ret = ret ? atomic_file_close(&out->file, ret) : save(&src, out, opt);
 	free(src.buf);
-	if (!ret)
-		transfer_summary(&src.t, "save", opt->json);
-	return ret;
+	return ret ?: transfer_summary(&src.t, "save", opt->json);
 }
 
 int cmd_save(const struct options *opt)
 {
+	struct writer out = {
+		.sink = { writer_push, writer_mark, writer_idle, writer_look },
+	};
 	struct device dev;
-	int ret, status;
+	struct keep keep;
+	int ret;
 
-	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL);
+	/* What can be known to fail fails before the device is touched */
+	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL) ?:
+	      atomic_file_open(&out.file, opt->output);
 	if (ret)
 		return ret;
-	ret = fill_regions(&dev, opt) ?: save_device(&dev, opt);
-	status = dump_regions(&dev, opt);
+	ret = keep_begin(&keep, &dev, opt);
+	if (ret)
+		ret = atomic_file_close(&out.file, ret);
+	else
+		ret = keep_source(&keep, &dev, save_device(&dev, &out, opt));
 	device_close(&dev);
-	return ret ?: status;
+	return ret;
 }
 
 /* --- Loading ------------------------------------------------------------------------------ */
@@ -331,7 +335,7 @@ static int open_input(struct reader *in, const char *path)
 		in->fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 	}
 	if (in->fd < 0)
-		return fail_errno(ST_FILE, "%s", in->path);
+		return interrupted() ?: fail_errno(ST_FILE, "%s", in->path);
 	if (!fstat(in->fd, &st) && S_ISREG(st.st_mode))
 		in->arrival.of = st.st_size;
 	return ST_OK;
@@ -341,13 +345,14 @@ int cmd_load(const struct options *opt)
 {
 	struct device dev;
 	struct reader in;
+	struct keep keep;
 	int ret;
 
 	ret = open_input(&in, opt->input) ?: device_find(&dev, opt->device) ?:
-	      device_open(&dev, opt->iommu, NULL);
+	      device_open(&dev, opt->iommu, NULL) ?: keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
-	ret = load_device(&dev, &in) ?: keep_device(&dev, opt);
+	ret = keep_target(&keep, &dev, load_device(&dev, &in));
 	device_close(&dev);
 	close(in.fd);
 	return ret;

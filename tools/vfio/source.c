@@ -350,7 +350,7 @@ int source_restore(struct source *src)
 		return ST_OK;
 	if (mig_get_state(src->dev, &state))
 		state = VFIO_DEVICE_STATE_ERROR;
-	return fail(ST_FAILED, "%s does not go back to %s, it is in %s: %s", src->dev->name,
+	return fail(ST_STUCK, "%s does not go back to %s, it is in %s: %s", src->dev->name,
 		    mig_state_name(src->home), mig_state_name(state), strerror(-ret));
 }
 

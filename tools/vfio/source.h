@@ -72,7 +72,7 @@ int source_init(struct source *src, const struct device *dev);
 /* The whole stream. Afterwards the device stands still in STOP_COPY. */
 int source_run(struct source *src);
 
-/* Back to where it was. Says so if it cannot, or if it is worth saying. */
+/* Back to where it was; ST_STUCK if it cannot. */
 int source_restore(struct source *src);
 
 /* It has moved: it is left in STOP. */

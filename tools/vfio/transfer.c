@@ -70,11 +70,20 @@ static void summary_text(const struct transfer *t)
 		text_ns(b, sizeof(b), t->ended - t->began), text_bytes(c, sizeof(c), rate(t)));
 }
 
-void transfer_summary(const struct transfer *t, const char *what, bool json)
+static int summary_end(void)
+{
+	FILE *out = report_file();
+
+	if (!fflush(out) && !ferror(out))
+		return ST_OK;
+	return fail_errno(ST_AFTER, "the summary cannot be printed");
+}
+
+int transfer_summary(const struct transfer *t, const char *what, bool json)
 {
 	if (json)
 		summary_json(t, what);
 	else if (!quiet)
 		summary_text(t);
-	fflush(report_file());
+	return summary_end();
 }

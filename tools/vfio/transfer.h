@@ -56,7 +56,7 @@ struct transfer {
 
 const char *phase_name(enum phase phase);
 
-/* @what: "move" and the like. */
-void transfer_summary(const struct transfer *t, const char *what, bool json);
+/* @what: "move" and the like. ST_AFTER if it cannot be printed. */
+int transfer_summary(const struct transfer *t, const char *what, bool json);
 
 #endif /* VFIO_MIGRATE_TRANSFER_H */

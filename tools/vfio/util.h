@@ -31,6 +31,8 @@ enum status {
 	ST_DOWNTIME = 5,	/* the bound cannot be kept */
 	ST_UNKNOWN = 6,		/* nobody can tell whether the target runs */
 	ST_FILE = 7,		/* a file cannot be read, written, or understood */
+	ST_AFTER = 8,		/* it is done, and what should follow has failed */
+	ST_STUCK = 9,		/* it has failed, and the source is not back */
 	ST_NOEXEC = 126,	/* the command to run cannot be run */
 	ST_SIGNAL = 128,	/* + number of the signal */
 };
