@@ -20,6 +20,9 @@
 #include "target.h"
 #include "util.h"
 
+/* How long to wait for the end of a pipe before saying so */
+#define PATIENCE_NS	(2 * NS_PER_S)
+
 /* --- Saving ---------------------------------------------------------------------------- */
 
 /**
@@ -231,7 +234,36 @@ static int read_hello(struct reader *in, const struct device *dev)
 	return check_devices(&saved, &self);
 }
 
-/* Nothing after END is looked at: it may be a pipe that stays open */
+/*
+ * Bytes behind the last frame mean that the file is damaged, or that two were
+ * joined. To see that there are none, the writer of a pipe has to close its end.
+ */
+static int expect_end_of_file(struct reader *in)
+{
+	struct pollfd pfd = { .fd = in->fd, .events = POLLIN };
+	uint64_t deadline = now_ns() + PATIENCE_NS;
+	ssize_t n;
+	char byte;
+
+	for (;;) {
+		if (wait_fds(&pfd, 1, deadline) <= 0) {
+			if (interrupted())
+				return interrupted();
+			if (deadline != NEVER && now_ns() >= deadline) {
+				say("the snapshot is complete, but %s is not at its end: waiting for that",
+				    in->path);
+				deadline = NEVER;
+			}
+			continue;
+		}
+		n = read(in->fd, &byte, 1);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return fail_errno(ST_FILE, "%s", in->path);
+		if (n >= 0)
+			return n ? unusable(in, "something follows its end") : ST_OK;
+	}
+}
+
 static int read_end(struct reader *in, const struct frame_header *frame)
 {
 	uint8_t payload[FRAME_MAX_SMALL];
@@ -244,7 +276,9 @@ static int read_end(struct reader *in, const struct frame_header *frame)
 	if (ret)
 		return ret;
 	frame_get_position(payload, &pos);
-	return pos.bytes == in->bytes ? ST_OK : unusable(in, "something is missing");
+	if (pos.bytes != in->bytes)
+		return unusable(in, "something is missing");
+	return expect_end_of_file(in);
 }
 
 /* Wait until the target has room, or has reached @step */
