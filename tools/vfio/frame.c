@@ -173,6 +173,7 @@ void frame_put_hello(uint8_t *payload, const struct frame_hello *hello)
 	put32(payload + 20, hello->device);
 	put32(payload + 24, hello->timeout_ms);
 	memcpy(payload + 32, hello->driver, FRAME_DRIVER_LEN);
+	put64(payload + 64, hello->memory_size);
 }
 
 void frame_get_hello(const uint8_t *payload, struct frame_hello *hello)
@@ -183,6 +184,7 @@ void frame_get_hello(const uint8_t *payload, struct frame_hello *hello)
 	hello->device = get32(payload + 20);
 	hello->timeout_ms = get32(payload + 24);
 	frame_get_text(payload + 32, FRAME_DRIVER_LEN, hello->driver, sizeof(hello->driver));
+	hello->memory_size = get64(payload + 64);
 }
 
 void frame_put_position(uint8_t *payload, const struct frame_position *pos)

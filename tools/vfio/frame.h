@@ -63,6 +63,7 @@ struct frame_header {
  * @device: PCI device id, 0 if unknown
  * @timeout_ms: how long this side bears silence
  * @driver: name of its driver, "" if unknown
+ * @memory_size: size of its largest BAR in bytes, 0 if unknown
  */
 struct frame_hello {
 	uint64_t	mig_flags;
@@ -71,6 +72,7 @@ struct frame_hello {
 	uint32_t	device;
 	uint32_t	timeout_ms;
 	char		driver[FRAME_DRIVER_LEN];
+	uint64_t	memory_size;
 };
 
 /* FRAME_MARK, FRAME_ACK, FRAME_END and FRAME_READY: how far the stream is */

@@ -5,6 +5,7 @@
 #include "send.h"
 #include "util.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 void describe_device(const struct device *dev, uint64_t timeout_ns, struct frame_hello *hello)
@@ -13,10 +14,20 @@ void describe_device(const struct device *dev, uint64_t timeout_ns, struct frame
 		.vendor = dev->vendor,
 		.device = dev->device,
 		.timeout_ms = min_u64(timeout_ns / NS_PER_MS, UINT32_MAX),
+		.memory_size = device_memory_size(dev),
 	};
 	mig_features(dev, &hello->mig_flags);
 	mig_data_size(dev, &hello->data_size);
 	snprintf(hello->driver, sizeof(hello->driver), "%.31s", dev->driver);
+}
+
+static int memory_differs(uint64_t from, uint64_t to)
+{
+	char a[32], b[32];
+
+	return fail(ST_DEVICE,
+		    "the devices have different memory: %s (%" PRIu64 " bytes) is saved, %s (%" PRIu64 " bytes) loads",
+		    text_bytes(a, sizeof(a), from), from, text_bytes(b, sizeof(b), to), to);
 }
 
 /* Only what is known on both sides can differ; the rest is for the drivers to see */
@@ -30,5 +41,7 @@ int check_devices(const struct frame_hello *from, const struct frame_hello *to)
 	if (from->driver[0] && to->driver[0] && strcmp(from->driver, to->driver))
 		return fail(ST_DEVICE, "the devices have different drivers: %s saves, %s loads",
 			    from->driver, to->driver);
+	if (from->memory_size && to->memory_size && from->memory_size != to->memory_size)
+		return memory_differs(from->memory_size, to->memory_size);
 	return ST_OK;
 }

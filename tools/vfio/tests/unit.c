@@ -186,7 +186,8 @@ static void test_versions_and_types(void)
 
 static void test_payloads(void)
 {
-	struct frame_hello hello = { 7, 1ULL << 40, 0x1b36, 5, 10000, "some-driver" }, hello2;
+	struct frame_hello hello = { 7, 1ULL << 40, 0x1b36, 5, 10000, "some-driver", 1ULL << 35 };
+	struct frame_hello hello2;
 	struct frame_status status = { 1, 2, 3, 4, 5, UINT64_MAX }, status2;
 	struct frame_position pos = { .bytes = 1ULL << 63, .id = 9 }, pos2;
 	uint8_t payload[FRAME_MAX_SMALL];
@@ -194,7 +195,7 @@ static void test_payloads(void)
 	frame_put_hello(payload, &hello);
 	frame_get_hello(payload, &hello2);
 	CHECK(!memcmp(&hello, &hello2, offsetof(struct frame_hello, driver)));
-	CHECK(!strcmp(hello.driver, hello2.driver));
+	CHECK(!strcmp(hello.driver, hello2.driver) && hello.memory_size == hello2.memory_size);
 	frame_put_status(payload, &status);
 	frame_get_status(payload, &status2);
 	CHECK(!memcmp(&status, &status2, sizeof(status)));
