@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "utf8.h"
 
 #define ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -222,9 +223,20 @@ void frame_get_status(const uint8_t *payload, struct frame_status *status)
 
 void frame_get_text(const uint8_t *payload, uint32_t len, char *text, size_t size)
 {
-	size_t i;
+	uint32_t end = strnlen((const char *)payload, len), at = 0;
+	size_t i = 0, n;
 
-	for (i = 0; i < len && i < size - 1 && payload[i]; i++)
-		text[i] = payload[i] >= ' ' && payload[i] < 0x7f ? payload[i] : '?';
+	while (at < end && i < size - 1) {
+		n = utf8_length(payload + at, end - at);
+		if (n > size - 1 - i)
+			break;
+		if (n)
+			memcpy(text + i, payload + at, n);
+		else
+			text[i] = '?';
+		n = n ?: 1;
+		i += n;
+		at += n;
+	}
 	text[i] = '\0';
 }

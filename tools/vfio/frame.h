@@ -135,7 +135,7 @@ void frame_get_position(const uint8_t *payload, struct frame_position *pos);
 void frame_put_status(uint8_t *payload, const struct frame_status *status);
 void frame_get_status(const uint8_t *payload, struct frame_status *status);
 
-/* Text of a peer: at most @len bytes, and nothing that a terminal acts upon. */
+/* Text of a peer: at most @len bytes of UTF-8, and nothing that a terminal acts upon. */
 void frame_get_text(const uint8_t *payload, uint32_t len, char *text, size_t size);
 
 #endif /* VFIO_MIGRATE_FRAME_H */

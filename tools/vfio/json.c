@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <inttypes.h>
+#include <string.h>
 
 #include "json.h"
+#include "utf8.h"
 
+/* Bytes that are not UTF-8 cannot be in JSON: each becomes a replacement character */
 static void quoted(struct json *json, const char *text)
 {
-	const unsigned char *p;
+	const uint8_t *p = (const uint8_t *)text;
+	size_t left = strlen(text), n;
 
 	fputc('"', json->out);
-	for (p = (const unsigned char *)text; *p; p++) {
+	for (; left; p += n, left -= n) {
+		n = utf8_length(p, left);
 		if (*p == '"' || *p == '\\')
-			fprintf(json->out, "\\%c", *p);
-		else if (*p < ' ' || *p >= 0x7f)
-			fprintf(json->out, "\\u%04x", *p);
+			fputc('\\', json->out);
+		if (n)
+			fwrite(p, 1, n, json->out);
 		else
-			fputc(*p, json->out);
+			fprintf(json->out, "\\u%04x", *p < 0x80 ? *p : 0xfffd);
+		n = n ?: 1;
 	}
 	fputc('"', json->out);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "options.h"
+#include "transfer.h"
 #include "util.h"
 
 static const struct {
@@ -14,8 +15,18 @@ static const struct {
 	{ "send", cmd_send }, { "receive", cmd_receive }, { "move", cmd_move },
 };
 
+/* Also a command line that is wrong shall be told as JSON */
+static bool wants_json(char **argv)
+{
+	for (argv++; *argv && strcmp(*argv, "--"); argv++)
+		if (!strcmp(*argv, "--json"))
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
+	bool json = argc > 0 && wants_json(argv);
 	struct options opt;
 	size_t i;
 	int ret;
@@ -23,14 +34,21 @@ int main(int argc, char **argv)
 	standard_files_init();
 	signals_init();
 	ret = options_parse(&opt, argc, argv);
-	if (ret)
-		return ret < 0 ? ST_OK : ret;
+	if (ret < 0)
+		return ST_OK;
+	if (ret) {
+		if (json)
+			failure_summary(opt.command, ret);
+		return ret;
+	}
 	for (i = 0; i < ARRAY_LEN(commands); i++)
 		if (!strcmp(opt.command, commands[i].name))
 			break;
 	ret = commands[i].run(&opt);
 	if (ret > ST_SIGNAL && ret == interrupted())
 		say("interrupted");
+	if (opt.json)
+		failure_summary(opt.command, ret);
 	/* Not a return: a thread may be caught in the device */
 	exit(ret);
 }

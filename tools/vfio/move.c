@@ -14,6 +14,7 @@
 #include "keep.h"
 #include "progress.h"
 #include "send.h"
+#include "transfer.h"
 #include "util.h"
 
 static void target_process(struct device *source, struct device *target, int fd,
@@ -29,7 +30,13 @@ static void target_process(struct device *source, struct device *target, int fd,
 	device_close(source);
 	ret = receive_device(target, fd, opt);
 	close(fd);
-	ret = keep_target(keep, target, ret);
+	if (!ret) {
+		ret = keep_target(keep, target, ret);
+		/* The source's end does not know about that */
+		if (opt->json)
+			failure_summary(opt->command, ret);
+	}
+	keep_forget(keep);
 	/* Not a return: a thread may be caught in the device */
 	exit(ret);
 }

@@ -68,7 +68,7 @@ static const struct {
 	{ { "input", required_argument, NULL, 'i' }, "l" },
 	{ { "to", required_argument, NULL, OPT_TO }, "n" },
 	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r" },
-	{ { "json", no_argument, NULL, OPT_JSON }, "isnm" },
+	{ { "json", no_argument, NULL, OPT_JSON }, "islnrm" },
 	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm" },
 	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm" },
 	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm" },

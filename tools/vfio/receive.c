@@ -13,6 +13,7 @@
 #include "progress.h"
 #include "send.h"
 #include "target.h"
+#include "transfer.h"
 #include "util.h"
 
 /* Tell the source how far the target is: that often, or after so many bytes */
@@ -253,9 +254,19 @@ static int check_target(const struct device *dev)
 	return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
 }
 
+/* Of a move the other end says all there is to say */
+static int arrived(const struct receiver *rcv, uint64_t began, const struct options *opt)
+{
+	if (strcmp(opt->command, "receive"))
+		return ST_OK;
+	return arrival_summary(opt->command, rcv->target.dev->name, rcv->received,
+			       now_ns() - began, opt->json);
+}
+
 int receive_device(const struct device *dev, int fd, const struct options *opt)
 {
 	struct receiver rcv = { };
+	uint64_t began = now_ns();
 	char why[256];
 	int ret;
 
@@ -271,7 +282,7 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 			target_end(&rcv.target);
 	}
 	if (!ret)
-		return ST_OK;
+		return arrived(&rcv, began, opt);
 	snprintf(why, sizeof(why), "%s", ret > ST_SIGNAL ? "interrupted" : last_failure());
 	channel_send_failure(&rcv.ch, why);
 	channel_linger(&rcv.ch);
@@ -293,8 +304,6 @@ int cmd_receive(const struct options *opt)
 		ret = receive_device(&dev, fd, opt);
 		close(fd);
 	}
-	if (!ret)
-		say("%s has arrived and runs", dev.name);
 	ret = keep_target(&keep, &dev, ret);
 	device_close(&dev);
 	return ret;

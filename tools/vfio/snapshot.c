@@ -333,11 +333,11 @@ static int finish(struct reader *in, struct target *target)
 	return wait_for_target(in, target, NULL, TARGET_RUN);
 }
 
-static int load_device(const struct device *dev, struct reader *in)
+static int load_device(const struct device *dev, struct reader *in, const struct options *opt)
 {
 	struct target target;
-	char why[256], text[32];
-	uint64_t flags;
+	uint64_t flags, began;
+	char why[256];
 	int ret;
 
 	if (mig_obstacle(dev, &flags, why, sizeof(why)))
@@ -345,6 +345,7 @@ static int load_device(const struct device *dev, struct reader *in)
 	ret = read_hello(in, dev);
 	if (ret)
 		return ret;
+	began = now_ns();
 	ret = target_begin(&target, dev) ?: feed(in, &target) ?:
 	      finish(in, &target);
 	progress_clear();
@@ -353,8 +354,7 @@ static int load_device(const struct device *dev, struct reader *in)
 		return ret;
 	}
 	target_end(&target);
-	say("%s has loaded %s and runs", dev->name, text_bytes(text, sizeof(text), in->bytes));
-	return ST_OK;
+	return arrival_summary("load", dev->name, in->bytes, now_ns() - began, opt->json);
 }
 
 static int open_input(struct reader *in, const char *path)
@@ -386,7 +386,7 @@ int cmd_load(const struct options *opt)
 	      device_open(&dev, opt->iommu, NULL) ?: keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
-	ret = keep_target(&keep, &dev, load_device(&dev, &in));
+	ret = keep_target(&keep, &dev, load_device(&dev, &in, opt));
 	device_close(&dev);
 	close(in.fd);
 	return ret;

@@ -17,11 +17,14 @@ const char *phase_name(enum phase phase)
 	return names[phase];
 }
 
+static uint64_t per_second(uint64_t bytes, uint64_t ns)
+{
+	return ns ? bytes * 1e9 / ns : 0;
+}
+
 static uint64_t rate(const struct transfer *t)
 {
-	uint64_t ns = t->ended - t->began;
-
-	return ns ? t->total * 1e9 / ns : 0;
+	return per_second(t->total, t->ended - t->began);
 }
 
 static void summary_json(const struct transfer *t, const char *what)
@@ -86,4 +89,43 @@ int transfer_summary(const struct transfer *t, const char *what, bool json)
 	else if (!quiet)
 		summary_text(t);
 	return summary_end();
+}
+
+int arrival_summary(const char *what, const char *device, uint64_t bytes, uint64_t ns, bool json)
+{
+	struct json out;
+	char text[32];
+
+	say("%s has loaded %s and runs", device, text_bytes(text, sizeof(text), bytes));
+	if (!json)
+		return ST_OK;
+	json_begin(&out, report_file());
+	json_string(&out, "command", what);
+	json_number(&out, "total_ns", ns);
+	json_open(&out, "bytes");
+	json_number(&out, "total", bytes);
+	json_close(&out);
+	json_number(&out, "bytes_per_second", per_second(bytes, ns));
+	json_end(&out);
+	return summary_end();
+}
+
+void failure_summary(const char *what, int status)
+{
+	const char *why = all_failures();
+	struct json json;
+
+	if (status > ST_SIGNAL && status == interrupted())
+		why = "interrupted";
+	if (!*why && status == ST_USAGE)
+		why = "the command line is wrong";
+	/* The status of a command that ran is no failure of ours */
+	if (!status || !*why)
+		return;
+	json_begin(&json, report_file());
+	json_string(&json, "command", what);
+	json_number(&json, "status", status);
+	json_string(&json, "error", why);
+	json_end(&json);
+	fflush(report_file());
 }

@@ -59,4 +59,10 @@ const char *phase_name(enum phase phase);
 /* @what: "move" and the like. ST_AFTER if it cannot be printed. */
 int transfer_summary(const struct transfer *t, const char *what, bool json);
 
+/* The same for a target that took @bytes within @ns; as text, a line of news. */
+int arrival_summary(const char *what, const char *device, uint64_t bytes, uint64_t ns, bool json);
+
+/* With --json: that @what has failed, and why, unless nothing of ours has. */
+void failure_summary(const char *what, int status);
+
 #endif /* VFIO_MIGRATE_TRANSFER_H */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -14,7 +15,11 @@ bool quiet;
 bool silent;
 bool data_on_stdout;
 
-static char failure[256];
+/* Room for a name as long as names can be, and what is wrong with it */
+#define MESSAGE_MAX	(PATH_MAX + 256)
+
+static char failure[MESSAGE_MAX];
+static char failures[2 * MESSAGE_MAX];
 static volatile sig_atomic_t caught;
 static sigset_t normal_mask;
 
@@ -26,6 +31,14 @@ static void print_line(const char *text)
 	fprintf(stderr, "vfio-migrate: %s\n", text);
 }
 
+/* All of them, for those who do not see standard error */
+static void collect(void)
+{
+	size_t len = strlen(failures);
+
+	snprintf(failures + len, sizeof(failures) - len, "%s%s", len ? "; " : "", failure);
+}
+
 int fail(int status, const char *fmt, ...)
 {
 	va_list args;
@@ -33,14 +46,16 @@ int fail(int status, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(failure, sizeof(failure), fmt, args);
 	va_end(args);
-	if (!silent)
-		print_line(failure);
+	if (silent)
+		return status;
+	print_line(failure);
+	collect();
 	return status;
 }
 
 int fail_errno(int status, const char *fmt, ...)
 {
-	char what[200];
+	char what[PATH_MAX + 128];
 	int error = errno;
 	va_list args;
 
@@ -55,9 +70,14 @@ const char *last_failure(void)
 	return failure;
 }
 
+const char *all_failures(void)
+{
+	return failures;
+}
+
 void say(const char *fmt, ...)
 {
-	char text[512];
+	char text[MESSAGE_MAX];
 	va_list args;
 
 	if (quiet)
@@ -70,7 +90,7 @@ void say(const char *fmt, ...)
 
 void warn(const char *fmt, ...)
 {
-	char text[512];
+	char text[MESSAGE_MAX];
 	va_list args;
 
 	va_start(args, fmt);

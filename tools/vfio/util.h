@@ -47,6 +47,8 @@ int fail_errno(int status, const char *fmt, ...);
 
 /* What was last said by these two; "" if nothing. */
 const char *last_failure(void);
+/* All that was said so by this process, with semicolons between. */
+const char *all_failures(void);
 
 /* One line of news on standard error, unless told to be quiet. */
 __attribute__((format(printf, 1, 2)))

@@ -22,6 +22,7 @@
 #include "options.h"
 #include "policy.h"
 #include "progress.h"
+#include "utf8.h"
 #include "util.h"
 
 static int failures;
@@ -639,7 +640,7 @@ static void test_options(void)
 static void test_json(void)
 {
 	static const char expected[] =
-		"{\n  \"a\": \"x\\\"\\\\\\u000a\\u0080\",\n  \"b\": [],\n"
+		"{\n  \"a\": \"x\\\"\\\\\\u000a\\ufffd\",\n  \"b\": [],\n"
 		"  \"c\": {\n    \"d\": 18446744073709551615,\n    \"e\": null\n  },\n"
 		"  \"f\": true\n}\n";
 	char buf[300];
@@ -658,6 +659,47 @@ static void test_json(void)
 	json_end(&json);
 	fclose(file);
 	CHECK(!strcmp(buf, expected));
+}
+
+static const char *quoted_by_json(const char *text)
+{
+	static char buf[200];
+	FILE *file = fmemopen(buf, sizeof(buf), "w");
+	struct json json;
+
+	json_begin(&json, file);
+	json_string(&json, NULL, text);
+	fclose(file);
+	return buf + strlen("{\n  ");
+}
+
+static void test_utf8(void)
+{
+	static const char * const invalid[] = {
+		/* Alone, cut, too long, surrogate, beyond Unicode, controls */
+		"\x80", "\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xc0\xaf", "\xe0\x80\xaf",
+		"\xf0\x80\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80",
+		"\x1b", "\x7f", "\xc2\x9b",
+	};
+	static const char valid[] = "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xed\x9f\xbf\xee\x80\x80";
+	char text[100], payload[100];
+	size_t i, len;
+
+	for (i = 0; i < ARRAY_LEN(invalid); i++) {
+		len = strlen(invalid[i]);
+		CHECK(!utf8_length((const uint8_t *)invalid[i], len));
+		snprintf(payload, sizeof(payload), "a%sb", invalid[i]);
+		frame_get_text((const uint8_t *)payload, len + 2, text, sizeof(text));
+		CHECK(text[0] == 'a' && strspn(text + 1, "?") == len && text[len + 1] == 'b');
+	}
+	CHECK(!strcmp(quoted_by_json(valid), "\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xed\x9f\xbf\xee\x80\x80\""));
+	CHECK(!strcmp(quoted_by_json("\xe2\x82"), "\"\\ufffd\\ufffd\""));
+	CHECK(!strcmp(quoted_by_json("a\xff" "b\x7f"), "\"a\\ufffdb\\u007f\""));
+	frame_get_text((const uint8_t *)valid, sizeof(valid) - 1, text, sizeof(text));
+	CHECK(!strcmp(text, valid));
+	/* Cut where there is no more room, and not within a character */
+	frame_get_text((const uint8_t *)valid, sizeof(valid) - 1, text, 6);
+	CHECK(!strcmp(text, "\xc3\xa4 "));
 }
 
 static bool file_says(const char *path, const char *text)
@@ -1047,6 +1089,7 @@ static const struct {
 	{ "policy: a device that does not end", test_endless },
 	{ "command lines", test_options },
 	{ "JSON", test_json },
+	{ "UTF-8", test_utf8 },
 	{ "files that are complete or not there", test_atomic_file },
 	{ "files: only the owner of a new one can read it", test_file_modes },
 	{ "files: one that is replaced keeps its owner", test_file_owner },
