@@ -87,9 +87,26 @@ static bool is_bdf(const char *name, char *full, size_t size)
 	return true;
 }
 
+/* A device's directory in sysfs by any name: through links, with a slash at the end */
+static int find_path(struct device *dev, const char *name)
+{
+	char path[PATH_MAX], subsystem[PATH_MAX + 16];
+
+	if (!realpath(name, path))
+		return fail_errno(ST_DEVICE, "there is no device %s", name);
+	snprintf(subsystem, sizeof(subsystem), "%s/subsystem", path);
+	if (strncmp(path, "/sys/", 5) || access(subsystem, F_OK))
+		return fail(ST_DEVICE, "%s is no device: no device's directory in sysfs", name);
+	if (strlen(path) >= sizeof(dev->sysfs))
+		return fail(ST_DEVICE, "%s: the name is too long", name);
+	memcpy(dev->sysfs, path, strlen(path) + 1);
+	return ST_OK;
+}
+
 int device_find(struct device *dev, const char *name)
 {
 	char bdf[32];
+	int ret;
 
 	*dev = (struct device){ .group = -1, .fd = -1, .group_fd = -1, .container_fd = -1,
 				.iommufd = -1 };
@@ -99,8 +116,10 @@ int device_find(struct device *dev, const char *name)
 	if (is_bdf(name, bdf, sizeof(bdf))) {
 		snprintf(dev->name, sizeof(dev->name), "%s", bdf);
 		snprintf(dev->sysfs, sizeof(dev->sysfs), "/sys/bus/pci/devices/%s", bdf);
-	} else if (name[0] == '/' && strlen(name) < sizeof(dev->sysfs)) {
-		snprintf(dev->sysfs, sizeof(dev->sysfs), "%s", name);
+	} else if (name[0] == '/') {
+		ret = find_path(dev, name);
+		if (ret)
+			return ret;
 	} else {
 		return fail(ST_USAGE,
 			    "'%s' is no device: a PCI address (0000:03:00.0), a path in sysfs, or fd:N",

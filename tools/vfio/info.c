@@ -17,6 +17,7 @@
  * @opened: it could be opened
  * @flags: migration features
  * @state: "" if unknown
+ * @memory_size: of its largest BAR, 0 if unknown
  * @data_size: what a whole stream would be long
  * @has_size: is that known?
  * @dma_logging: can it log what it writes by DMA?
@@ -31,6 +32,7 @@ struct info {
 	bool				opened;
 	uint64_t			flags;
 	char				state[32];
+	uint64_t			memory_size;
 	uint64_t			data_size;
 	bool				has_size;
 	bool				dma_logging;
@@ -79,6 +81,7 @@ static void ask(const struct device *dev, struct info *info)
 	snprintf(info->state, sizeof(info->state), "%s", mig_state_name(state));
 	if (info->can_migrate && state_hinders(state, info->why, sizeof(info->why)))
 		info->can_migrate = false;
+	info->memory_size = device_memory_size(dev);
 	info->has_size = !mig_data_size(dev, &info->data_size);
 	info->dma_logging = !mig_has_dma_logging(dev);
 	if (info->flags & VFIO_MIGRATION_PRE_COPY && state == VFIO_DEVICE_STATE_RUNNING)
@@ -132,6 +135,8 @@ static void text_migration(const struct info *info)
 	char a[32], b[32];
 
 	text_features(info);
+	if (info->memory_size)
+		printf("memory       %s\n", text_bytes(a, sizeof(a), info->memory_size));
 	if (info->has_size)
 		printf("data size    %s\n", text_bytes(a, sizeof(a), info->data_size));
 	if (info->has_precopy)
@@ -196,6 +201,7 @@ static void json_startup(struct json *json, const struct info *info)
 static void json_migration(struct json *json, const struct info *info)
 {
 	json_features(json, info);
+	json_number(json, "memory_size", info->memory_size);
 	if (info->has_size)
 		json_number(json, "data_size", info->data_size);
 	else
@@ -258,5 +264,7 @@ int cmd_info(const struct options *opt)
 		json_info(&dev, &info);
 	else
 		text_info(&dev, &info);
+	if (fflush(stdout) || ferror(stdout))
+		return fail_errno(ST_FILE, "standard output");
 	return info.can_migrate ? ST_OK : ST_DEVICE;
 }
