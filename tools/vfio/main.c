@@ -13,6 +13,7 @@ static const struct {
 } commands[] = {
 	{ "info", cmd_info }, { "save", cmd_save }, { "load", cmd_load },
 	{ "send", cmd_send }, { "receive", cmd_receive }, { "move", cmd_move },
+	{ "run", cmd_run },
 };
 
 /* Also a command line that is wrong shall be told as JSON */

@@ -19,6 +19,7 @@ static const char usage_text[] =
 "  vfio-migrate send    DEVICE --to ADDRESS\n"
 "  vfio-migrate receive DEVICE --listen ADDRESS KEEP\n"
 "  vfio-migrate move    SOURCE TARGET KEEP\n"
+"  vfio-migrate run     fd:N [--reset]\n"
 "\n"
 "DEVICE is a PCI address (0000:03:00.0), a device's directory in sysfs, or fd:N,\n"
 "an open VFIO device that was inherited. ADDRESS is HOST:PORT or unix:PATH.\n"
@@ -33,6 +34,10 @@ static const char usage_text[] =
 "Likewise a device that is only opened now has nothing in it yet:\n"
 "  --fill-region IDX=FILE  fill region IDX first (save, send, move: of the source)\n"
 "\n"
+"A device that a migration has left stopped, and that somebody has open, is run\n"
+"again by 'run'; one that is half loaded or has failed only with\n"
+"  --reset                 reset it, which clears it\n"
+"\n"
 "When the source is stopped (save, send, move):\n"
 "  --optimize downtime     when the target has acknowledged that it has started,\n"
 "                          and little is left (default)\n"
@@ -44,22 +49,23 @@ static const char usage_text[] =
 "  --timeout S             how long the other side may be silent (default 10)\n"
 "  --ack-timeout S         how long the target may take to start (default 300)\n"
 "  --accept-timeout S      how long to wait for a source (default 600)\n"
-"  --json                  summary as JSON\n"
+"  --json                  summary and failures as JSON\n"
 "  -q, --quiet             only errors\n"
 "  -V, --version\n"
 "\n"
 "Exit status: 0 done; 1 failed; 2 usage; 3 the device cannot migrate or cannot be\n"
 "opened; 4 the other side or the connection failed; 5 the downtime allowed cannot\n"
-"be kept; 6 it is unknown whether the target runs; 7 a file is unusable; 126 the\n"
+"be kept; 6 it is unknown whether the target runs; 7 a file is unusable; 8 it is\n"
+"done, and then something failed; 9 it failed, and the source is not back; 126 the\n"
 "COMMAND cannot be run; 128+N signal N; else COMMAND's. See vfio-migrate(8).\n";
 
 enum {
 	OPT_TO = 256, OPT_LISTEN, OPT_JSON, OPT_IOMMU, OPT_OPTIMIZE, OPT_MAX_DOWNTIME,
 	OPT_STOP_COPY, OPT_TIMEOUT, OPT_ACK_TIMEOUT, OPT_ACCEPT_TIMEOUT, OPT_FILL,
-	OPT_DUMP, OPT_HOLD, OPT_VERIFY,
+	OPT_DUMP, OPT_HOLD, OPT_VERIFY, OPT_RESET,
 };
 
-/* Which commands know an option: letters of info, save, Load, seNd, Receive, Move */
+/* Which commands know an option: letters of info, save, Load, seNd, Receive, Move, rUn */
 static const struct {
 	struct option	opt;
 	const char	*commands;
@@ -68,7 +74,7 @@ static const struct {
 	{ { "input", required_argument, NULL, 'i' }, "l" },
 	{ { "to", required_argument, NULL, OPT_TO }, "n" },
 	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r" },
-	{ { "json", no_argument, NULL, OPT_JSON }, "islnrm" },
+	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmu" },
 	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm" },
 	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm" },
 	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm" },
@@ -80,9 +86,10 @@ static const struct {
 	{ { "dump-region", required_argument, NULL, OPT_DUMP }, "slnrm" },
 	{ { "hold", no_argument, NULL, OPT_HOLD }, "lrm" },
 	{ { "verify", no_argument, NULL, OPT_VERIFY }, "lrm" },
-	{ { "quiet", no_argument, NULL, 'q' }, "islnrm" },
-	{ { "help", no_argument, NULL, 'h' }, "islnrm" },
-	{ { "version", no_argument, NULL, 'V' }, "islnrm" },
+	{ { "reset", no_argument, NULL, OPT_RESET }, "u" },
+	{ { "quiet", no_argument, NULL, 'q' }, "islnrmu" },
+	{ { "help", no_argument, NULL, 'h' }, "islnrmu" },
+	{ { "version", no_argument, NULL, 'V' }, "islnrmu" },
 };
 
 static const struct {
@@ -92,6 +99,7 @@ static const struct {
 } commands[] = {
 	{ "info", 'i', 1 }, { "save", 's', 1 }, { "load", 'l', 1 },
 	{ "send", 'n', 1 }, { "receive", 'r', 1 }, { "move", 'm', 2 },
+	{ "run", 'u', 1 },
 };
 
 /* --- Values ---------------------------------------------------------------------- */
@@ -215,6 +223,9 @@ static int take_option(struct options *opt, int c, char *arg)
 		return ST_OK;
 	case OPT_VERIFY:
 		opt->verify = true;
+		return ST_OK;
+	case OPT_RESET:
+		opt->reset = true;
 		return ST_OK;
 	case 'q':
 		quiet = true;

@@ -37,6 +37,7 @@ struct region_file {
  * @nr_dump: how many
  * @hold: keep the device until a signal comes
  * @verify: only see whether the device takes it
+ * @reset: a device that cannot be run otherwise may be reset
  * @run: the command to run with the device, or NULL
  */
 struct options {
@@ -59,6 +60,7 @@ struct options {
 	int			nr_dump;
 	bool			hold;
 	bool			verify;
+	bool			reset;
 	char			**run;
 };
 
@@ -72,5 +74,6 @@ int cmd_load(const struct options *opt);
 int cmd_send(const struct options *opt);
 int cmd_receive(const struct options *opt);
 int cmd_move(const struct options *opt);
+int cmd_run(const struct options *opt);
 
 #endif /* VFIO_MIGRATE_OPTIONS_H */

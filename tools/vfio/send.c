@@ -309,7 +309,9 @@ static int prepare(struct sender *snd, const struct device *dev, const struct op
 	};
 	ret = source_init(&snd->src, dev);
 	if (!ret && snd->src.home != VFIO_DEVICE_STATE_RUNNING)
-		ret = fail(ST_DEVICE, "%s is stopped: has it been moved already?", dev->name);
+		ret = fail(ST_DEVICE,
+			   "%s is stopped: has it been moved already? If not, 'vfio-migrate run' runs it",
+			   dev->name);
 	snd->src.sink = &snd->sink;
 	snd->src.policy = &opt->policy;
 	snd->src.precopy = !opt->stop_copy;

@@ -32,7 +32,8 @@ static int source_home(struct source *src)
 		return fail(ST_DEVICE, "%s: its migration state is unknown: %s", src->dev->name,
 			    strerror(-ret));
 	if (state != VFIO_DEVICE_STATE_RUNNING && state != VFIO_DEVICE_STATE_STOP)
-		return fail(ST_DEVICE, "%s is in %s: it can be saved from RUNNING or STOP only",
+		return fail(ST_DEVICE,
+			    "%s is in %s: it can be saved from RUNNING or STOP only (see 'vfio-migrate run')",
 			    src->dev->name, mig_state_name(state));
 	src->home = state;
 	return ST_OK;

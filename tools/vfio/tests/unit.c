@@ -617,7 +617,8 @@ static void test_options(void)
 		"vm save a --fill-region 2", "vm save a --fill-region =x",
 		"vm save a --fill-region 999=x", "vm send a --to x:1 -- sh",
 		"vm info a --iommu x", "vm info a --timeout 3", "vm --json",
-		"vm save a" FILL FILL FILL FILL FILL,
+		"vm save a" FILL FILL FILL FILL FILL, "vm run", "vm run a b", "vm info a --reset",
+		"vm run a --hold",
 	};
 	struct options opt;
 	size_t i;
