@@ -17,15 +17,16 @@ _vfio_migrate_devices()
 _vfio_migrate_options()
 {
 	local keep=(--hold --verify --dump-region --)
-	local source=(--fill-region --optimize --max-downtime --stop-copy --json)
+	local source=(--fill-region --optimize --max-downtime --stop-copy)
 
-	printf '%s\n' --iommu --quiet --help --version
+	printf '%s\n' --json --quiet --help --version
+	[ "$1" = run ] || echo --iommu
 	case $1 in
-	info)    printf '%s\n' --json ;;
 	save)    printf '%s\n' --output --dump-region "${source[@]}" ;;
 	load)    printf '%s\n' --input "${keep[@]}" ;;
 	send)    printf '%s\n' --to --timeout --ack-timeout --dump-region "${source[@]}" ;;
 	receive) printf '%s\n' --listen --timeout --accept-timeout "${keep[@]}" ;;
+	run)     echo --reset ;;
 	move)    printf '%s\n' --timeout --ack-timeout "${source[@]}" "${keep[@]}" ;;
 	esac
 }
@@ -58,7 +59,7 @@ _vfio_migrate()
 		return ;;
 	esac
 	if ((COMP_CWORD == 1)); then
-		_vfio_migrate_reply "$cur" <<<'info save load send receive move --help --version'
+		_vfio_migrate_reply "$cur" <<<'info save load send receive move run --help --version'
 	elif [[ $cur == -* ]]; then
 		_vfio_migrate_reply "$cur" < <(_vfio_migrate_options "${COMP_WORDS[1]}")
 	else
