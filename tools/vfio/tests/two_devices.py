@@ -461,7 +461,7 @@ def load_refuses_damage():
     run("load", B, "--verify", "-i", "/nonexistent", status=7)
     put(sysfs(B, "precopy/memory_size"), 2 << 20)
     try:
-        run("load", B, "--verify", "-i", path("snap"), status=1)
+        run("load", B, "--verify", "-i", path("snap"), status=3)
     finally:
         put(sysfs(B, "precopy/memory_size"), SIZE)
     run("load", B, "--verify", "-i", path("snap"))
@@ -887,8 +887,8 @@ def move_fails_and_nothing_is_lost():
     put(sysfs(B, "precopy/memory_size"), 2 << 20)
     try:
         with Held(A, data) as dev:
-            err = run("move", dev.name, B, "--verify", status=4, fds=(dev.fd,)).stderr
-            check("does not accept the stream" in err, err)
+            err = run("move", dev.name, B, "--verify", status=3, fds=(dev.fd,)).stderr
+            check("have different memory" in err, err)
             check(state(A) == "RUNNING" and dev.read() == data, "source")
     finally:
         put(sysfs(B, "precopy/memory_size"), SIZE)
@@ -1103,10 +1103,10 @@ def hostile_targets():
 
 # --- Running them -----------------------------------------------------------------------------------
 
-def main():
+def main(tests):
     for bdf in A, B:
         put(sysfs(bdf, "precopy/memory_size"), SIZE)
-    tests = [t for t in TESTS if PATTERN in t.__name__]
+    tests = [t for t in tests if PATTERN in t.__name__]
     print(f"TAP version 13\n1..{len(tests)}", flush=True)
     failed = 0
     for number, function in enumerate(tests, 1):
@@ -1125,4 +1125,5 @@ def main():
     return 1 if failed else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main(TESTS))
