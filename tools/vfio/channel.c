@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Frames over a socket: see channel.h. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "channel.h"
 #include "util.h"
@@ -17,7 +20,9 @@ void channel_init(struct channel *ch, int fd, uint64_t timeout_ns)
 		.fd = fd,
 		.timeout_ns = timeout_ns,
 		.patience_ns = timeout_ns,
+		.pulse_end = -1,
 	};
+	pthread_mutex_init(&ch->lock, NULL);
 	ch->heard = now_ns();
 	ch->spoke = ch->heard;
 }
@@ -48,7 +53,8 @@ static int wait_to_send(struct channel *ch, uint64_t deadline)
 
 	if (now >= deadline)
 		return fail(ST_PEER, "the other side takes nothing");
-	if (ch->busy)
+	/* What there is no place for would end the wait at once, again and again */
+	if (ch->busy && !channel_is_full(ch))
 		pfd.events |= POLLIN;
 	wait_fds(&pfd, 1, min_u64(deadline, now + 100 * NS_PER_MS));
 	ret = interrupted();
@@ -89,7 +95,8 @@ static ssize_t send_some(struct channel *ch, const uint8_t *header, const void *
 	return sendmsg(ch->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-int channel_send(struct channel *ch, enum frame_type type, const void *payload, uint32_t len)
+static int send_frame(struct channel *ch, enum frame_type type, const void *payload,
+		      uint32_t len)
 {
 	uint64_t moved = now_ns();
 	uint8_t header[FRAME_HEADER_LEN];
@@ -117,6 +124,16 @@ int channel_send(struct channel *ch, enum frame_type type, const void *payload, 
 	return ST_OK;
 }
 
+int channel_send(struct channel *ch, enum frame_type type, const void *payload, uint32_t len)
+{
+	int ret;
+
+	pthread_mutex_lock(&ch->lock);
+	ret = send_frame(ch, type, payload, len);
+	pthread_mutex_unlock(&ch->lock);
+	return ret;
+}
+
 /* In the middle of a frame this is noise, which the peer refuses as well */
 void channel_send_failure(struct channel *ch, const char *why)
 {
@@ -140,6 +157,74 @@ void channel_linger(struct channel *ch)
 	while (now_ns() < deadline && wait_fds(&pfd, 1, deadline) >= 0)
 		if (pfd.revents && recv(ch->fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
 			return;
+}
+
+/* --- Signs of life ------------------------------------------------------------------ */
+
+/* POLLOUT means that a good part of the socket's buffer is free, not only a byte */
+bool channel_writable(const struct channel *ch)
+{
+	struct pollfd pfd = { .fd = ch->fd, .events = POLLOUT };
+
+	return poll(&pfd, 1, 0) == 1 && pfd.revents & POLLOUT;
+}
+
+/* With the lock held. A failure is for the main thread to find out. */
+static void send_sign(struct channel *ch)
+{
+	uint8_t header[FRAME_HEADER_LEN];
+	ssize_t n;
+
+	frame_encode(header, FRAME_KEEPALIVE, NULL, 0, ch->sent);
+	n = send_some(ch, header, NULL, 0, 0);
+	if (n <= 0)
+		return;
+	ch->sent++;
+	ch->spoke = now_ns();
+	/* Never seen, but the peer could make nothing of what follows */
+	if (n < FRAME_HEADER_LEN)
+		shutdown(ch->fd, SHUT_RDWR);
+}
+
+/* Signals stay blocked here: they are for the main thread */
+static void *pulse(void *arg)
+{
+	struct channel *ch = arg;
+	struct pollfd pfd = { .fd = ch->pulse_end, .events = POLLIN };
+	int ms = max_u64(ch->pulse_ns / NS_PER_MS / 2, 1);
+
+	while (!poll(&pfd, 1, ms)) {
+		/* Whoever holds it is sending */
+		if (pthread_mutex_trylock(&ch->lock))
+			continue;
+		if (now_ns() - ch->spoke >= ch->pulse_ns && channel_writable(ch))
+			send_sign(ch);
+		pthread_mutex_unlock(&ch->lock);
+	}
+	return NULL;
+}
+
+int channel_pulse_begin(struct channel *ch, uint64_t bears_ns)
+{
+	ch->pulse_end = eventfd(0, EFD_CLOEXEC);
+	if (ch->pulse_end < 0)
+		return fail_errno(ST_FAILED, "no eventfd");
+	ch->pulse_ns = max_u64(min_u64(bears_ns, ch->timeout_ns) / 5, 10 * NS_PER_MS);
+	if (!pthread_create(&ch->pulse, NULL, pulse, ch))
+		return ST_OK;
+	ch->pulse_ns = 0;
+	close(ch->pulse_end);
+	return fail(ST_FAILED, "a thread cannot be started");
+}
+
+void channel_pulse_end(struct channel *ch)
+{
+	if (!ch->pulse_ns)
+		return;
+	eventfd_write(ch->pulse_end, 1);
+	pthread_join(ch->pulse, NULL);
+	close(ch->pulse_end);
+	ch->pulse_ns = 0;
 }
 
 /* --- Receiving -------------------------------------------------------------------- */
@@ -170,6 +255,9 @@ static int header_complete(struct channel *ch)
 {
 	const char *why = frame_decode(ch->header, ch->received, &ch->frame);
 
+	if (!why && ch->only && ch->frame.type != ch->only && ch->frame.type != FRAME_ERROR)
+		return fail(ST_PEER, "the other side has sent %s instead of %s",
+			    frame_name(ch->frame.type), frame_name(ch->only));
 	if (!why && ch->frame.type == FRAME_DATA && !ch->place)
 		why = "it sends data to the source";
 	if (why)
@@ -249,6 +337,7 @@ int channel_expect(struct channel *ch, enum frame_type type, uint64_t deadline)
 	bool complete = false;
 	int ret;
 
+	ch->only = type;
 	while (!complete) {
 		ret = interrupted() ?: channel_receive(ch, &complete);
 		if (ret)
@@ -260,8 +349,6 @@ int channel_expect(struct channel *ch, enum frame_type type, uint64_t deadline)
 				    frame_name(type));
 		wait_fds(&pfd, 1, deadline);
 	}
-	if (ch->frame.type != type)
-		return fail(ST_PEER, "the other side has sent %s instead of %s",
-			    frame_name(ch->frame.type), frame_name(type));
+	ch->only = 0;
 	return ST_OK;
 }

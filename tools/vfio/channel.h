@@ -3,6 +3,7 @@
 #ifndef VFIO_MIGRATE_CHANNEL_H
 #define VFIO_MIGRATE_CHANNEL_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
  * @spoke: when something was last sent
  * @sent: sequence number of the next frame to send
  * @received: of the next to come
+ * @only: type of the one frame that may come now, beside ERROR; 0 for any
  * @frame: the one that is coming in, or has come
  * @header: its header
  * @have: bytes of header and payload that have come
@@ -28,6 +30,10 @@
  * @busy: called while a send has to wait for the peer; 0 or a status to end with
  * @context: for these two
  * @peer_failed: it has sent FRAME_ERROR: there is no use in telling it anything
+ * @lock: protects @sent, @spoke, and the order of what is sent
+ * @pulse: thread that sends signs of life, if @pulse_ns is not 0
+ * @pulse_ns: longest silence of this side in nanoseconds
+ * @pulse_end: eventfd that ends the thread
  */
 struct channel {
 	int			fd;
@@ -37,6 +43,7 @@ struct channel {
 	uint64_t		spoke;
 	uint32_t		sent;
 	uint32_t		received;
+	enum frame_type		only;
 	struct frame_header	frame;
 	uint8_t			header[FRAME_HEADER_LEN];
 	size_t			have;
@@ -46,6 +53,10 @@ struct channel {
 	int			(*busy)(void *context);
 	void			*context;
 	bool			peer_failed;
+	pthread_mutex_t		lock;
+	pthread_t		pulse;
+	uint64_t		pulse_ns;
+	int			pulse_end;
 };
 
 /* How many frames to take in before looking at anything else: peers may flood */
@@ -56,6 +67,20 @@ void channel_init(struct channel *ch, int fd, uint64_t timeout_ns);
 /* All of these say why they fail, and return a status. */
 
 int channel_send(struct channel *ch, enum frame_type type, const void *payload, uint32_t len);
+
+/*
+ * Would a small frame go out without waiting? What may be left out is sent only then,
+ * so that there is always room for a frame that must go out.
+ */
+bool channel_writable(const struct channel *ch);
+
+/*
+ * Send a KEEPALIVE whenever this side has sent nothing for a fifth of what the peer
+ * bears, @bears_ns, also while the main thread is in a system call of the device. To
+ * be ended before the socket is closed.
+ */
+int channel_pulse_begin(struct channel *ch, uint64_t bears_ns);
+void channel_pulse_end(struct channel *ch);
 
 /*
  * Take in what has come, without waiting. @complete: a whole frame is there, in

@@ -4,7 +4,10 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,69 +17,88 @@
 #include "util.h"
 
 /**
- * struct endpoint - a place to connect to or to listen at
- * @text: as the user wrote it
- * @unix_path: of a unix socket, else NULL
- * @addr: its address
- * @len: length of that
+ * struct place - one address of a name
+ * @addr: the address
+ * @len: length of @addr
  */
-struct endpoint {
-	const char		*text;
-	const char		*unix_path;
+struct place {
 	struct sockaddr_storage	addr;
 	socklen_t		len;
 };
 
+/**
+ * struct endpoint - a place to connect to or to listen at
+ * @text: as the user wrote it
+ * @host: name or number of a host; "" for a unix socket
+ * @port: number or service name
+ * @at: the addresses of that name
+ * @nr: number of addresses in @at
+ */
+struct endpoint {
+	const char	*text;
+	char		host[256];
+	char		port[32];
+	struct place	at[ENDPOINT_PLACES];
+	int		nr;
+};
+
 static int parse_unix(struct endpoint *ep, const char *path)
 {
-	struct sockaddr_un *un = (struct sockaddr_un *)&ep->addr;
+	struct sockaddr_un *un = (struct sockaddr_un *)&ep->at[0].addr;
 
 	if (!*path || strlen(path) >= sizeof(un->sun_path))
 		return fail(ST_USAGE, "'%s': a socket's path has 1 to %zu characters", ep->text,
 			    sizeof(un->sun_path) - 1);
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, path, strlen(path) + 1);
-	ep->unix_path = un->sun_path;
-	ep->len = sizeof(*un);
+	ep->at[0].len = sizeof(*un);
+	ep->nr = 1;
 	return ST_OK;
 }
 
+static const char *unix_path(const struct endpoint *ep)
+{
+	return ep->host[0] ? NULL : ((const struct sockaddr_un *)&ep->at[0].addr)->sun_path;
+}
+
 /* The last colon is before the port; brackets go */
-static bool split_host(const char *text, char *host, size_t size, const char **port)
+static bool split_host(struct endpoint *ep, const char *text)
 {
 	const char *colon = strrchr(text, ':');
 	size_t len;
 
-	if (!colon || !colon[1])
+	if (!colon || !colon[1] || strlen(colon + 1) >= sizeof(ep->port))
 		return false;
 	len = colon - text;
+	strcpy(ep->port, colon + 1);
 	if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
 		text++;
 		len -= 2;
 	}
-	if (!len || len >= size)
+	if (!len || len >= sizeof(ep->host))
 		return false;
-	memcpy(host, text, len);
-	host[len] = '\0';
-	*port = colon + 1;
+	memcpy(ep->host, text, len);
+	ep->host[len] = '\0';
 	return true;
+}
+
+/* The C library takes any number, and its last 16 bits */
+static bool port_valid(const char *port)
+{
+	/* Else it is the name of a service */
+	if (!strchr("0123456789+- ", port[0]))
+		return true;
+	return strspn(port, "0123456789") == strlen(port) && strlen(port) <= 5 &&
+	       atoi(port) <= 65535;
 }
 
 static int parse_tcp(struct endpoint *ep, const char *text)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *info;
-	const char *port;
-	char host[256];
-	int ret;
-
-	if (!split_host(text, host, sizeof(host), &port))
+	if (!split_host(ep, text))
 		return fail(ST_USAGE, "'%s' is neither HOST:PORT nor unix:PATH", ep->text);
-	ret = getaddrinfo(host, port, &hints, &info);
-	if (ret)
-		return fail(ST_USAGE, "'%s': %s", ep->text, gai_strerror(ret));
-	memcpy(&ep->addr, info->ai_addr, info->ai_addrlen);
-	ep->len = info->ai_addrlen;
-	freeaddrinfo(info);
+	if (!port_valid(ep->port))
+		return fail(ST_USAGE, "'%s': a port is a number from 0 to 65535, not '%s'",
+			    ep->text, ep->port);
 	return ST_OK;
 }
 
@@ -88,14 +110,147 @@ static int parse(struct endpoint *ep, const char *text)
 	return parse_tcp(ep, strncmp(text, "tcp:", 4) ? text : text + 4);
 }
 
-static int new_socket(const struct endpoint *ep)
+int endpoint_check(const char *option, const char *address, bool listening)
+{
+	bool was_silent = silent;
+	struct endpoint ep;
+	char why[256];
+	int ret;
+
+	silent = true;
+	ret = parse(&ep, address);
+	if (!ret && !listening && ep.host[0] && strspn(ep.port, "0") == strlen(ep.port))
+		ret = fail(ST_USAGE, "'%s': port 0 is for listening only", address);
+	silent = was_silent;
+	if (!ret)
+		return ST_OK;
+	snprintf(why, sizeof(why), "%s", last_failure());
+	return fail(ret, "%s: %s", option, why);
+}
+
+/* --- Looking names up ------------------------------------------------------------------- */
+
+/**
+ * struct lookup - a name that a thread looks up
+ * @host: the name
+ * @port: number or service name
+ * @done: eventfd that is written when the thread is done
+ * @ret: what getaddrinfo() has returned
+ * @info: what it has found
+ *
+ * A thread whose answer nobody waits for any more keeps it until the process ends.
+ */
+struct lookup {
+	char		host[256];
+	char		port[32];
+	int		done;
+	int		ret;
+	struct addrinfo	*info;
+};
+
+static void *look_up(void *arg)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+	struct lookup *lookup = arg;
+
+	lookup->ret = getaddrinfo(lookup->host, lookup->port, &hints, &lookup->info);
+	eventfd_write(lookup->done, 1);
+	return NULL;
+}
+
+static struct lookup *start_lookup(const struct endpoint *ep)
+{
+	struct lookup *lookup = calloc(1, sizeof(*lookup));
+	pthread_t thread;
+
+	if (!lookup)
+		return NULL;
+	strcpy(lookup->host, ep->host);
+	strcpy(lookup->port, ep->port);
+	lookup->done = eventfd(0, EFD_CLOEXEC);
+	if (lookup->done >= 0 && !pthread_create(&thread, NULL, look_up, lookup)) {
+		pthread_detach(thread);
+		return lookup;
+	}
+	if (lookup->done >= 0)
+		close(lookup->done);
+	free(lookup);
+	return NULL;
+}
+
+static void take_places(struct endpoint *ep, const struct addrinfo *info)
+{
+	for (ep->nr = 0; info && ep->nr < ENDPOINT_PLACES; info = info->ai_next) {
+		memcpy(&ep->at[ep->nr].addr, info->ai_addr, info->ai_addrlen);
+		ep->at[ep->nr].len = info->ai_addrlen;
+		ep->nr++;
+	}
+}
+
+static int end_lookup(struct endpoint *ep, struct lookup *lookup)
+{
+	int ret = lookup->ret;
+
+	if (!ret) {
+		take_places(ep, lookup->info);
+		freeaddrinfo(lookup->info);
+	}
+	close(lookup->done);
+	free(lookup);
+	if (!ret)
+		return ST_OK;
+	return fail(ret == EAI_NONAME || ret == EAI_SERVICE ? ST_USAGE : ST_PEER, "'%s': %s",
+		    ep->text, gai_strerror(ret));
+}
+
+/* The C library does not let a signal end it: so a thread waits for the name server */
+static int resolve(struct endpoint *ep, uint64_t deadline)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	struct lookup *lookup;
+	int ret;
+
+	if (!ep->host[0])
+		return ST_OK;
+	lookup = start_lookup(ep);
+	if (!lookup)
+		return fail(ST_FAILED, "'%s': no thread to look it up", ep->text);
+	pfd.fd = lookup->done;
+	while (wait_fds(&pfd, 1, deadline) <= 0) {
+		ret = interrupted();
+		if (ret)
+			return ret;
+		if (now_ns() >= deadline)
+			return fail(ST_PEER, "'%s': the name server does not answer", ep->text);
+	}
+	return end_lookup(ep, lookup);
+}
+
+static void name_place(const struct place *at, char *buf, size_t size)
+{
+	char host[64], port[16];
+
+	if (getnameinfo((const struct sockaddr *)&at->addr, at->len, host, sizeof(host), port,
+			sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(buf, size, "somebody");
+	else
+		snprintf(buf, size, "%s port %s", host, port);
+}
+
+static void set_nodelay(int fd)
 {
 	int one = 1;
-	int fd = socket(ep->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	/* Small frames are questions and answers, and do not wait for company */
-	if (fd >= 0 && !ep->unix_path)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+static int new_socket(const struct place *at)
+{
+	int fd = socket(at->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd >= 0 && at->addr.ss_family != AF_UNIX)
+		set_nodelay(fd);
 	return fd;
 }
 
@@ -121,32 +276,60 @@ static int connected(int fd, uint64_t deadline)
 /* Whoever listens may be about to */
 static bool worth_retrying(int error)
 {
-	return error == -ECONNREFUSED || error == -ENOENT || error == -EAGAIN;
+	return error == -ECONNREFUSED || error == -ENOENT || error == -EAGAIN ||
+	       error == -ETIMEDOUT;
 }
 
-static int connect_once(const struct endpoint *ep, uint64_t deadline, int *fd)
+static int connect_once(const struct place *at, uint64_t deadline, int *fd)
 {
 	int error = 0;
 
-	*fd = new_socket(ep);
+	*fd = new_socket(at);
 	if (*fd < 0)
 		return -errno;
-	if (connect(*fd, (const struct sockaddr *)&ep->addr, ep->len))
+	if (connect(*fd, (const struct sockaddr *)&at->addr, at->len))
 		error = errno == EINPROGRESS ? connected(*fd, deadline) : -errno;
 	if (error)
 		close(*fd);
 	return error;
 }
 
+/* An address that swallows everything leaves time for those behind it */
+static uint64_t share_of(uint64_t deadline, int nr)
+{
+	uint64_t now = now_ns();
+
+	return deadline > now ? now + (deadline - now) / nr : now;
+}
+
+/* Returns what is worth another round, if anything is */
+static int connect_round(const struct endpoint *ep, uint64_t deadline, int *fd)
+{
+	int i, error, worst = -EADDRNOTAVAIL;
+	char where[96];
+
+	for (i = 0; i < ep->nr; i++) {
+		error = connect_once(&ep->at[i], share_of(deadline, ep->nr - i), fd);
+		if (!error || error == -EINTR)
+			return error;
+		name_place(&ep->at[i], where, sizeof(where));
+		if (ep->host[0])
+			detail("%s: %s", where, strerror(-error));
+		if (!worth_retrying(worst))
+			worst = error;
+	}
+	return worst;
+}
+
 int endpoint_connect(const char *address, uint64_t deadline, int *fd)
 {
 	struct endpoint ep;
-	int error, ret = parse(&ep, address);
+	int error, ret = parse(&ep, address) ?: resolve(&ep, deadline);
 
 	if (ret)
 		return ret;
 	for (;;) {
-		error = connect_once(&ep, deadline, fd);
+		error = connect_round(&ep, deadline, fd);
 		if (!error)
 			return ST_OK;
 		ret = interrupted();
@@ -162,93 +345,129 @@ int endpoint_connect(const char *address, uint64_t deadline, int *fd)
 /* --- Listening ------------------------------------------------------------------------ */
 
 /* A socket that nobody listens at was left by somebody who was killed */
-static bool remove_stale(const struct endpoint *ep)
+static bool remove_stale(const struct place *at)
 {
+	const char *path = ((const struct sockaddr_un *)&at->addr)->sun_path;
 	struct stat st;
 	int fd, error;
 
-	if (!ep->unix_path || stat(ep->unix_path, &st) || !S_ISSOCK(st.st_mode))
+	if (at->addr.ss_family != AF_UNIX || stat(path, &st) || !S_ISSOCK(st.st_mode))
 		return false;
-	error = connect_once(ep, now_ns(), &fd);
+	error = connect_once(at, now_ns(), &fd);
 	if (!error)
 		close(fd);
-	return error == -ECONNREFUSED && !unlink(ep->unix_path);
+	return error == -ECONNREFUSED && !unlink(path);
 }
 
-static int bind_to(const struct endpoint *ep, int fd)
+static int bind_to(const struct place *at, int fd)
 {
 	/* Whoever can connect can put a state into the device */
 	mode_t mask = umask(0177);
-	int ret = bind(fd, (const struct sockaddr *)&ep->addr, ep->len);
+	int ret = bind(fd, (const struct sockaddr *)&at->addr, at->len);
 
-	if (ret && errno == EADDRINUSE && remove_stale(ep))
-		ret = bind(fd, (const struct sockaddr *)&ep->addr, ep->len);
+	if (ret && errno == EADDRINUSE && remove_stale(at))
+		ret = bind(fd, (const struct sockaddr *)&at->addr, at->len);
 	umask(mask);
 	return ret;
 }
 
-static int start_listening(const struct endpoint *ep, int *fd)
+/* Returns the socket, or an errno, negative */
+static int listen_once(const struct place *at)
 {
-	int one = 1;
+	int one = 1, error, fd = new_socket(at);
 
-	*fd = new_socket(ep);
-	if (*fd < 0)
-		return fail_errno(ST_PEER, "cannot listen at %s", ep->text);
-	setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (!bind_to(ep, *fd) && !listen(*fd, 1))
-		return ST_OK;
-	close(*fd);
-	return fail_errno(ST_PEER, "cannot listen at %s", ep->text);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (!bind_to(at, fd) && !listen(fd, 16))
+		return fd;
+	error = -errno;
+	close(fd);
+	return error;
 }
 
 static void say_where(const struct endpoint *ep, int fd)
 {
-	struct sockaddr_storage addr;
-	socklen_t len = sizeof(addr);
-	char host[64], port[16];
+	struct place at = { .len = sizeof(at.addr) };
+	char where[96];
 
-	if (ep->unix_path || getsockname(fd, (struct sockaddr *)&addr, &len) ||
-	    getnameinfo((struct sockaddr *)&addr, len, host, sizeof(host), port, sizeof(port),
-			NI_NUMERICHOST | NI_NUMERICSERV))
+	if (!ep->host[0] || getsockname(fd, (struct sockaddr *)&at.addr, &at.len)) {
 		say("listening at %s", ep->text);
-	else
-		say("listening at %s port %s", host, port);
-}
-
-static int accept_one(int listener, uint64_t deadline, int *fd)
-{
-	struct pollfd pfd = { .fd = listener, .events = POLLIN };
-	int ret;
-
-	for (;;) {
-		*fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (*fd >= 0)
-			return ST_OK;
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			return fail_errno(ST_PEER, "no connection");
-		ret = interrupted();
-		if (ret)
-			return ret;
-		if (now_ns() >= deadline)
-			return fail(ST_PEER, "nobody has connected in time");
-		wait_fds(&pfd, 1, deadline);
+		return;
 	}
+	name_place(&at, where, sizeof(where));
+	say("listening at %s", where);
 }
 
-int endpoint_accept(const char *address, uint64_t deadline, int *fd)
+/* Of several addresses those that this host has are enough */
+static int listen_at_all(const struct endpoint *ep, struct listener *listener)
+{
+	bool any_port = ep->host[0] && atoi(ep->port) == 0 && ep->port[0] == '0';
+	int i, fd, error = -EADDRNOTAVAIL;
+
+	for (i = 0; i < ep->nr; i++) {
+		fd = listen_once(&ep->at[i]);
+		if (fd < 0) {
+			error = fd;
+			continue;
+		}
+		listener->fd[listener->nr++] = fd;
+		say_where(ep, fd);
+		/* The kernel would choose another port for each */
+		if (any_port)
+			break;
+	}
+	if (listener->nr)
+		return ST_OK;
+	return fail(ST_PEER, "cannot listen at %s: %s", ep->text, strerror(-error));
+}
+
+int endpoint_listen(const char *address, uint64_t deadline, struct listener *listener)
 {
 	struct endpoint ep;
-	int one = 1, listener, ret;
+	int ret = parse(&ep, address) ?: resolve(&ep, deadline);
 
-	ret = parse(&ep, address) ?: start_listening(&ep, &listener);
+	*listener = (struct listener){ };
 	if (ret)
 		return ret;
-	say_where(&ep, listener);
-	ret = accept_one(listener, deadline, fd);
-	close(listener);
-	if (ep.unix_path)
-		unlink(ep.unix_path);
-	else if (!ret)
-		setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	ret = listen_at_all(&ep, listener);
+	if (!ret && unix_path(&ep))
+		strcpy(listener->unix_path, unix_path(&ep));
 	return ret;
+}
+
+static void name_peer(int fd, const struct place *at, char *buf, size_t size)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (at->addr.ss_family != AF_UNIX)
+		name_place(at, buf, size);
+	else if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+		snprintf(buf, size, "process %d", cred.pid);
+	else
+		snprintf(buf, size, "somebody");
+}
+
+bool endpoint_accept(const struct listener *listener, int i, int *fd, char *who, size_t size)
+{
+	struct place at = { .len = sizeof(at.addr) };
+
+	*fd = accept4(listener->fd[i], (struct sockaddr *)&at.addr, &at.len,
+		      SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (*fd < 0)
+		return false;
+	if (at.addr.ss_family != AF_UNIX)
+		set_nodelay(*fd);
+	name_peer(*fd, &at, who, size);
+	return true;
+}
+
+void endpoint_close(struct listener *listener)
+{
+	while (listener->nr)
+		close(listener->fd[--listener->nr]);
+	if (listener->unix_path[0])
+		unlink(listener->unix_path);
+	listener->unix_path[0] = '\0';
 }

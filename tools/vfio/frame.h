@@ -36,7 +36,7 @@ enum frame_type {
 	FRAME_MARK,		/* to the target: here the initial bytes end */
 	FRAME_ACK,		/* back: all up to the mark was written */
 	FRAME_STATUS,		/* back, again and again: struct frame_status */
-	FRAME_KEEPALIVE,	/* to the target: nothing to send just now */
+	FRAME_KEEPALIVE,	/* both ways: nothing to send just now, but this side lives */
 	FRAME_END,		/* to the target: that was the stream */
 	FRAME_READY,		/* back: the device has taken it and is stopped */
 	FRAME_GO,		/* to the target: run; the source never will again */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "endpoint.h"
 #include "options.h"
 #include "util.h"
 
@@ -295,9 +296,16 @@ static int check_keep(const struct options *opt)
 
 static int check_options(struct options *opt, int letter)
 {
+	int ret = ST_OK;
+
 	if (strchr("nr", letter) && !opt->address)
 		return fail(ST_USAGE, "'%s' needs %s ADDRESS", opt->command,
 			    letter == 'n' ? "--to" : "--listen");
+	if (opt->address)
+		ret = endpoint_check(letter == 'n' ? "--to" : "--listen", opt->address,
+				     letter == 'r');
+	if (ret)
+		return ret;
 	if (opt->stop_copy && opt->policy.bound)
 		return fail(ST_USAGE,
 			    "--stop-copy cannot keep to --max-downtime: nothing is measured before");

@@ -8,6 +8,7 @@
 
 #include "channel.h"
 #include "endpoint.h"
+#include "greet.h"
 #include "keep.h"
 #include "migration.h"
 #include "progress.h"
@@ -154,6 +155,9 @@ static int tell_status(struct receiver *rcv, const struct target_view *view)
 
 	if (now - rcv->told_at < STATUS_NS && view->written - rcv->told < STATUS_BYTES)
 		return ST_OK;
+	/* A source that is in its device for long does not listen, which is no reason to wait */
+	if (!channel_writable(&rcv->ch))
+		return ST_OK;
 	rcv->told = view->written;
 	rcv->told_at = now;
 	target_status(&rcv->target, view, &status);
@@ -228,20 +232,26 @@ static int serve(struct receiver *rcv)
 	return ret ?: run(rcv);
 }
 
-static int greet(struct receiver *rcv, const struct device *dev, const struct options *opt)
+static int expect_hello(struct receiver *rcv, uint64_t timeout_ns, struct frame_hello *peer)
+{
+	int ret = channel_expect(&rcv->ch, FRAME_HELLO, now_ns() + timeout_ns);
+
+	if (!ret)
+		frame_get_hello(rcv->ch.payload, peer);
+	return ret;
+}
+
+static int answer(struct receiver *rcv, const struct device *dev, const struct frame_hello *peer,
+		  const struct options *opt)
 {
 	uint8_t payload[FRAME_HELLO_LEN];
-	struct frame_hello self, peer;
-	int ret;
+	struct frame_hello self;
 
-	ret = channel_expect(&rcv->ch, FRAME_HELLO, now_ns() + opt->timeout_ns);
-	if (ret)
-		return ret;
-	frame_get_hello(rcv->ch.payload, &peer);
 	describe_device(dev, opt->timeout_ns, &self);
 	frame_put_hello(payload, &self);
-	ret = channel_send(&rcv->ch, FRAME_HELLO, payload, sizeof(payload));
-	return ret ?: check_devices(&peer, &self);
+	return channel_send(&rcv->ch, FRAME_HELLO, payload, sizeof(payload)) ?:
+	       check_devices(peer, &self) ?:
+	       channel_pulse_begin(&rcv->ch, peer->timeout_ms * NS_PER_MS);
 }
 
 static int check_target(const struct device *dev)
@@ -263,8 +273,11 @@ static int arrived(const struct receiver *rcv, uint64_t began, const struct opti
 			       now_ns() - began, opt->json);
 }
 
-int receive_device(const struct device *dev, int fd, const struct options *opt)
+/* @hello: the first frame of the source, if that has been taken in already, or NULL */
+static int receive_from(const struct device *dev, int fd, const struct frame_hello *hello,
+			const struct options *opt)
 {
+	struct frame_hello peer;
 	struct receiver rcv = { };
 	uint64_t began = now_ns();
 	char why[256];
@@ -273,7 +286,12 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 	channel_init(&rcv.ch, fd, opt->timeout_ns);
 	rcv.ch.place = room;
 	rcv.ch.context = &rcv;
-	ret = check_target(dev) ?: greet(&rcv, dev, opt);
+	rcv.ch.received = hello ? 1 : 0;
+	ret = check_target(dev);
+	if (!ret && !hello)
+		ret = expect_hello(&rcv, opt->timeout_ns, &peer);
+	if (!ret)
+		ret = answer(&rcv, dev, hello ?: &peer, opt);
 	if (!ret) {
 		ret = target_begin(&rcv.target, dev) ?: serve(&rcv);
 		if (ret)
@@ -281,6 +299,7 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 		else
 			target_end(&rcv.target);
 	}
+	channel_pulse_end(&rcv.ch);
 	if (!ret)
 		return arrived(&rcv, began, opt);
 	snprintf(why, sizeof(why), "%s", ret > ST_SIGNAL ? "interrupted" : last_failure());
@@ -289,8 +308,27 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 	return ret;
 }
 
+int receive_device(const struct device *dev, int fd, const struct options *opt)
+{
+	return receive_from(dev, fd, NULL, opt);
+}
+
+/* The listener is gone when the source has come: a second one is not for this device */
+static int await_source(const struct options *opt, int *fd, struct frame_hello *hello)
+{
+	uint64_t deadline = now_ns() + opt->accept_timeout_ns;
+	struct listener listener;
+	int ret = endpoint_listen(opt->address, deadline, &listener);
+
+	if (!ret)
+		ret = greet_source(&listener, deadline, opt->timeout_ns, fd, hello);
+	endpoint_close(&listener);
+	return ret;
+}
+
 int cmd_receive(const struct options *opt)
 {
+	struct frame_hello hello;
 	struct device dev;
 	struct keep keep;
 	int fd, ret;
@@ -299,9 +337,9 @@ int cmd_receive(const struct options *opt)
 	      check_target(&dev) ?: keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
-	ret = endpoint_accept(opt->address, now_ns() + opt->accept_timeout_ns, &fd);
+	ret = await_source(opt, &fd, &hello);
 	if (!ret) {
-		ret = receive_device(&dev, fd, opt);
+		ret = receive_from(&dev, fd, &hello, opt);
 		close(fd);
 	}
 	ret = keep_target(&keep, &dev, ret);

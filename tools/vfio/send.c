@@ -23,7 +23,6 @@
  * @ch: the connection
  * @src: the device
  * @opt: what the user wants
- * @speak_ns: the other side must hear something that often
  * @round_trip_ns: how long an answer takes at least
  * @pushed: bytes of the stream that went out
  * @mark: the last mark, and where it is; id 0 before the first
@@ -40,7 +39,6 @@ struct sender {
 	struct channel		ch;
 	struct source		src;
 	const struct options	*opt;
-	uint64_t		speak_ns;
 	uint64_t		round_trip_ns;
 	uint64_t		pushed;
 	struct frame_position	mark;
@@ -105,6 +103,8 @@ static int take_ready(struct sender *snd)
 static int take_frame(struct sender *snd)
 {
 	switch (snd->ch.frame.type) {
+	case FRAME_KEEPALIVE:
+		return ST_OK;
 	case FRAME_STATUS:
 		return take_status(snd);
 	case FRAME_ACK:
@@ -175,18 +175,11 @@ static int sender_idle(struct sink *sink, uint64_t ns)
 	struct sender *snd = to_sender(sink);
 	struct pollfd pfd = { .fd = snd->ch.fd, .events = POLLIN };
 	uint64_t now = now_ns();
-	int ret;
 
 	if (snd->src.t.marked && snd->acked != snd->mark.id &&
 	    now - snd->src.t.marked > snd->opt->ack_timeout_ns)
 		return fail(ST_PEER, "the target has not started within %.0f s",
 			    snd->opt->ack_timeout_ns / 1e9);
-	/* After GO the target does not listen, and may be gone for good reasons */
-	if (!snd->going && now - snd->ch.spoke >= snd->speak_ns) {
-		ret = channel_send(&snd->ch, FRAME_KEEPALIVE, NULL, 0);
-		if (ret)
-			return ret;
-	}
 	wait_fds(&pfd, 1, now + ns);
 	return listen_to_peer(snd);
 }
@@ -247,12 +240,15 @@ static int hand_over(struct sender *snd)
 	snd->ended = true;
 	if (!ret)
 		ret = wait_until(snd, &snd->ready, now_ns() + snd->opt->ack_timeout_ns);
+	/* After GO the target does not listen: what came then could cost us its answer */
+	channel_pulse_end(&snd->ch);
 	if (!ret)
 		ret = channel_send(&snd->ch, FRAME_GO, NULL, 0);
 	if (ret)
 		return ret;
 	snd->going = true;
-	ret = wait_until(snd, &snd->running, now_ns() + snd->opt->timeout_ns);
+	/* To run may take a device long; that the target lives is seen to by the channel */
+	ret = wait_until(snd, &snd->running, now_ns() + snd->opt->ack_timeout_ns);
 	snd->src.t.ended = now_ns();
 	if (!ret)
 		return ST_OK;
@@ -276,10 +272,9 @@ static int greet(struct sender *snd)
 		return ret;
 	snd->round_trip_ns = now_ns() - t0;
 	frame_get_hello(snd->ch.payload, &peer);
-	snd->speak_ns = max_u64(min_u64(peer.timeout_ms * NS_PER_MS, snd->opt->timeout_ns) / 5,
-				10 * NS_PER_MS);
 	snd->ch.busy = listen_to_peer;
-	return check_devices(&self, &peer);
+	return check_devices(&self, &peer) ?:
+	       channel_pulse_begin(&snd->ch, peer.timeout_ms * NS_PER_MS);
 }
 
 static int undo(struct sender *snd, int status)
@@ -289,6 +284,7 @@ static int undo(struct sender *snd, int status)
 	int ret;
 
 	snprintf(why, sizeof(why), "%s", status > ST_SIGNAL ? "interrupted" : last_failure());
+	channel_pulse_end(&snd->ch);
 	channel_send_failure(&snd->ch, why);
 	ret = source_restore(&snd->src);
 	if (!ret)
@@ -305,7 +301,6 @@ static int prepare(struct sender *snd, const struct device *dev, const struct op
 	*snd = (struct sender){
 		.sink = { sender_push, sender_mark, sender_idle, sender_look },
 		.opt = opt,
-		.speak_ns = opt->timeout_ns / 5,
 	};
 	ret = source_init(&snd->src, dev);
 	if (!ret && snd->src.home != VFIO_DEVICE_STATE_RUNNING)
@@ -330,6 +325,7 @@ static int send_through(struct sender *snd, int fd)
 	progress_clear();
 	if (ret && ret != ST_UNKNOWN)
 		return undo(snd, ret);
+	channel_pulse_end(&snd->ch);
 	source_retire(&snd->src);
 	return ret ?: transfer_summary(&snd->src.t, opt->command, opt->json);
 }

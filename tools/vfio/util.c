@@ -12,6 +12,7 @@
 #include "util.h"
 
 bool quiet;
+bool verbose;
 bool silent;
 bool data_on_stdout;
 
@@ -81,6 +82,19 @@ void say(const char *fmt, ...)
 	va_list args;
 
 	if (quiet)
+		return;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	print_line(text);
+}
+
+void detail(const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	if (!verbose)
 		return;
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);

@@ -58,7 +58,12 @@ void say(const char *fmt, ...);
 __attribute__((format(printf, 1, 2)))
 void warn(const char *fmt, ...);
 
+/* The same, only if the user wants details. */
+__attribute__((format(printf, 1, 2)))
+void detail(const char *fmt, ...);
+
 extern bool quiet;
+extern bool verbose;
 /* Failures are kept, but not printed. */
 extern bool silent;
 /* Standard output takes a device's contents: nothing else may be written there. */

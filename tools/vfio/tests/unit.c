@@ -3,14 +3,20 @@
  * Unit tests of what needs no device: frames, the connection, the policy, and
  * the small things. Prints TAP. Built with ASan and UBSan.
  */
+#include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +24,7 @@
 #include "channel.h"
 #include "endpoint.h"
 #include "frame.h"
+#include "greet.h"
 #include "json.h"
 #include "options.h"
 #include "policy.h"
@@ -425,6 +432,72 @@ static void test_talkative_peer(void)
 	CHECK(ret == ST_PEER);
 	CHECK(now_ns() - t0 >= ch.patience_ns);
 	CHECK(now_ns() - t0 < 5 * NS_PER_S);
+	close(peer);
+	close(ch.fd);
+}
+
+static void *block(void *context)
+{
+	struct channel *ch = context;
+	struct pollfd pfd = { .fd = ch->fd, .events = POLLIN };
+	bool complete;
+	int nr = 0;
+
+	while (nr < 3 && poll(&pfd, 1, 60000) == 1) {
+		if (channel_receive(ch, &complete))
+			break;
+		nr += complete && ch->frame.type == FRAME_KEEPALIVE;
+	}
+	return (void *)(long)nr;
+}
+
+/* One whose main thread is in a system call of the device says that it lives */
+static void test_blocked_peer(void)
+{
+	struct channel ch, other;
+	pthread_t thread;
+	bool complete;
+	void *nr;
+	int peer;
+
+	open_pair(&ch, &peer);
+	channel_init(&other, peer, 50 * NS_PER_MS);
+	CHECK(channel_pulse_begin(&other, 50 * NS_PER_MS) == ST_OK);
+	CHECK(!pthread_create(&thread, NULL, block, &ch));
+	/* This is the system call */
+	pthread_join(thread, &nr);
+	CHECK((long)nr == 3);
+	/* Sequence numbers go on */
+	CHECK(channel_send(&other, FRAME_GO, NULL, 0) == ST_OK);
+	channel_pulse_end(&other);
+	do {
+		CHECK(channel_receive(&ch, &complete) == ST_OK && complete);
+	} while (complete && ch.frame.type == FRAME_KEEPALIVE);
+	CHECK(ch.frame.type == FRAME_GO);
+	/* One that does not read is not written to without end, and does not block us */
+	CHECK(channel_pulse_begin(&other, 50 * NS_PER_MS) == ST_OK);
+	while (channel_writable(&other))
+		if (send(peer, data_buf, 100, MSG_DONTWAIT) < 0)
+			break;
+	channel_pulse_end(&other);
+	CHECK(!channel_writable(&other));
+	close(peer);
+	close(ch.fd);
+}
+
+/* Nobody reads it, nobody makes room for it, and nobody looks at it again and again */
+static void test_data_before_hello(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + 1000];
+	struct channel ch;
+	int peer;
+
+	open_pair(&ch, &peer);
+	data_room = false;
+	CHECK(write_all(peer, buf, make_frame(buf, FRAME_DATA, 0)));
+	CHECK(channel_expect(&ch, FRAME_HELLO, now_ns() + 600 * NS_PER_S) == ST_PEER);
+	CHECK(strstr(last_failure(), "DATA instead of HELLO"));
+	data_room = true;
 	close(peer);
 	close(ch.fd);
 }
@@ -951,8 +1024,12 @@ static void test_data_on_stdout(void)
 	CHECK(in_child(stdout_takes_data, 0) == 0);
 }
 
+#define SOCKET	"/tmp/vfio-migrate-unit.socket"
+
 static void test_addresses(void)
 {
+	struct listener listener, other;
+	struct frame_hello hello;
 	char path[200];
 	int fd;
 
@@ -965,8 +1042,238 @@ static void test_addresses(void)
 	path[sizeof(path) - 1] = '\0';
 	CHECK(endpoint_connect(path, now_ns(), &fd) == ST_USAGE);
 	CHECK(endpoint_connect("unix:/nonexistent/socket", now_ns(), &fd) == ST_PEER);
-	CHECK(endpoint_accept("unix:/tmp/vfio-migrate-unit.socket", now_ns(), &fd) == ST_PEER);
-	CHECK(access("/tmp/vfio-migrate-unit.socket", F_OK));
+	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
+	CHECK(!access(SOCKET, F_OK));
+	/* It is in use, and stays so */
+	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &other) == ST_PEER);
+	CHECK(greet_source(&listener, now_ns(), NS_PER_S, &fd, &hello) == ST_PEER);
+	endpoint_close(&listener);
+	CHECK(access(SOCKET, F_OK));
+}
+
+static void test_ports(void)
+{
+	static const char * const wrong[] = {
+		"localhost:65536", "localhost:70000", "127.0.0.1:4294967297", "[::1]:99999",
+		"localhost:-1", "localhost:+1", "localhost: 1", "localhost:1x",
+		"localhost:18446744073709551617",
+	};
+	struct listener listener;
+	size_t i;
+	int fd;
+
+	for (i = 0; i < ARRAY_LEN(wrong); i++) {
+		CHECK(endpoint_check("--to", wrong[i], false) == ST_USAGE);
+		CHECK(strstr(last_failure(), "--to: "));
+		CHECK(endpoint_connect(wrong[i], now_ns(), &fd) == ST_USAGE);
+		CHECK(endpoint_listen(wrong[i], now_ns() + NS_PER_S, &listener) == ST_USAGE);
+	}
+	CHECK(endpoint_check("--to", "localhost:65535", false) == ST_OK);
+	CHECK(endpoint_check("--to", "localhost:http", false) == ST_OK);
+	CHECK(endpoint_check("--to", "localhost:0", false) == ST_USAGE);
+	CHECK(endpoint_check("--listen", "localhost:0", true) == ST_OK);
+}
+
+/* --- Names, as a name server of ours has them --------------------------------------------- */
+
+static int next_port;
+
+/* Two addresses, of which only the second is listened at */
+static int two_addresses(struct addrinfo **info)
+{
+	static struct sockaddr_in addr[2];
+	struct addrinfo *list = calloc(2, sizeof(*list));
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		addr[i].sin_family = AF_INET;
+		addr[i].sin_port = htons(next_port);
+		addr[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 - i);
+		list[i].ai_addr = (struct sockaddr *)&addr[i];
+		list[i].ai_addrlen = sizeof(addr[i]);
+		list[i].ai_family = AF_INET;
+		list[i].ai_next = i ? NULL : list + 1;
+	}
+	*info = list;
+	return 0;
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+		struct addrinfo **info)
+{
+	static int (*real)(const char *, const char *, const struct addrinfo *,
+			   struct addrinfo **);
+
+	if (!strcmp(node, "two.test"))
+		return two_addresses(info);
+	while (!strcmp(node, "silent.test"))
+		usleep(10000);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+	return real(node, service, hints, info);
+}
+
+void freeaddrinfo(struct addrinfo *info)
+{
+	static void (*real)(struct addrinfo *);
+
+	if (info->ai_canonname || !info->ai_next || info->ai_next != info + 1) {
+		if (!real)
+			*(void **)&real = dlsym(RTLD_NEXT, "freeaddrinfo");
+		real(info);
+		return;
+	}
+	free(info);
+}
+
+static int port_of(int fd)
+{
+	struct sockaddr_in addr;
+	socklen_t len = sizeof(addr);
+
+	return getsockname(fd, (struct sockaddr *)&addr, &len) ? 0 : ntohs(addr.sin_port);
+}
+
+static void test_every_address_of_a_name(void)
+{
+	struct listener listener, both;
+	int fd;
+
+	CHECK(endpoint_listen("127.0.0.1:0", now_ns() + NS_PER_S, &listener) == ST_OK);
+	next_port = port_of(listener.fd[0]);
+	CHECK(endpoint_connect("two.test:1", now_ns() + 20 * NS_PER_S, &fd) == ST_OK);
+	close(fd);
+	/* One of them is in use: the other is enough */
+	CHECK(endpoint_listen("two.test:1", now_ns() + NS_PER_S, &both) == ST_OK);
+	CHECK(both.nr == 1);
+	endpoint_close(&both);
+	endpoint_close(&listener);
+	CHECK(endpoint_listen("two.test:1", now_ns() + NS_PER_S, &both) == ST_OK);
+	CHECK(both.nr == 2);
+	endpoint_close(&both);
+}
+
+/* The status of @run in a process of its own, which gets signal @nr, if any, every 50 ms */
+static int status_of(int (*run)(void), int nr)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		_exit(run());
+	while (!waitpid(child, &status, WNOHANG)) {
+		usleep(50000);
+		if (nr)
+			kill(child, nr);
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static int look_up_in_vain(void)
+{
+	int fd;
+
+	alarm(60);
+	return endpoint_connect("silent.test:1", NEVER, &fd);
+}
+
+static void test_signal_during_look_up(void)
+{
+	int fd;
+
+	CHECK(status_of(look_up_in_vain, SIGINT) == ST_SIGNAL + SIGINT);
+	CHECK(endpoint_connect("silent.test:1", now_ns() + 50 * NS_PER_MS, &fd) == ST_PEER);
+}
+
+/* --- Whatever connects before the source ------------------------------------------------------ */
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(un.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&un, sizeof(un)))
+		CHECK(!"connect");
+	return fd;
+}
+
+static size_t make_hello(uint8_t *buf, const char *driver)
+{
+	struct frame_hello hello = { .timeout_ms = 1000 };
+
+	snprintf(hello.driver, sizeof(hello.driver), "%s", driver);
+	frame_put_hello(buf + FRAME_HEADER_LEN, &hello);
+	frame_encode(buf, FRAME_HELLO, buf + FRAME_HEADER_LEN, FRAME_HELLO_LEN, 0);
+	return FRAME_HEADER_LEN + FRAME_HELLO_LEN;
+}
+
+static void test_strays(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + 1000], noise[200] = "GET / HTTP/1.1\r\n\r\n";
+	int stray[5], source, fd = -1, i;
+	struct listener listener, second;
+	struct frame_hello hello = { };
+	size_t len;
+
+	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
+	/* A second receiver sees whether the socket is in use */
+	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &second) == ST_PEER);
+	for (i = 0; i < 5; i++)
+		stray[i] = connect_to(SOCKET);
+	CHECK(write_all(stray[1], noise, sizeof(noise)));
+	CHECK(write_all(stray[2], buf, make_frame(buf, FRAME_DATA, 0)));
+	len = make_hello(buf, "half");
+	CHECK(write_all(stray[3], buf, len - 1));
+	close(stray[4]);
+	source = connect_to(SOCKET);
+	CHECK(write_all(source, buf, make_hello(buf, "the one")));
+	CHECK(write_all(source, buf, make_frame(buf, FRAME_GO, 1)));
+	CHECK(greet_source(&listener, now_ns() + 60 * NS_PER_S, 60 * NS_PER_S, &fd, &hello) ==
+	      ST_OK);
+	CHECK(!strcmp(hello.driver, "the one"));
+	/* What follows is still there */
+	CHECK(recv(fd, buf, sizeof(buf), MSG_DONTWAIT) == FRAME_HEADER_LEN);
+	endpoint_close(&listener);
+	for (i = 0; i < 4; i++)
+		close(stray[i]);
+	close(source);
+	close(fd);
+}
+
+/* As many as you like, and silent: the source gets through, and at last it is enough */
+static void test_many_strays(void)
+{
+	uint8_t buf[FRAME_HEADER_LEN + FRAME_HELLO_LEN];
+	int source, fd = -1, i, many[12];
+	struct listener listener;
+	struct frame_hello hello;
+	pid_t child;
+
+	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
+	for (i = 0; i < 12; i++)
+		many[i] = connect_to(SOCKET);
+	/* Their time is over at once */
+	CHECK(greet_source(&listener, now_ns() + 50 * NS_PER_MS, 0, &fd, &hello) == ST_PEER);
+	CHECK(strstr(last_failure(), "12 others"));
+	source = connect_to(SOCKET);
+	CHECK(write_all(source, buf, make_hello(buf, "late")));
+	CHECK(greet_source(&listener, NEVER, NS_PER_S, &fd, &hello) == ST_OK);
+	close(fd);
+	close(source);
+	for (i = 0; i < 12; i++)
+		close(many[i]);
+	child = fork();
+	if (!child) {
+		for (i = 0; i < GREET_STRAYS + 10; i++)
+			close(connect_to(SOCKET));
+		_exit(0);
+	}
+	CHECK(greet_source(&listener, NEVER, NS_PER_S, &fd, &hello) == ST_PEER);
+	CHECK(strstr(last_failure(), "none was from a source"));
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	endpoint_close(&listener);
 }
 
 static void test_texts(void)
@@ -1082,6 +1389,8 @@ static const struct {
 	{ "a peer that does not read", test_deaf_peer },
 	{ "a peer that talks, but does not read", test_talkative_peer },
 	{ "an error of the peer", test_error_of_peer },
+	{ "a peer that is in a system call for long", test_blocked_peer },
+	{ "DATA before HELLO", test_data_before_hello },
 	{ "policy: expected downtime", test_downtime },
 	{ "policy: downtime", test_goal_downtime },
 	{ "policy: total time", test_goal_total_time },
@@ -1100,6 +1409,11 @@ static const struct {
 	{ "files: what is open keeps its place", test_open_files },
 	{ "files: no summary where data goes", test_data_on_stdout },
 	{ "addresses", test_addresses },
+	{ "ports that are none", test_ports },
+	{ "every address of a name is tried", test_every_address_of_a_name },
+	{ "a signal while a name is looked up", test_signal_during_look_up },
+	{ "strays before the source", test_strays },
+	{ "many strays", test_many_strays },
 	{ "numbers as text", test_texts },
 	{ "standard files that are closed", test_standard_files },
 	{ "every signal that ends a program", test_signals },
@@ -1113,6 +1427,7 @@ int main(void)
 
 	signals_init();
 	silent = true;
+	quiet = true;
 	printf("TAP version 13\n1..%zu\n", ARRAY_LEN(tests));
 	for (i = 0; i < ARRAY_LEN(tests); i++) {
 		failures = 0;
