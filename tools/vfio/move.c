@@ -28,7 +28,10 @@ static void target_process(struct device *source, struct device *target, int fd,
 	/* What the source's end shows is enough for both */
 	progress_disable();
 	device_close(source);
+	/* Why it fails is sent to the source's end, which says it */
+	silent = true;
 	ret = receive_device(target, fd, opt);
+	silent = false;
 	close(fd);
 	if (!ret) {
 		ret = keep_target(keep, target, ret);

@@ -52,6 +52,8 @@ static const char usage_text[] =
 "  --accept-timeout S      how long to wait for a source (default 600)\n"
 "  --json                  summary and failures as JSON\n"
 "  -q, --quiet             only errors\n"
+"  -v, --verbose           what is tried and done\n"
+"  -h, --help              this text; after a command, its options\n"
 "  -V, --version\n"
 "\n"
 "Exit status: 0 done; 1 failed; 2 usage; 3 the device cannot migrate or cannot be\n"
@@ -66,42 +68,118 @@ enum {
 	OPT_DUMP, OPT_HOLD, OPT_VERIFY, OPT_RESET,
 };
 
-/* Which commands know an option: letters of info, save, Load, seNd, Receive, Move, rUn */
-static const struct {
+/**
+ * struct known - an option
+ * @opt: name and letter, for getopt_long()
+ * @commands: which commands know it: letters of info, save, Load, seNd, Receive, Move,
+ *	      rUn
+ * @arg: name of its argument, or NULL
+ * @help: what it does
+ */
+static const struct known {
 	struct option	opt;
 	const char	*commands;
+	const char	*arg;
+	const char	*help;
 } known[] = {
-	{ { "output", required_argument, NULL, 'o' }, "s" },
-	{ { "input", required_argument, NULL, 'i' }, "l" },
-	{ { "to", required_argument, NULL, OPT_TO }, "n" },
-	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r" },
-	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmu" },
-	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm" },
-	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm" },
-	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm" },
-	{ { "stop-copy", no_argument, NULL, OPT_STOP_COPY }, "snm" },
-	{ { "timeout", required_argument, NULL, OPT_TIMEOUT }, "nrm" },
-	{ { "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT }, "nm" },
-	{ { "accept-timeout", required_argument, NULL, OPT_ACCEPT_TIMEOUT }, "r" },
-	{ { "fill-region", required_argument, NULL, OPT_FILL }, "snm" },
-	{ { "dump-region", required_argument, NULL, OPT_DUMP }, "slnrm" },
-	{ { "hold", no_argument, NULL, OPT_HOLD }, "lrm" },
-	{ { "verify", no_argument, NULL, OPT_VERIFY }, "lrm" },
-	{ { "reset", no_argument, NULL, OPT_RESET }, "u" },
-	{ { "quiet", no_argument, NULL, 'q' }, "islnrmu" },
-	{ { "help", no_argument, NULL, 'h' }, "islnrmu" },
-	{ { "version", no_argument, NULL, 'V' }, "islnrmu" },
+	{ { "output", required_argument, NULL, 'o' }, "s", "FILE",
+	  "where to save to (default: standard output)" },
+	{ { "input", required_argument, NULL, 'i' }, "l", "FILE",
+	  "where to load from (default: standard input)" },
+	{ { "to", required_argument, NULL, OPT_TO }, "n", "ADDRESS",
+	  "where 'receive' listens: HOST:PORT or unix:PATH" },
+	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r", "ADDRESS",
+	  "where to wait for a source: HOST:PORT or unix:PATH" },
+	{ { "fill-region", required_argument, NULL, OPT_FILL }, "snm", "IDX=FILE",
+	  "fill region IDX of the source first" },
+	{ { "hold", no_argument, NULL, OPT_HOLD }, "lrm", NULL,
+	  "then keep the device open until Ctrl-C" },
+	{ { "dump-region", required_argument, NULL, OPT_DUMP }, "slnrm", "IDX=FILE",
+	  "then copy region IDX to FILE" },
+	{ { "verify", no_argument, NULL, OPT_VERIFY }, "lrm", NULL,
+	  "only see whether the device accepts it" },
+	{ { "reset", no_argument, NULL, OPT_RESET }, "u", NULL,
+	  "reset a device that cannot be run otherwise" },
+	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm", "GOAL",
+	  "when to stop the source: downtime (default) or total-time" },
+	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm", "MS",
+	  "give up rather than exceed it (default: aim at 300)" },
+	{ { "stop-copy", no_argument, NULL, OPT_STOP_COPY }, "snm", NULL,
+	  "stop the source at once, without pre-copy" },
+	{ { "timeout", required_argument, NULL, OPT_TIMEOUT }, "nrm", "S",
+	  "how long the other side may be silent (default 10)" },
+	{ { "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT }, "nm", "S",
+	  "how long the target may take to start (default 300)" },
+	{ { "accept-timeout", required_argument, NULL, OPT_ACCEPT_TIMEOUT }, "r", "S",
+	  "how long to wait for a source (default 600)" },
+	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm", "HOW",
+	  "how to open the device: auto (default), type1 or iommufd" },
+	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmu", NULL,
+	  "results and failures as JSON" },
+	{ { "quiet", no_argument, NULL, 'q' }, "islnrmu", NULL, "print errors only" },
+	{ { "verbose", no_argument, NULL, 'v' }, "islnrmu", NULL,
+	  "print what is tried and done" },
+	{ { "help", no_argument, NULL, 'h' }, "islnrmu", NULL, "print this" },
+	{ { "version", no_argument, NULL, 'V' }, "islnrmu", NULL, "print the version" },
 };
 
-static const struct {
+/**
+ * struct command - a command
+ * @name: its name
+ * @letter: in struct known
+ * @devices: number of devices that it wants
+ * @synopsis: its arguments
+ * @help: what it does
+ */
+static const struct command {
 	const char	*name;
 	char		letter;
 	int		devices;
+	const char	*synopsis;
+	const char	*help;
 } commands[] = {
-	{ "info", 'i', 1 }, { "save", 's', 1 }, { "load", 'l', 1 },
-	{ "send", 'n', 1 }, { "receive", 'r', 1 }, { "move", 'm', 2 },
-	{ "run", 'u', 1 },
+	{ "info", 'i', 1, "DEVICE", "Prints how a device is bound, and whether it can migrate." },
+	{ "save", 's', 1, "DEVICE [-o FILE]", "Writes a device's state to a file." },
+	{ "load", 'l', 1, "DEVICE [-i FILE] KEEP",
+	  "Reads a file that 'save' has written into a device, and runs that." },
+	{ "send", 'n', 1, "DEVICE --to ADDRESS", "Moves a device to where 'receive' listens." },
+	{ "receive", 'r', 1, "DEVICE --listen ADDRESS KEEP",
+	  "Waits for one source, takes the device from it, and runs that." },
+	{ "move", 'm', 2, "SOURCE TARGET KEEP",
+	  "Moves a device to another one of this host." },
+	{ "run", 'u', 1, "fd:N", "Runs a device that a migration has left stopped." },
 };
+
+static void print_option(const struct known *option)
+{
+	char text[64], letter[8] = "    ";
+
+	if (option->opt.val < 256)
+		snprintf(letter, sizeof(letter), "-%c, ", option->opt.val);
+	snprintf(text, sizeof(text), "%s--%s%s%s", letter, option->opt.name,
+		 option->arg ? " " : "", option->arg ?: "");
+	printf("  %-28s %s\n", text, option->help);
+}
+
+/* @command, or NULL for a text about all of them */
+static void print_help(const struct command *command)
+{
+	size_t i;
+
+	if (!command) {
+		fputs(usage_text, stdout);
+		return;
+	}
+	printf("vfio-migrate %s %s [OPTION]...\n\n%s\n\n", command->name, command->synopsis,
+	       command->help);
+	if (strstr(command->synopsis, "KEEP"))
+		puts("KEEP is one at least of --hold, --dump-region, --verify and -- COMMAND ...,\n"
+		     "which runs COMMAND with the device; $VFIO_MIGRATE_FD is its number.\n");
+	for (i = 0; i < ARRAY_LEN(known); i++)
+		if (strchr(known[i].commands, command->letter))
+			print_option(&known[i]);
+	puts("\nSee 'vfio-migrate --help' and vfio-migrate(8).");
+}
 
 /* --- Values ---------------------------------------------------------------------- */
 
@@ -118,7 +196,8 @@ static int parse_time(const char *name, const char *text, uint64_t unit, uint64_
 	double value;
 
 	if (!parse_number(text, 0.01, 1e6, &value))
-		return fail(ST_USAGE, "--%s wants a number, not '%s'", name, text);
+		return fail(ST_USAGE, "--%s wants a number of %s, 0.01 to 1000000, not '%s'", name,
+			    unit == NS_PER_S ? "seconds" : "milliseconds", text);
 	*ns = value * unit;
 	return ST_OK;
 }
@@ -231,6 +310,9 @@ static int take_option(struct options *opt, int c, char *arg)
 	case 'q':
 		quiet = true;
 		return ST_OK;
+	case 'v':
+		verbose = true;
+		return ST_OK;
 	case OPT_MAX_DOWNTIME:
 	case OPT_TIMEOUT:
 	case OPT_ACK_TIMEOUT:
@@ -241,40 +323,58 @@ static int take_option(struct options *opt, int c, char *arg)
 	}
 }
 
-static bool knows(int letter, int c, const char **name)
+static const struct known *find_option(int c)
 {
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(known); i++)
-		if (known[i].opt.val == c) {
-			*name = known[i].opt.name;
-			return strchr(known[i].commands, letter);
-		}
-	return false;
+		if (known[i].opt.val == c)
+			return &known[i];
+	return NULL;
 }
 
-static int take_options(struct options *opt, int letter, int argc, char **argv)
+/* @c: '?' or ':', as getopt_long() returned for what is in @word */
+static int bad_option(const struct options *opt, int c, const char *word)
+{
+	const struct known *option = find_option(optopt);
+
+	if (c == ':' && option)
+		return fail(ST_USAGE, "%s: --%s needs an argument, %s", opt->command,
+			    option->opt.name, option->arg);
+	if (optopt && option)
+		return fail(ST_USAGE, "%s: --%s takes no argument", opt->command,
+			    option->opt.name);
+	if (optopt)
+		return fail(ST_USAGE, "%s: there is no option -%c (see -h)", opt->command, optopt);
+	return fail(ST_USAGE, "%s: there is no option %s, or more than one that begins so (see -h)",
+		    opt->command, word);
+}
+
+static int take_options(struct options *opt, const struct command *command, int argc, char **argv)
 {
 	struct option longs[ARRAY_LEN(known) + 1] = { };
-	const char *name = NULL;
-	size_t i;
+	const struct known *option;
 	int c, ret = ST_OK;
+	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(known); i++)
 		longs[i] = known[i].opt;
-	while (!ret && (c = getopt_long(argc, argv, "o:i:qhV", longs, NULL)) != -1) {
+	opterr = 0;
+	while (!ret && (c = getopt_long(argc, argv, ":o:i:qvhV", longs, NULL)) != -1) {
 		if (c == 'h') {
-			fputs(usage_text, stdout);
+			print_help(command);
 			return -1;
 		}
 		if (c == 'V') {
 			puts("vfio-migrate " VERSION);
 			return -1;
 		}
-		if (c == '?')
-			return ST_USAGE;
-		if (!knows(letter, c, &name))
-			return fail(ST_USAGE, "'%s' has no option --%s", opt->command, name);
+		if (c == '?' || c == ':')
+			return bad_option(opt, c, argv[optind - 1]);
+		option = find_option(c);
+		if (command && !strchr(option->commands, command->letter))
+			return fail(ST_USAGE, "'%s' has no option --%s", opt->command,
+				    option->opt.name);
 		ret = take_option(opt, c, optarg);
 	}
 	return ret;
@@ -363,8 +463,7 @@ int options_parse(struct options *opt, int argc, char **argv)
 	if (i < 0 && argc > 1 && argv[1][0] != '-')
 		return fail(ST_USAGE, "there is no command '%s' (see --help)", argv[1]);
 	/* The command's name takes the place of the program's */
-	ret = take_options(opt, i < 0 ? 'i' : commands[i].letter, argc - (i >= 0),
-			   argv + (i >= 0));
+	ret = take_options(opt, i < 0 ? NULL : &commands[i], argc - (i >= 0), argv + (i >= 0));
 	if (ret)
 		return ret;
 	if (i < 0)

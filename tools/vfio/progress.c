@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -28,17 +29,127 @@ void progress_clear(void)
 	shown.drawn = false;
 }
 
-static void describe(const struct transfer *t, char *buf, size_t size)
-{
-	char rate[32], left[32], dirty[32], start[48] = "";
+/* --- A line ---------------------------------------------------------------------------- */
 
-	if (!t->acked && t->marked && t->startup_ns != NEVER)
-		snprintf(start, sizeof(start), ", target ready in %.1f s", t->startup_ns / 1e9);
-	snprintf(buf, size, "%s, %s/s, %s left, %s/s dirty%s", phase_name(t->phase),
-		 text_bytes(rate, sizeof(rate), t->bandwidth),
-		 text_bytes(left, sizeof(left), t->pending + t->in_flight),
-		 text_bytes(dirty, sizeof(dirty), t->dirty_rate), start);
+/*
+ * In the order of the line. Where it is too long they go from the last on, and the bar
+ * goes after the rate; the first two stay.
+ */
+enum {
+	FIELD_PHASE, FIELD_TIME, FIELD_BYTES, FIELD_DIRTY, FIELD_RATE, FIELD_NR
+};
+
+/**
+ * struct line - what is said at one time
+ * @field: texts, "" for one that is not known now
+ * @percent: of the bar, -1 for none
+ */
+struct line {
+	char	field[FIELD_NR][64];
+	int	percent;
+};
+
+#define FIELD(line, which, ...)	\
+	snprintf((line)->field[which], sizeof((line)->field[which]), __VA_ARGS__)
+
+/* The first @nr fields that are known, with commas between */
+static int join(const struct line *line, int nr, char *buf, size_t size)
+{
+	size_t len = 0;
+	int i;
+
+	buf[0] = '\0';
+	for (i = 0; i < nr && len < size; i++)
+		if (line->field[i][0])
+			len += snprintf(buf + len, size - len, "%s%s", len ? ", " : "",
+					line->field[i]);
+	return len;
 }
+
+static void add_bar(int percent, int columns, const char *text, char *buf, size_t size)
+{
+	int width = columns - BAR_FRAME - (int)strlen(text), filled;
+
+	width = width > BAR_MAX ? BAR_MAX : width;
+	filled = percent * width / 100;
+	snprintf(buf, size, "[%.*s%*s] %3d%% %s", filled, "========================",
+		 width - filled, "", percent, text);
+}
+
+/* @columns: 0 for as many as it takes, without a bar */
+static void render(const struct line *line, int columns, char *buf, size_t size)
+{
+	int bar = line->percent < 0 ? 0 : BAR_FRAME + BAR_MIN, nr = FIELD_NR;
+	char text[FIELD_NR * 64];
+
+	if (!columns) {
+		join(line, nr, buf, size);
+		return;
+	}
+	if (join(line, nr, text, sizeof(text)) > columns - bar)
+		nr = FIELD_RATE;
+	while (join(line, nr, text, sizeof(text)) > columns && nr > FIELD_BYTES)
+		nr--;
+	if (bar && (int)strlen(text) <= columns - bar)
+		add_bar(line->percent, columns, text, buf, size);
+	else
+		snprintf(buf, size, "%.*s", columns, text);
+}
+
+static void put_phase(struct line *line, uint64_t elapsed, const char *name)
+{
+	unsigned long long s = elapsed / NS_PER_S;
+
+	if (s < 3600)
+		FIELD(line, FIELD_PHASE, "%llu:%02llu %s", s / 60, s % 60, name);
+	else
+		FIELD(line, FIELD_PHASE, "%llu:%02llu:%02llu %s", s / 3600, s / 60 % 60, s % 60,
+		      name);
+}
+
+static void put_time(struct line *line, const struct transfer *t, uint64_t left)
+{
+	bool sending = t->phase != PHASE_WAIT && t->phase != PHASE_FINISH;
+	uint64_t ns = rate_time(t->bandwidth, left);
+
+	if (sending && left && ns != NEVER)
+		FIELD(line, FIELD_TIME, "%.1f s left", ns / 1e9);
+	else if (!sending && !t->acked && t->startup_ns != NEVER)
+		FIELD(line, FIELD_TIME, "target ready in %.1f s", t->startup_ns / 1e9);
+}
+
+/* Only what is measured at this time: nothing is sent while the target is waited for */
+static void put_rates(struct line *line, const struct transfer *t)
+{
+	char text[32];
+
+	if (t->phase == PHASE_INITIAL || t->phase == PHASE_WAIT || t->phase == PHASE_DIRTY)
+		FIELD(line, FIELD_DIRTY, "%s/s dirty", text_bytes(text, sizeof(text), t->dirty_rate));
+	if (t->bandwidth && t->phase != PHASE_WAIT && t->phase != PHASE_FINISH)
+		FIELD(line, FIELD_RATE, "%s/s", text_bytes(text, sizeof(text), t->bandwidth));
+}
+
+static void describe(const struct transfer *t, uint64_t now, struct line *line)
+{
+	uint64_t left = t->pending + t->in_flight, done = t->total - t->in_flight;
+	char text[32];
+
+	*line = (struct line){ .percent = done + left ? 100.0 * done / (done + left) : 0 };
+	put_phase(line, now - t->began, phase_name(t->phase));
+	put_time(line, t, left);
+	FIELD(line, FIELD_BYTES, "%s to go", text_bytes(text, sizeof(text), left));
+	put_rates(line, t);
+}
+
+void progress_line(const struct transfer *t, uint64_t now, int columns, char *buf, size_t size)
+{
+	struct line line;
+
+	describe(t, now, &line);
+	render(&line, columns, buf, size);
+}
+
+/* --- Showing it ------------------------------------------------------------------------- */
 
 /* What does not fit on the line could not be cleared */
 static int columns(void)
@@ -50,12 +161,16 @@ static int columns(void)
 	return 79;
 }
 
+/* One that can go back to the beginning of a line, and clear it */
 static bool on_terminal(void)
 {
 	static int terminal = -1;
+	const char *type;
 
-	if (terminal < 0)
-		terminal = isatty(STDERR_FILENO);
+	if (terminal < 0) {
+		type = getenv("TERM");
+		terminal = isatty(STDERR_FILENO) && type && *type && strcmp(type, "dumb");
+	}
 	return terminal;
 }
 
@@ -73,63 +188,66 @@ static bool due(int phase)
 	return true;
 }
 
-static void draw_bar(int percent, const char *text)
+static void draw(const struct line *line)
 {
-	int room = columns() - BAR_FRAME, width = room - (int)strlen(text), filled;
+	char text[512];
 
-	width = width > BAR_MAX ? BAR_MAX : width < BAR_MIN ? BAR_MIN : width;
-	filled = percent * width / 100;
-	fprintf(stderr, "[%.*s%*s] %3d%% %.*s", filled, "========================",
-		width - filled, "", percent, room - width, text);
-}
-
-/* @percent: of a bar, or -1 for none */
-static void draw(int percent, const char *text)
-{
+	render(line, on_terminal() ? columns() : 0, text, sizeof(text));
 	if (!on_terminal()) {
 		fprintf(stderr, "%s\n", text);
 		return;
 	}
 	progress_clear();
-	if (percent < 0)
-		fprintf(stderr, "%.*s", columns(), text);
-	else
-		draw_bar(percent, text);
+	fputs(text, stderr);
 	fflush(stderr);
 	shown.drawn = true;
 }
 
 void progress_show(const struct transfer *t)
 {
-	uint64_t left = t->pending + t->in_flight, done = t->total - t->in_flight;
-	char text[200];
+	struct line line;
 
 	if (!due(t->phase))
 		return;
-	describe(t, text, sizeof(text));
-	draw(done + left ? 100.0 * done / (done + left) : 0, text);
+	describe(t, now_ns(), &line);
+	draw(&line);
+}
+
+static void describe_arrival(const struct arrival *arrival, uint64_t startup_ns, struct line *line)
+{
+	uint64_t of = max_u64(arrival->of, arrival->bytes), ns;
+	char text[32];
+
+	*line = (struct line){ .percent = of && arrival->of ? 100.0 * arrival->bytes / of : -1 };
+	put_phase(line, arrival->looked - arrival->began, "arriving");
+	ns = rate_time(arrival->rate.value, of - arrival->bytes);
+	if (startup_ns && startup_ns != NEVER)
+		FIELD(line, FIELD_TIME, "ready in %.1f s", startup_ns / 1e9);
+	else if (arrival->of && arrival->rate.value >= 1 && ns != NEVER)
+		FIELD(line, FIELD_TIME, "%.1f s left", ns / 1e9);
+	FIELD(line, FIELD_BYTES, "%s", text_bytes(text, sizeof(text), arrival->bytes));
+	if (arrival->rate.value >= 1)
+		FIELD(line, FIELD_RATE, "%s/s", text_bytes(text, sizeof(text), arrival->rate.value));
 }
 
 void progress_arrival(struct arrival *arrival, uint64_t bytes, uint64_t startup_ns)
 {
-	char text[200], got[32], rate[32], start[48] = "";
 	uint64_t now = now_ns();
+	struct line line;
 
-	if (arrival->looked)
+	if (arrival->looked) {
 		rate_add(&arrival->rate, bytes - arrival->bytes, now - arrival->looked);
-	else	/* What is over soon is not worth a word */
+	} else {	/* What is over soon is not worth a word */
 		shown.last = now;
+		arrival->began = now;
+	}
 	shown.last_phase = PHASE_NR;
 	arrival->looked = now;
 	arrival->bytes = bytes;
 	if (!due(PHASE_NR))
 		return;
-	if (startup_ns && startup_ns != NEVER)
-		snprintf(start, sizeof(start), ", ready in %.1f s", startup_ns / 1e9);
-	snprintf(text, sizeof(text), "arriving, %s, %s/s%s",
-		 text_bytes(got, sizeof(got), bytes),
-		 text_bytes(rate, sizeof(rate), arrival->rate.value), start);
-	draw(arrival->of ? 100.0 * min_u64(bytes, arrival->of) / arrival->of : -1, text);
+	describe_arrival(arrival, startup_ns, &line);
+	draw(&line);
 }
 
 void progress_disable(void)

@@ -107,7 +107,7 @@ int device_check_region(const struct device *dev, unsigned int index)
 static int too_large(const struct device *dev, const struct vfio_region_info *info,
 		     const char *path)
 {
-	return fail(ST_FILE, "%s is larger than region %u of %s", path, info->index, dev->name);
+	return fail(ST_FILE, "--fill-region %s is larger than region %u of %s", path, info->index, dev->name);
 }
 
 static int fill(const struct device *dev, const struct vfio_region_info *info, int file,
@@ -126,7 +126,7 @@ static int fill(const struct device *dev, const struct vfio_region_info *info, i
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			continue;
 		if (n < 0)
-			return fail_errno(ST_FILE, "%s", path);
+			return fail_errno(ST_FILE, "--fill-region %s", path);
 		if (!n)
 			return ST_OK;
 		if ((uint64_t)n > info->size - at)
@@ -155,7 +155,7 @@ int device_fill_region(const struct device *dev, unsigned int index, const char 
 		return ret;
 	file = open_slow(path, O_RDONLY);
 	if (file < 0)
-		return interrupted() ?: fail_errno(ST_FILE, "%s", path);
+		return interrupted() ?: fail_errno(ST_FILE, "--fill-region %s", path);
 	if (!fstat(file, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size > info.size) {
 		close(file);
 		return too_large(dev, &info, path);

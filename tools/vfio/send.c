@@ -28,6 +28,7 @@
  * @mark: the last mark, and where it is; id 0 before the first
  * @acked: id of the last acknowledgment
  * @status: what the target said last
+ * @status_at: when it came
  * @answered: and said after the last mark went out
  * @ready: it has said FRAME_READY
  * @running: it has said FRAME_RUNNING
@@ -44,6 +45,7 @@ struct sender {
 	struct frame_position	mark;
 	uint32_t		acked;
 	struct frame_status	status;
+	uint64_t		status_at;
 	bool			answered;
 	bool			ready;
 	bool			running;
@@ -66,6 +68,7 @@ static int take_status(struct sender *snd)
 	if (status.written > snd->pushed)
 		return unexpected(snd, "it has written more than was sent");
 	snd->status = status;
+	snd->status_at = now_ns();
 	snd->answered = snd->mark.id;
 	return ST_OK;
 }
@@ -205,22 +208,37 @@ static void sender_look(struct sink *sink, struct outlook *look)
 		return;
 	look->startup_known = status->phase == VFIO_PRECOPY_PHASE_STARTING ||
 			      status->phase == VFIO_PRECOPY_PHASE_READY;
-	look->startup_ns = status->phase == VFIO_PRECOPY_PHASE_STARTING ? status->remaining_ns : 0;
+	if (status->phase == VFIO_PRECOPY_PHASE_STARTING && status->remaining_ns != NEVER)
+		look->startup_ns = status->remaining_ns -
+				   min_u64(status->remaining_ns, now_ns() - snd->status_at);
+	else
+		look->startup_ns = status->phase == VFIO_PRECOPY_PHASE_STARTING ? NEVER : 0;
 }
 
 /* --- The end of it -------------------------------------------------------------------- */
 
-static int wait_until(struct sender *snd, const bool *flag, uint64_t deadline)
+/* All is sent: what the target still needs is the time left */
+static void show_finish(struct sender *snd)
 {
 	struct transfer *t = &snd->src.t;
+	struct outlook look = { };
+
+	sender_look(&snd->sink, &look);
+	t->in_flight = look.in_flight;
+	t->startup_ns = look.startup_known && look.startup_ns && !snd->going ?
+			look.startup_ns : NEVER;
+	progress_show(t);
+}
+
+static int wait_until(struct sender *snd, const bool *flag, uint64_t deadline)
+{
 	int ret = ST_OK;
 
 	while (!ret && !*flag) {
 		/* Once the target may run it is too late to be interrupted */
 		if (!snd->going)
 			ret = interrupted();
-		t->in_flight = snd->pushed - snd->status.written;
-		progress_show(t);
+		show_finish(snd);
 		if (!ret && now_ns() >= deadline)
 			ret = fail(ST_PEER, "the other side takes too long");
 		if (!ret)

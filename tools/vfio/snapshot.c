@@ -369,7 +369,7 @@ static int open_input(struct reader *in, const char *path)
 		in->fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 	}
 	if (in->fd < 0)
-		return interrupted() ?: fail_errno(ST_FILE, "%s", in->path);
+		return interrupted() ?: fail_errno(ST_FILE, "--input %s", in->path);
 	if (!fstat(in->fd, &st) && S_ISREG(st.st_mode))
 		in->arrival.of = st.st_size;
 	return ST_OK;

@@ -683,11 +683,12 @@ def startup_that_begins_anew():
         check(numbers["acked_while_running"] and numbers["downtime_ns"] < 0.6e9, numbers)
 
 
-def on_a_terminal(*args, fds=()):
+def on_a_terminal(*args, fds=(), term="xterm"):
     """What a person sees who waits for it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
-    with subprocess.Popen([VM, *args], pass_fds=fds, stdout=subprocess.PIPE, stderr=theirs) as process:
+    with subprocess.Popen([VM, *args], pass_fds=fds, stdout=subprocess.PIPE, stderr=theirs,
+                          env=dict(os.environ, TERM=term)) as process:
         os.close(theirs)
         seen = b""
         while True:
@@ -709,7 +710,7 @@ def progress_is_shown():
         bars = [bar for bar in seen.split("\r\x1b[K") if bar.startswith("[")]
         waiting = [bar for bar in bars if "waiting" in bar]
         check(len(waiting) > 4, seen)
-        for word in "[==", "%", "/s,", "left,", "/s dirty,", "target ready in":
+        for word in "[==", "%", ":0", "to go,", "/s dirty", "target ready in":
             check(any(word in bar for bar in waiting), f"no '{word}' in", waiting)
         check(any("initial" in bar for bar in bars) and max(map(len, bars)) < 80, bars)
         check(seen.endswith("\r\x1b[K"), "the bar stays", seen[-200:])
@@ -742,7 +743,9 @@ def faulty(dev, data, kind, to_target, fault, tcp, source_status, target_status,
     about = f"{fault} of {NAMES[kind]} over {'tcp' if tcp else 'unix'}"
     proxy = Proxy(kind, to_target, fault, tcp)
     timeout = timeout or ("0.7" if fault == "silence" else "10")
-    receiving = start("receive", B, "--listen", proxy.target, "--verify", "--timeout", timeout)
+    # What is no HELLO is not from a source: it waits for one that is
+    wait = ("--accept-timeout", "3") if kind == HELLO and to_target and fault != "repeat" else ()
+    receiving = start("receive", B, "--listen", proxy.target, "--verify", "--timeout", timeout, *wait)
     sending = start("send", dev.name, "--to", proxy.address, "--timeout", timeout, "-q", fds=(dev.fd,))
     try:
         finish(sending, source_status, 15)
@@ -1008,11 +1011,13 @@ def hostile_sources():
     def other_version(sock, _):
         sock.sendall(frame(HELLO, bytes(80), version=2))
 
-    for attack, word in ((garbage, "not from vfio-migrate"), (oversize, "length that it cannot have"),
-                         (silent, "in time"), (trickle, "in time"), (trickled_data, "nothing was heard"),
+    for attack, word in ((garbage, "not from vfio-migrate"), (silent, "HELLO in time"),
+                         (trickle, "HELLO in time"), (other_version, "another version")):
+        err = attack_target(attack, 4, "--accept-timeout", "4")
+        check("is not from a source" in err and word in err, attack.__name__, err)
+    for attack, word in ((oversize, "length that it cannot have"), (trickled_data, "nothing was heard"),
                          (flood, "nothing was heard"), (bad_stream, "does not accept the stream"),
-                         (go_at_once, "not ready"), (end_too_early, "something is missing"),
-                         (other_version, "another version")):
+                         (go_at_once, "not ready"), (end_too_early, "something is missing")):
         err = attack_target(attack, 1 if attack == bad_stream else 4)
         check(word in err, attack.__name__, err)
     for _ in range(5):      # Python itself may be silent for so long

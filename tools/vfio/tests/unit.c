@@ -1276,6 +1276,45 @@ static void test_many_strays(void)
 	endpoint_close(&listener);
 }
 
+/* What the bar says on a terminal of any width; the longest numbers that there may be */
+static void test_progress_keeps_the_time_left(void)
+{
+	struct transfer t = {
+		.phase = PHASE_WAIT, .total = 1 << 30, .pending = 1023 * MIB, .marked = 1,
+		.bandwidth = 1023.9 * MIB, .dirty_rate = 1023.9 * MIB,
+		.startup_ns = 123456 * NS_PER_MS, .began = 0,
+	};
+	uint64_t now = 59 * NS_PER_S + 59 * 60 * NS_PER_S;
+	char buf[300];
+	int columns;
+
+	for (columns = 40; columns < 200; columns++) {
+		progress_line(&t, now, columns, buf, sizeof(buf));
+		CHECK((int)strlen(buf) <= columns);
+		CHECK(strstr(buf, "59:59 waiting, target ready in 123.5 s"));
+	}
+	/* Nothing goes through while the target starts, whatever did before */
+	CHECK(!strstr(buf, "MiB/s,") && strstr(buf, "1023.9 MiB/s dirty") && buf[0] == '[');
+	t.phase = PHASE_INITIAL;
+	t.startup_ns = NEVER;
+	for (columns = 40; columns < 200; columns++) {
+		progress_line(&t, now, columns, buf, sizeof(buf));
+		CHECK((int)strlen(buf) <= columns);
+		CHECK(strstr(buf, "59:59 initial, 1.0 s left"));
+	}
+	CHECK(strstr(buf, "1023.9 MiB/s dirty, 1023.9 MiB/s"));
+	progress_line(&t, now, 79, buf, sizeof(buf));
+	CHECK(strstr(buf, "dirty") && !strstr(buf, "dirty, ") && buf[0] == '[');
+	progress_line(&t, now, 0, buf, sizeof(buf));
+	CHECK(!strcmp(buf, "59:59 initial, 1.0 s left, 1023.0 MiB to go, 1023.9 MiB/s dirty, 1023.9 MiB/s"));
+	/* It stands still: nothing is dirtied, and the time is what the target needs */
+	t.phase = PHASE_FINISH;
+	t.pending = 0;
+	t.startup_ns = 2 * NS_PER_S;
+	progress_line(&t, now, 0, buf, sizeof(buf));
+	CHECK(!strcmp(buf, "59:59 finishing, target ready in 2.0 s, 0 B to go"));
+}
+
 static void test_texts(void)
 {
 	char buf[32];
@@ -1414,6 +1453,7 @@ static const struct {
 	{ "a signal while a name is looked up", test_signal_during_look_up },
 	{ "strays before the source", test_strays },
 	{ "many strays", test_many_strays },
+	{ "progress keeps the time left", test_progress_keeps_the_time_left },
 	{ "numbers as text", test_texts },
 	{ "standard files that are closed", test_standard_files },
 	{ "every signal that ends a program", test_signals },
