@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Finding and opening a VFIO device. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,8 @@
 
 /* --- Finding ---------------------------------------------------------------- */
 
-static bool find_cdev(struct device *dev)
+/* Without an IOMMU, "noiommu-" is before the names */
+static void find_cdev(struct device *dev)
 {
 	struct dirent *entry;
 	char path[300];
@@ -24,13 +26,18 @@ static bool find_cdev(struct device *dev)
 	snprintf(path, sizeof(path), "%s/vfio-dev", dev->sysfs);
 	dir = opendir(path);
 	if (!dir)
-		return false;
-	while ((entry = readdir(dir)))
-		if (!strncmp(entry->d_name, "vfio", 4) && strlen(entry->d_name) < 32)
+		return;
+	dev->vfio = true;
+	while ((entry = readdir(dir))) {
+		if (!strncmp(entry->d_name, "noiommu-vfio", 12))
+			dev->noiommu = true;
+		else if (strncmp(entry->d_name, "vfio", 4))
+			continue;
+		if (strlen(entry->d_name) < 32)
 			snprintf(dev->cdev, sizeof(dev->cdev), "/dev/vfio/devices/%.32s",
 				 entry->d_name);
+	}
 	closedir(dir);
-	return dev->cdev[0];
 }
 
 static uint16_t read_id(const struct device *dev, const char *file)
@@ -50,6 +57,8 @@ static void find_in_sysfs(struct device *dev)
 	snprintf(path, sizeof(path), "%s/iommu_group", dev->sysfs);
 	if (read_link_name(path, text, sizeof(text)))
 		dev->group = atoi(text);
+	snprintf(path, sizeof(path), "%s/iommu_group/name", dev->sysfs);
+	dev->noiommu = read_line(path, text, sizeof(text)) && !strcmp(text, "vfio-noiommu");
 	find_cdev(dev);
 	dev->vendor = read_id(dev, "vendor");
 	dev->device = read_id(dev, "device");
@@ -137,7 +146,7 @@ const char *device_obstacle(const struct device *dev, char *buf, size_t size)
 		return NULL;
 	if (!dev->driver[0])
 		snprintf(buf, size, "it is bound to no driver; bind it to its VFIO driver first");
-	else if (!dev->cdev[0])
+	else if (!dev->vfio)
 		snprintf(buf, size,
 			 "it is bound to '%s', which is not a VFIO driver; bind it to its vfio-pci variant driver first",
 			 dev->driver);
@@ -155,6 +164,65 @@ const char *iommu_name(enum iommu how)
 	return names[how];
 }
 
+/* --- VF tokens ------------------------------------------------------------------ */
+
+static char token[37];
+
+static bool is_uuid(const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < 36; i++)
+		if (i == 8 || i == 13 || i == 18 || i == 23 ? text[i] != '-' :
+		    !isxdigit((unsigned char)text[i]))
+			return false;
+	return !text[36];
+}
+
+bool device_use_token(const char *uuid)
+{
+	if (!is_uuid(uuid))
+		return false;
+	memcpy(token, uuid, sizeof(token));
+	return true;
+}
+
+static bool has_file(const struct device *dev, const char *name)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/%s", dev->sysfs, name);
+	return !access(path, F_OK);
+}
+
+/* The kernel refuses a token for a device that can have none */
+static bool takes_token(const struct device *dev)
+{
+	return token[0] && (has_file(dev, "physfn/vfio-dev") || has_file(dev, "sriov_totalvfs"));
+}
+
+/* In the order of its digits, as the kernel has it in memory */
+static void token_bytes(uint8_t bytes[16])
+{
+	const char *at = token;
+	int i;
+
+	for (i = 0; i < 16; i++, at += 2) {
+		at += *at == '-';
+		sscanf(at, "%2hhx", &bytes[i]);
+	}
+}
+
+static int token_refused(const struct device *dev)
+{
+	if (!token[0])
+		return fail(ST_DEVICE,
+			    "%s is a virtual function whose physical function has a VFIO driver, or has virtual functions in use: give the VF token by --vf-token",
+			    dev->name);
+	return fail(ST_DEVICE, "%s: --vf-token is not the VF token of its physical function",
+		    dev->name);
+}
+
 /* --- iommufd ------------------------------------------------------------------- */
 
 static int refused(const struct device *dev, const char *what)
@@ -168,25 +236,62 @@ static int refused(const struct device *dev, const char *what)
 	return fail_errno(ST_DEVICE, "%s: cannot open %s", dev->name, what);
 }
 
-static int open_cdev(struct device *dev)
-{
-	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
+/* As the kernel's, which older headers have without the last member */
+struct bind {
+	uint32_t	argsz;
+	uint32_t	flags;
+	int32_t		iommufd;
+	uint32_t	out_devid;
+	uint64_t	token_uuid_ptr;
+};
 
+static int bind_refused(const struct device *dev)
+{
+	if (errno == EACCES)
+		return token_refused(dev);
+	if (errno == EPERM)
+		return fail(ST_DEVICE,
+			    "%s: another device of its IOMMU group %d is open elsewhere: only one program, or one VM, can use them",
+			    dev->name, dev->group);
+	/* So the kernel says that somebody else has bound it */
+	errno = errno == EINVAL ? EBUSY : errno;
+	return refused(dev, dev->cdev);
+}
+
+static int bind_iommufd(struct device *dev)
+{
+	struct bind bind = { .argsz = sizeof(struct vfio_device_bind_iommufd) };
+	uint8_t uuid[16];
+
+	bind.iommufd = dev->iommufd;
+	if (takes_token(dev)) {
+		token_bytes(uuid);
+		bind.argsz = sizeof(bind);
+		bind.flags = VFIO_DEVICE_BIND_FLAG_TOKEN;
+		bind.token_uuid_ptr = (uintptr_t)uuid;
+	}
+	/* No address space is attached: nothing here maps memory for DMA */
+	return ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) ? bind_refused(dev) : ST_OK;
+}
+
+/* Devices of one group belong to one iommufd only: two devices share it */
+static int open_iommufd(const struct device *peer)
+{
+	if (peer && peer->iommufd >= 0)
+		return fcntl(peer->iommufd, F_DUPFD_CLOEXEC, 0);
+	return open("/dev/iommu", O_RDWR | O_CLOEXEC);
+}
+
+static int open_cdev(struct device *dev, const struct device *peer)
+{
 	dev->how = IOMMU_IOMMUFD;
-	dev->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	dev->iommufd = open_iommufd(peer);
 	if (dev->iommufd < 0)
 		return refused(dev, "/dev/iommu");
 	dev->fd = open(dev->cdev, O_RDWR | O_CLOEXEC);
 	if (dev->fd < 0)
 		return refused(dev, dev->cdev);
-	bind.iommufd = dev->iommufd;
-	/* No address space is attached: nothing here maps memory for DMA */
-	if (ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind)) {
-		/* So the kernel says that somebody else has bound it */
-		errno = errno == EINVAL ? EBUSY : errno;
-		return refused(dev, dev->cdev);
-	}
-	return ST_OK;
+	return bind_iommufd(dev);
 }
 
 /* --- type1 ----------------------------------------------------------------------- */
@@ -196,7 +301,7 @@ static int open_group(struct device *dev)
 	struct vfio_group_status status = { .argsz = sizeof(status) };
 	char path[32];
 
-	snprintf(path, sizeof(path), "/dev/vfio/%d", dev->group);
+	snprintf(path, sizeof(path), "/dev/vfio/%s%d", dev->noiommu ? "noiommu-" : "", dev->group);
 	dev->group_fd = open(path, O_RDWR | O_CLOEXEC);
 	if (dev->group_fd < 0)
 		return refused(dev, path);
@@ -210,7 +315,8 @@ static int open_group(struct device *dev)
 	if (dev->container_fd < 0)
 		return refused(dev, "/dev/vfio/vfio");
 	if (ioctl(dev->group_fd, VFIO_GROUP_SET_CONTAINER, &dev->container_fd) ||
-	    ioctl(dev->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+	    ioctl(dev->container_fd, VFIO_SET_IOMMU,
+		  dev->noiommu ? VFIO_NOIOMMU_IOMMU : VFIO_TYPE1v2_IOMMU))
 		return refused(dev, "a type1 container");
 	return ST_OK;
 }
@@ -227,7 +333,7 @@ static bool share_group(struct device *dev, const struct device *peer)
 
 static int open_type1(struct device *dev, const struct device *peer)
 {
-	const char *name = strrchr(dev->sysfs, '/') + 1;
+	char name[300];
 	int ret;
 
 	dev->how = IOMMU_TYPE1;
@@ -238,9 +344,11 @@ static int open_type1(struct device *dev, const struct device *peer)
 		if (ret)
 			return ret;
 	}
+	snprintf(name, sizeof(name), "%s%s%s", strrchr(dev->sysfs, '/') + 1,
+		 takes_token(dev) ? " vf_token=" : "", takes_token(dev) ? token : "");
 	dev->fd = ioctl(dev->group_fd, VFIO_GROUP_GET_DEVICE_FD, name);
 	if (dev->fd < 0)
-		return refused(dev, "the device");
+		return errno == EACCES ? token_refused(dev) : refused(dev, "the device");
 	fcntl(dev->fd, F_SETFD, FD_CLOEXEC);
 	return ST_OK;
 }
@@ -268,7 +376,7 @@ int device_open(struct device *dev, enum iommu how, const struct device *peer)
 		return fail(ST_DEVICE, "%s has no device in /dev/vfio/devices", dev->name);
 	if (how == IOMMU_AUTO)
 		how = cdev_usable(dev, peer) ? IOMMU_IOMMUFD : IOMMU_TYPE1;
-	ret = how == IOMMU_IOMMUFD ? open_cdev(dev) : open_type1(dev, peer);
+	ret = how == IOMMU_IOMMUFD ? open_cdev(dev, peer) : open_type1(dev, peer);
 	if (ret)
 		device_close(dev);
 	return ret;

@@ -20,6 +20,8 @@ enum iommu {
  * @driver: what it is bound to, "" if nothing or unknown
  * @group: number of its IOMMU group, -1 if there is none or it is unknown
  * @cdev: "/dev/vfio/devices/vfioN", "" if there is none
+ * @vfio: its driver is one of VFIO's
+ * @noiommu: there is no IOMMU: the kernel lets only trusted programs use it
  * @vendor: PCI vendor id, 0 if not a PCI device
  * @device: PCI device id
  * @how: what it was opened by
@@ -35,6 +37,8 @@ struct device {
 	char		driver[64];
 	int		group;
 	char		cdev[64];
+	bool		vfio;
+	bool		noiommu;
 	uint16_t	vendor;
 	uint16_t	device;
 	enum iommu	how;
@@ -50,6 +54,12 @@ struct device {
  * returns a status if there is no such device.
  */
 int device_find(struct device *dev, const char *name);
+
+/*
+ * The VF token for devices that may have one: a virtual function whose physical function
+ * has a VFIO driver, and that one. False if @uuid is none.
+ */
+bool device_use_token(const char *uuid);
 
 /* What keeps it from being opened, in words; NULL if nothing is known to. */
 const char *device_obstacle(const struct device *dev, char *buf, size_t size);

@@ -246,8 +246,11 @@ int cmd_info(const struct options *opt)
 {
 	struct info info = { };
 	struct device dev;
-	int ret = device_find(&dev, opt->device);
+	int ret;
 
+	if (opt->has_input)
+		return info_snapshot(opt);
+	ret = device_find(&dev, opt->device);
 	if (ret)
 		return ret;
 	silent = true;

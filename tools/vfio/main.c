@@ -13,7 +13,7 @@ static const struct {
 } commands[] = {
 	{ "info", cmd_info }, { "save", cmd_save }, { "load", cmd_load },
 	{ "send", cmd_send }, { "receive", cmd_receive }, { "move", cmd_move },
-	{ "run", cmd_run },
+	{ "run", cmd_run }, { "list", cmd_list }, { "check", cmd_check },
 };
 
 /* Also a command line that is wrong shall be told as JSON */

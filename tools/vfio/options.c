@@ -14,7 +14,9 @@
 static const char usage_text[] =
 "Moves the state of VFIO devices, without a VMM.\n"
 "\n"
-"  vfio-migrate info    DEVICE [--json]\n"
+"  vfio-migrate list    [--json]\n"
+"  vfio-migrate info    DEVICE | -i FILE\n"
+"  vfio-migrate check   SOURCE TARGET\n"
 "  vfio-migrate save    DEVICE [-o FILE]\n"
 "  vfio-migrate load    DEVICE [-i FILE] KEEP\n"
 "  vfio-migrate send    DEVICE --to ADDRESS\n"
@@ -45,8 +47,10 @@ static const char usage_text[] =
 "  --optimize total-time   as soon as waiting would make it all take longer\n"
 "  --max-downtime MS       give up rather than exceed it (default: aim at 300)\n"
 "  --stop-copy             at once, without pre-copy\n"
+"  --bandwidth RATE        send at most RATE bytes a second, such as 100M\n"
 "\n"
 "  --iommu auto|type1|iommufd   how to open the device (default: auto)\n"
+"  --vf-token UUID         the VF token of a virtual function\n"
 "  --timeout S             how long the other side may be silent (default 10)\n"
 "  --ack-timeout S         how long the target may take to start (default 300)\n"
 "  --accept-timeout S      how long to wait for a source (default 600)\n"
@@ -66,13 +70,14 @@ enum {
 	OPT_TO = 256, OPT_LISTEN, OPT_JSON, OPT_IOMMU, OPT_OPTIMIZE, OPT_MAX_DOWNTIME,
 	OPT_STOP_COPY, OPT_TIMEOUT, OPT_ACK_TIMEOUT, OPT_ACCEPT_TIMEOUT, OPT_FILL,
 	OPT_DUMP, OPT_HOLD, OPT_VERIFY, OPT_RESET,
+	OPT_BANDWIDTH, OPT_VF_TOKEN,
 };
 
 /**
  * struct known - an option
  * @opt: name and letter, for getopt_long()
  * @commands: which commands know it: letters of info, save, Load, seNd, Receive, Move,
- *	      rUn
+ *	      rUn, lisT, Check
  * @arg: name of its argument, or NULL
  * @help: what it does
  */
@@ -84,8 +89,8 @@ static const struct known {
 } known[] = {
 	{ { "output", required_argument, NULL, 'o' }, "s", "FILE",
 	  "where to save to (default: standard output)" },
-	{ { "input", required_argument, NULL, 'i' }, "l", "FILE",
-	  "where to load from (default: standard input)" },
+	{ { "input", required_argument, NULL, 'i' }, "il", "FILE",
+	  "the snapshot to read (default of load: standard input)" },
 	{ { "to", required_argument, NULL, OPT_TO }, "n", "ADDRESS",
 	  "where 'receive' listens: HOST:PORT or unix:PATH" },
 	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r", "ADDRESS",
@@ -106,21 +111,25 @@ static const struct known {
 	  "give up rather than exceed it (default: aim at 300)" },
 	{ { "stop-copy", no_argument, NULL, OPT_STOP_COPY }, "snm", NULL,
 	  "stop the source at once, without pre-copy" },
+	{ { "bandwidth", required_argument, NULL, OPT_BANDWIDTH }, "snm", "RATE",
+	  "send at most RATE bytes a second: a number, and K, M or G" },
 	{ { "timeout", required_argument, NULL, OPT_TIMEOUT }, "nrm", "S",
 	  "how long the other side may be silent (default 10)" },
 	{ { "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT }, "nm", "S",
 	  "how long the target may take to start (default 300)" },
 	{ { "accept-timeout", required_argument, NULL, OPT_ACCEPT_TIMEOUT }, "r", "S",
 	  "how long to wait for a source (default 600)" },
-	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrm", "HOW",
+	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrmc", "HOW",
 	  "how to open the device: auto (default), type1 or iommufd" },
-	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmu", NULL,
+	{ { "vf-token", required_argument, NULL, OPT_VF_TOKEN }, "islnrmc", "UUID",
+	  "the VF token that the physical function was given" },
+	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmutc", NULL,
 	  "results and failures as JSON" },
-	{ { "quiet", no_argument, NULL, 'q' }, "islnrmu", NULL, "print errors only" },
-	{ { "verbose", no_argument, NULL, 'v' }, "islnrmu", NULL,
+	{ { "quiet", no_argument, NULL, 'q' }, "islnrmutc", NULL, "print errors only" },
+	{ { "verbose", no_argument, NULL, 'v' }, "islnrmutc", NULL,
 	  "print what is tried and done" },
-	{ { "help", no_argument, NULL, 'h' }, "islnrmu", NULL, "print this" },
-	{ { "version", no_argument, NULL, 'V' }, "islnrmu", NULL, "print the version" },
+	{ { "help", no_argument, NULL, 'h' }, "islnrmutc", NULL, "print this" },
+	{ { "version", no_argument, NULL, 'V' }, "islnrmutc", NULL, "print the version" },
 };
 
 /**
@@ -138,7 +147,8 @@ static const struct command {
 	const char	*synopsis;
 	const char	*help;
 } commands[] = {
-	{ "info", 'i', 1, "DEVICE", "Prints how a device is bound, and whether it can migrate." },
+	{ "info", 'i', 1, "DEVICE | -i FILE",
+	  "Prints how a device is bound and whether it can migrate, or what a snapshot holds." },
 	{ "save", 's', 1, "DEVICE [-o FILE]", "Writes a device's state to a file." },
 	{ "load", 'l', 1, "DEVICE [-i FILE] KEEP",
 	  "Reads a file that 'save' has written into a device, and runs that." },
@@ -148,6 +158,8 @@ static const struct command {
 	{ "move", 'm', 2, "SOURCE TARGET KEEP",
 	  "Moves a device to another one of this host." },
 	{ "run", 'u', 1, "fd:N", "Runs a device that a migration has left stopped." },
+	{ "list", 't', 0, "", "Lists the devices that are bound to a VFIO driver. Opens none of them." },
+	{ "check", 'c', 2, "SOURCE TARGET", "Says whether SOURCE can be moved to TARGET." },
 };
 
 static void print_option(const struct known *option)
@@ -199,6 +211,30 @@ static int parse_time(const char *name, const char *text, uint64_t unit, uint64_
 		return fail(ST_USAGE, "--%s wants a number of %s, 0.01 to 1000000, not '%s'", name,
 			    unit == NS_PER_S ? "seconds" : "milliseconds", text);
 	*ns = value * unit;
+	return ST_OK;
+}
+
+/* As text_bytes() prints them: 1.5M, 100K, 2 GiB; never so little that it would stand still */
+static int parse_rate(const char *name, const char *text, uint64_t *rate)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	double value;
+	char *end;
+
+	value = strtod(text, &end);
+	end += *end == ' ';
+	unit = *end ? strchr(units, *end) : NULL;
+	if (unit) {
+		value *= 1ULL << 10 * (unit - units + 1);
+		end += end[1] == 'i' ? 2 : 1;
+	}
+	end += *end == 'B';
+	end += !strcmp(end, "/s") ? 2 : 0;
+	if (end == text || *end || !(value >= KIB && value <= 1e15))
+		return fail(ST_USAGE, "--%s wants bytes a second, 1K at least, such as 100M, not '%s'",
+			    name, text);
+	*rate = value;
 	return ST_OK;
 }
 
@@ -258,6 +294,7 @@ static int take_file_option(struct options *opt, int c, char *arg)
 		return ST_OK;
 	case 'i':
 		opt->input = arg;
+		opt->has_input = true;
 		return ST_OK;
 	case OPT_TO:
 	case OPT_LISTEN:
@@ -313,6 +350,11 @@ static int take_option(struct options *opt, int c, char *arg)
 	case 'v':
 		verbose = true;
 		return ST_OK;
+	case OPT_BANDWIDTH:
+		return parse_rate("bandwidth", arg, &opt->bandwidth);
+	case OPT_VF_TOKEN:
+		return device_use_token(arg) ? ST_OK :
+		       fail(ST_USAGE, "--vf-token wants a UUID, not '%s'", arg);
 	case OPT_MAX_DOWNTIME:
 	case OPT_TIMEOUT:
 	case OPT_ACK_TIMEOUT:
@@ -470,10 +512,12 @@ int options_parse(struct options *opt, int argc, char **argv)
 		return fail(ST_USAGE, "a command is wanted (see --help)");
 	argv += 1 + optind;
 	nr = argc - 1 - optind;
+	if (opt->has_input && commands[i].letter == 'i')
+		return nr ? fail(ST_USAGE, "info is of a device or of a file, not of both") : ST_OK;
 	if (nr != commands[i].devices)
 		return fail(ST_USAGE, "'%s' wants %d device%s, not %d", opt->command,
 			    commands[i].devices, commands[i].devices == 1 ? "" : "s", nr);
-	opt->device = argv[0];
+	opt->device = nr > 0 ? argv[0] : NULL;
 	opt->target = nr > 1 ? argv[1] : NULL;
 	return check_options(opt, commands[i].letter);
 }

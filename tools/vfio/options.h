@@ -23,11 +23,13 @@ struct region_file {
  * @target: the target of a move
  * @output: file to save to, "-" is standard output
  * @input: file to load from, "-" is standard input
+ * @has_input: the user has named it
  * @address: of --to or --listen
  * @json: machine-readable output
  * @iommu: how to open devices
  * @policy: when to stop the source
  * @stop_copy: no pre-copy
+ * @bandwidth: bytes a second that the stream may take, 0 for no limit
  * @timeout_ns: how long a peer may be silent
  * @ack_timeout_ns: how long a target may take to start
  * @accept_timeout_ns: how long to wait for a source to connect
@@ -46,11 +48,13 @@ struct options {
 	const char		*target;
 	const char		*output;
 	const char		*input;
+	bool			has_input;
 	const char		*address;
 	bool			json;
 	enum iommu		iommu;
 	struct policy		policy;
 	bool			stop_copy;
+	uint64_t		bandwidth;
 	uint64_t		timeout_ns;
 	uint64_t		ack_timeout_ns;
 	uint64_t		accept_timeout_ns;
@@ -75,5 +79,9 @@ int cmd_send(const struct options *opt);
 int cmd_receive(const struct options *opt);
 int cmd_move(const struct options *opt);
 int cmd_run(const struct options *opt);
+int cmd_list(const struct options *opt);
+int cmd_check(const struct options *opt);
+/* "info" of a snapshot */
+int info_snapshot(const struct options *opt);
 
 #endif /* VFIO_MIGRATE_OPTIONS_H */

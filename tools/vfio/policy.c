@@ -44,6 +44,19 @@ uint64_t rate_time(double rate, uint64_t bytes)
 	return ns < 1e18 ? ns : NEVER;
 }
 
+uint64_t limit_piece(const struct limit *limit, uint64_t most)
+{
+	return limit->rate ? min_u64(max_u64(limit->rate / 10, 1), most) : most;
+}
+
+uint64_t limit_sent(struct limit *limit, uint64_t bytes, uint64_t now)
+{
+	if (!limit->rate)
+		return now;
+	limit->free_at = max_u64(limit->free_at, now) + (uint64_t)(bytes * 1e9 / limit->rate);
+	return limit->free_at;
+}
+
 static uint64_t add(uint64_t a, uint64_t b)
 {
 	return a == NEVER || b == NEVER ? NEVER : a + b;

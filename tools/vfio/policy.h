@@ -36,6 +36,22 @@ void rate_add(struct rate *rate, uint64_t bytes, uint64_t ns);
 uint64_t rate_time(double rate, uint64_t bytes);
 
 /**
+ * struct limit - a bandwidth that is not to be exceeded
+ * @rate: bytes a second, 0 for no limit
+ * @free_at: time in nanoseconds at which all that was sent fits into @rate
+ */
+struct limit {
+	uint64_t	rate;
+	uint64_t	free_at;
+};
+
+/* How much to send at once, at most @most: what takes a tenth of a second. */
+uint64_t limit_piece(const struct limit *limit, uint64_t most);
+
+/* @bytes were sent at @now: returns when to send more. A pause saves nothing up. */
+uint64_t limit_sent(struct limit *limit, uint64_t bytes, uint64_t now);
+
+/**
  * struct outlook - what is known at one moment of pre-copy
  * @initial: initial bytes that have not been sent
  * @acked: the target has written them all, so it has started

@@ -328,6 +328,7 @@ static int prepare(struct sender *snd, const struct device *dev, const struct op
 	snd->src.sink = &snd->sink;
 	snd->src.policy = &opt->policy;
 	snd->src.precopy = !opt->stop_copy;
+	snd->src.limit.rate = opt->bandwidth;
 	return ret;
 }
 

@@ -12,6 +12,7 @@
 
 #include "atomic_file.h"
 #include "frame.h"
+#include "json.h"
 #include "keep.h"
 #include "migration.h"
 #include "progress.h"
@@ -102,6 +103,7 @@ static int save(struct source *src, struct writer *out, const struct options *op
 	src->sink = &out->sink;
 	src->policy = &opt->policy;
 	src->precopy = !opt->stop_copy;
+	src->limit.rate = opt->bandwidth;
 	ret = write_hello(out, src->dev) ?: source_run(src) ?: write_end(out);
 	src->t.ended = now_ns();
 	/* The device has been still for long enough */
@@ -215,10 +217,9 @@ static int read_payload(struct reader *in, const struct frame_header *frame, voi
 	return why ? unusable(in, why) : ST_OK;
 }
 
-static int read_hello(struct reader *in, const struct device *dev)
+static int read_hello(struct reader *in, struct frame_hello *saved)
 {
 	uint8_t payload[FRAME_MAX_SMALL];
-	struct frame_hello saved, self;
 	struct frame_header frame;
 	int ret = read_header(in, &frame);
 
@@ -227,11 +228,9 @@ static int read_hello(struct reader *in, const struct device *dev)
 	if (frame.type != FRAME_HELLO)
 		return unusable(in, "it does not begin with HELLO");
 	ret = read_payload(in, &frame, payload);
-	if (ret)
-		return ret;
-	frame_get_hello(payload, &saved);
-	describe_device(dev, 0, &self);
-	return check_devices(&saved, &self);
+	if (!ret)
+		frame_get_hello(payload, saved);
+	return ret;
 }
 
 /*
@@ -335,6 +334,7 @@ static int finish(struct reader *in, struct target *target)
 
 static int load_device(const struct device *dev, struct reader *in, const struct options *opt)
 {
+	struct frame_hello saved, self;
 	struct target target;
 	uint64_t flags, began;
 	char why[256];
@@ -342,7 +342,8 @@ static int load_device(const struct device *dev, struct reader *in, const struct
 
 	if (mig_obstacle(dev, &flags, why, sizeof(why)))
 		return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
-	ret = read_hello(in, dev);
+	describe_device(dev, 0, &self);
+	ret = read_hello(in, &saved) ?: check_devices(&saved, &self);
 	if (ret)
 		return ret;
 	began = now_ns();
@@ -390,4 +391,77 @@ int cmd_load(const struct options *opt)
 	device_close(&dev);
 	close(in.fd);
 	return ret;
+}
+
+/* --- Looking at one ------------------------------------------------------------------------ */
+
+/* To its end: what is complete can be told only there */
+static int skim(struct reader *in)
+{
+	uint8_t *payload = malloc(FRAME_MAX_DATA);
+	struct frame_header frame;
+	int ret;
+
+	if (!payload)
+		return fail(ST_FAILED, "no memory");
+	for (;;) {
+		ret = read_header(in, &frame);
+		if (ret || frame.type != FRAME_DATA)
+			break;
+		ret = read_payload(in, &frame, payload);
+		if (ret)
+			break;
+		in->bytes += frame.length;
+	}
+	free(payload);
+	return ret ?: read_end(in, &frame);
+}
+
+static void text_snapshot(const struct reader *in, const struct frame_hello *saved)
+{
+	char text[32];
+
+	printf("snapshot     %s, complete\n", in->path);
+	if (saved->vendor)
+		printf("device       %04x:%04x\n", saved->vendor, saved->device);
+	printf("driver       %s\n", saved->driver[0] ? saved->driver : "unknown");
+	if (saved->memory_size)
+		printf("memory       %s\n", text_bytes(text, sizeof(text), saved->memory_size));
+	printf("stream       %s\n", text_bytes(text, sizeof(text), in->bytes));
+}
+
+static void json_snapshot(const struct reader *in, const struct frame_hello *saved)
+{
+	struct json json;
+
+	json_begin(&json, stdout);
+	json_string(&json, "snapshot", in->path);
+	json_bool(&json, "complete", true);
+	json_number(&json, "vendor", saved->vendor);
+	json_number(&json, "device_id", saved->device);
+	json_string(&json, "driver", saved->driver);
+	json_number(&json, "memory_size", saved->memory_size);
+	json_number(&json, "stream_bytes", in->bytes);
+	json_end(&json);
+}
+
+int info_snapshot(const struct options *opt)
+{
+	struct frame_hello saved;
+	struct reader in;
+	int ret = open_input(&in, opt->input);
+
+	if (ret)
+		return ret;
+	ret = read_hello(&in, &saved) ?: skim(&in);
+	close(in.fd);
+	if (ret)
+		return ret;
+	if (opt->json)
+		json_snapshot(&in, &saved);
+	else
+		text_snapshot(&in, &saved);
+	if (fflush(stdout) || ferror(stdout))
+		return fail_errno(ST_FILE, "standard output");
+	return ST_OK;
 }

@@ -163,11 +163,26 @@ static int refresh(struct source *src, struct outlook *look)
 
 /* --- Moving bytes ------------------------------------------------------------------ */
 
+/* Until more may be sent; the sink goes on with whatever else it does */
+static int keep_to_limit(struct source *src, uint64_t bytes)
+{
+	uint64_t until = limit_sent(&src->limit, bytes, now_ns()), now;
+	int ret = ST_OK;
+
+	while (!ret && (now = now_ns()) < until) {
+		progress_show(&src->t);
+		ret = interrupted() ?:
+		      src->sink->idle(src->sink, min_u64(until - now, 100 * NS_PER_MS));
+	}
+	return ret;
+}
+
 /* Returns a status; @moved: 0 if there is nothing now, or in STOP_COPY no more */
 static int move_some(struct source *src, uint64_t most, enum phase phase, ssize_t *moved)
 {
 	uint64_t t0 = now_ns();
-	ssize_t n = read(src->data_fd, src->buf, min_u64(most, FRAME_MAX_DATA));
+	ssize_t n = read(src->data_fd, src->buf,
+			 limit_piece(&src->limit, min_u64(most, FRAME_MAX_DATA)));
 	int ret;
 
 	*moved = 0;
@@ -184,6 +199,9 @@ static int move_some(struct source *src, uint64_t most, enum phase phase, ssize_
 	src->t.total += n;
 	if (phase == PHASE_DIRTY)
 		src->dirty_sent += n;
+	ret = keep_to_limit(src, n);
+	if (ret)
+		return ret;
 	t0 = now_ns() - t0;
 	src->active_ns += t0;
 	rate_add(&src->bandwidth, n, t0);

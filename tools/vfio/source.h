@@ -32,6 +32,7 @@ struct sink {
  * @policy: when to stop it
  * @sink: where to
  * @precopy: whether to use pre-copy, if it can
+ * @limit: bandwidth that is not to be exceeded
  * @t: what is measured
  * @data_fd: the saving data fd, -1 if none
  * @buf: FRAME_MAX_DATA bytes
@@ -52,6 +53,7 @@ struct source {
 	const struct policy	*policy;
 	struct sink		*sink;
 	bool			precopy;
+	struct limit		limit;
 	struct transfer		t;
 	int			data_fd;
 	uint8_t			*buf;

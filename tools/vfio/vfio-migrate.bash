@@ -17,11 +17,15 @@ _vfio_migrate_devices()
 _vfio_migrate_options()
 {
 	local keep=(--hold --verify --dump-region --)
-	local source=(--fill-region --optimize --max-downtime --stop-copy)
+	local source=(--fill-region --optimize --max-downtime --stop-copy --bandwidth)
 
-	printf '%s\n' --json --quiet --help --version
-	[ "$1" = run ] || echo --iommu
+	printf '%s\n' --json --quiet --verbose --help --version
 	case $1 in
+	list|run) ;;
+	*)       printf '%s\n' --iommu --vf-token ;;
+	esac
+	case $1 in
+	info)    printf '%s\n' --input ;;
 	save)    printf '%s\n' --output --dump-region "${source[@]}" ;;
 	load)    printf '%s\n' --input "${keep[@]}" ;;
 	send)    printf '%s\n' --to --timeout --ack-timeout --dump-region "${source[@]}" ;;
@@ -55,11 +59,11 @@ _vfio_migrate()
 	--iommu)     _vfio_migrate_reply "$cur" <<<'auto type1 iommufd'; return ;;
 	-o|--output|-i|--input|--fill-region|--dump-region)
 		compopt -o default; return ;;
-	--to|--listen|--timeout|--ack-timeout|--accept-timeout|--max-downtime)
+	--to|--listen|--timeout|--ack-timeout|--accept-timeout|--max-downtime|--bandwidth|--vf-token)
 		return ;;
 	esac
 	if ((COMP_CWORD == 1)); then
-		_vfio_migrate_reply "$cur" <<<'info save load send receive move run --help --version'
+		_vfio_migrate_reply "$cur" <<<'list info check save load send receive move run --help --version'
 	elif [[ $cur == -* ]]; then
 		_vfio_migrate_reply "$cur" < <(_vfio_migrate_options "${COMP_WORDS[1]}")
 	else

@@ -19,6 +19,11 @@
 
 #include_next <linux/vfio.h>
 
+/* Linux 6.17: a VF token for a device that is bound to an iommufd */
+#ifndef VFIO_DEVICE_BIND_FLAG_TOKEN
+#define VFIO_DEVICE_BIND_FLAG_TOKEN		(1 << 0)
+#endif
+
 #ifndef VFIO_MIGRATION_P2P
 #define VFIO_MIGRATION_P2P			(1 << 1)
 #endif

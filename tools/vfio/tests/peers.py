@@ -100,7 +100,7 @@ def slow(number, *args, fds=()):
 
 
 def long_in(number, at_source, tcp):
-    """One side changes to a state until the other has heard 25 signs of life: five timeouts."""
+    """One side changes to a state until the other has heard 12 signs of life: more than two timeouts."""
     data = contents(41)
     with Held(A, data) as dev:
         proxy = Proxy(0, True, "", tcp)
@@ -110,7 +110,7 @@ def long_in(number, at_source, tcp):
                start(*receiving) if at_source else slow(number, *receiving)]
         sign = (KEEPALIVE,) if at_source else (KEEPALIVE, STATUS)
         try:
-            until(lambda: sum(proxy.seen.count(k) for k in sign) >= 25 or any(p.poll() is not None for p in two), 90)
+            until(lambda: sum(proxy.seen.count(k) for k in sign) >= 12 or any(p.poll() is not None for p in two), 90)
             check(all(p.poll() is None for p in two), "one has ended:", *[p.stderr.read() for p in two if p.poll()])
         finally:
             lab.put(path("go on"), "")
@@ -121,12 +121,12 @@ def long_in(number, at_source, tcp):
 
 @test
 def peers_may_be_long_in_their_device():
-    for number, at_source in (6, True), (3, True), (4, False), (1, False), (2, False):
-        for tcp in False, True:
-            try:
-                long_in(number, at_source, tcp)
-            except AssertionError as err:
-                raise AssertionError(f"state {number}, at the {'source' if at_source else 'target'}: {err}") from None
+    for number, at_source, tcp in ((6, True, False), (3, True, True), (3, True, False), (4, False, True),
+                                   (1, False, False), (2, False, False), (2, False, True)):
+        try:
+            long_in(number, at_source, tcp)
+        except AssertionError as err:
+            raise AssertionError(f"state {number}, at the {'source' if at_source else 'target'}: {err}") from None
 
 
 @test

@@ -634,6 +634,28 @@ static void test_rates(void)
 	CHECK(rate_time(0.001, UINT64_MAX) == NEVER);
 }
 
+/* Whatever the pieces and pauses: never more than the limit and one piece */
+static void test_limit(void)
+{
+	struct limit limit = { .rate = 1000 * 1000 }, none = { };
+	uint64_t now = NS_PER_S, sent = 0, piece;
+	int i;
+
+	CHECK(limit_piece(&none, MIB) == MIB && limit_sent(&none, MIB, now) == now);
+	CHECK(limit_piece(&limit, MIB) == 100 * 1000 && limit_piece(&limit, 10) == 10);
+	srandom(1);
+	for (i = 0; i < 1000; i++) {
+		piece = limit_piece(&limit, 1 + random() % MIB);
+		sent += piece;
+		now = limit_sent(&limit, piece, now);
+		CHECK(sent <= (now - NS_PER_S) / 1000 + 1000);
+	}
+	CHECK(sent + 1000 * 100 > (now - NS_PER_S) / 1000);
+	/* A pause saves nothing up */
+	now += 10 * NS_PER_S;
+	CHECK(limit_sent(&limit, 1000 * 1000, now) == now + NS_PER_S);
+}
+
 static void test_stall(void)
 {
 	struct progress_watch watch = { };
@@ -677,6 +699,33 @@ static int parse_line(struct options *opt, const char *line)
 	return options_parse(opt, argc, argv);
 }
 
+static void test_rates_as_text(void)
+{
+	static const struct {
+		const char	*text;
+		uint64_t	rate;
+	} right[] = {
+		{ "1024", KIB }, { "1K", KIB }, { "1.5M", 3 * MIB / 2 }, { "100MiB/s", 100 * MIB },
+		{ "2GB", 2048 * MIB }, { "4096B/s", 4096 }, { "1T", MIB * MIB },
+	};
+	static const char * const wrong[] = {
+		"0", "1023", "x", "M", "1X", "1Mb", "-1M", "nan", "1e300", "10M/m", "1Ki/s/s",
+	};
+	struct options opt;
+	char line[100];
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(right); i++) {
+		snprintf(line, sizeof(line), "vm save a --bandwidth %s", right[i].text);
+		CHECK(parse_line(&opt, line) == ST_OK && opt.bandwidth == right[i].rate);
+	}
+	for (i = 0; i < ARRAY_LEN(wrong); i++) {
+		snprintf(line, sizeof(line), "vm save a --bandwidth %s", wrong[i]);
+		CHECK(parse_line(&opt, line) == ST_USAGE);
+		CHECK(strstr(last_failure(), "--bandwidth"));
+	}
+}
+
 #define FILL " --fill-region 1=a"
 
 static void test_options(void)
@@ -689,6 +738,11 @@ static void test_options(void)
 		"vm save a --optimize speed", "vm save a --stop-copy --max-downtime 5",
 		"vm save a --fill-region 2", "vm save a --fill-region =x",
 		"vm save a --fill-region 999=x", "vm send a --to x:1 -- sh",
+		"vm list a", "vm check a", "vm check a b c", "vm info a -i f", "vm list --iommu type1",
+		"vm load a --verify --bandwidth 1M", "vm save a --vf-token x",
+		"vm save a --vf-token 11111111-2222-3333-4444-55555555555",
+		"vm save a --vf-token 11111111-2222-3333-4444-5555555555555",
+		"vm save a --vf-token 1111111122-222-3333-4444-555555555555",
 		"vm info a --iommu x", "vm info a --timeout 3", "vm --json",
 		"vm save a" FILL FILL FILL FILL FILL, "vm run", "vm run a b", "vm info a --reset",
 		"vm run a --hold",
@@ -1434,9 +1488,11 @@ static const struct {
 	{ "policy: downtime", test_goal_downtime },
 	{ "policy: total time", test_goal_total_time },
 	{ "policy: rates", test_rates },
+	{ "policy: a limit of the bandwidth", test_limit },
 	{ "policy: pre-copy that stalls", test_stall },
 	{ "policy: a device that does not end", test_endless },
 	{ "command lines", test_options },
+	{ "rates on the command line", test_rates_as_text },
 	{ "JSON", test_json },
 	{ "UTF-8", test_utf8 },
 	{ "files that are complete or not there", test_atomic_file },
