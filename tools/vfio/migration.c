@@ -48,9 +48,12 @@ int mig_get_state(const struct device *dev, uint32_t *state)
 int mig_set_state(const struct device *dev, uint32_t state, int *data_fd)
 {
 	struct vfio_device_feature_mig_state mig = { .device_state = state, .data_fd = -1 };
+	uint64_t began = now_ns();
 	int ret = feature(dev, VFIO_DEVICE_FEATURE_SET |
 			  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, &mig, sizeof(mig));
 
+	detail("%s to %s: %s, after %.1f ms", dev->name, mig_state_name(state),
+	       ret ? strerror(-ret) : "done", (now_ns() - began) / 1e6);
 	if (data_fd)
 		*data_fd = ret ? -1 : mig.data_fd;
 	return ret;

@@ -11,7 +11,7 @@
 
 #include "device.h"
 
-/* All return 0 or -errno, and say nothing. */
+/* All return 0 or -errno, and say nothing but details. */
 
 int mig_features(const struct device *dev, uint64_t *flags);
 int mig_get_state(const struct device *dev, uint32_t *state);
