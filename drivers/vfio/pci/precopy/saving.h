@@ -43,6 +43,8 @@ enum precopy_save_phase {
  * @buf: the stream's next bytes, PRECOPY_SAVE_BUF bytes of room
  * @unit: that @pages are of, and where to look for more
  * @pages: pages taken and not sent yet
+ * @zero_next: the last DATA record ended because the first of @pages was zero;
+ *	       so it is sent as zero
  * @unit_cost: bytes by which @initial_left still speaks for @pages and what
  *	       was sent of @unit
  * @in_use: units in use when the session began
@@ -74,6 +76,7 @@ struct precopy_saving {
 	void			*buf;
 	unsigned long		unit;
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	bool			zero_next;
 	u64			unit_cost;
 	unsigned long		*in_use;
 	u64			bytes_in_use;
@@ -95,6 +98,8 @@ struct precopy_saving {
 	bool			stopped;
 };
 
+bool precopy_save_page_zero(const struct precopy_memory *mem,
+			    unsigned long index);
 u64 precopy_save_initial_cost(const unsigned long *pages);
 int precopy_save_fill(struct precopy_saving *saving);
 

@@ -26,6 +26,7 @@
 
 #include <libvfio/mig_harness.h>
 
+#define RECORD_MAX_SHARE	(PRECOPY_PAGE + sizeof(struct wire_record))
 #define DELAY_MS	600
 /*
  * What must have passed by then. The delay is counted in jiffies, which catch
@@ -495,7 +496,210 @@ TEST_F(stream, initial_bytes_never_low)
 	}
 }
 
-#define RECORD_MAX_SHARE	(PRECOPY_PAGE + sizeof(struct wire_record))
+/*
+ * A page that was zero when the record before it was made gets contents before
+ * its own is. All other pages have some, so that one header too many would
+ * make the count too low.
+ */
+TEST_F(stream, initial_bytes_after_store_to_zero_page)
+{
+	struct find initial_end = { .type = WIRE_INITIAL_END };
+	size_t first = sizeof(struct wire_header) + RECORD_MAX_SHARE +
+		       sizeof(struct wire_record) + sizeof(struct wire_preface);
+	struct vfio_precopy_info info = {};
+	u8 zero[PRECOPY_PAGE] = {};
+	size_t end;
+	int fd;
+
+	reopen(self, variant->mode, SZ_8M);
+	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
+	precopy_store(&self->a, PRECOPY_PAGE, zero, PRECOPY_PAGE, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &fd));
+	/* PREFACE has one word of bitmap */
+	ASSERT_EQ(first + 8, mig_stream_read(&self->stream, fd, first + 8));
+	precopy_fill(&self->a, 1, 1, 2, BY_MMAP);
+	do {
+		ASSERT_LT(0, mig_stream_read(&self->stream, fd, 24));
+		ASSERT_EQ(0, mig_precopy_info(fd, &info));
+	} while (info.initial_bytes);
+	end = self->stream.len;
+	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
+	ASSERT_EQ(0, mig_stream_drain(&self->stream, fd, SZ_64K));
+	close(fd);
+	ASSERT_LT(0, wire_walk(&self->stream, find_last, &initial_end));
+	/* The page that was stored to comes next, and read() goes on with it. */
+	EXPECT_LE(initial_end.end, end);
+	EXPECT_GT(initial_end.end + 24, end);
+	if (self->two)
+		check_load(_metadata, &self->b, &self->stream, SZ_64K,
+			   self->a.shadow);
+}
+
+/*
+ * Random stores between reads of random lengths. The counts are compared with
+ * where INITIAL_END turns out to be in the stream.
+ */
+#define TRIALS		10
+#define TRIAL_SIZE	SZ_4M
+#define TRIAL_STEPS	10000
+#define TRIAL_HOT	3
+#define TRIAL_PARTS	8
+
+struct sample {
+	size_t at;		/* bytes read */
+	u64 left;		/* initial_bytes then */
+	u32 flags;
+	unsigned int part;	/* the initial part that was under way, or over */
+};
+
+struct trial {
+	unsigned int rnd;
+	u64 hot[TRIAL_HOT];	/* pages that are zero in the beginning */
+	bool reinit;		/* can there be another initial part? */
+	unsigned int parts;	/* begun so far */
+	unsigned int nr;
+	struct sample samples[TRIAL_STEPS];
+	size_t ends[TRIAL_PARTS + 1];	/* of INITIAL_END */
+	unsigned int nr_ends;
+};
+
+static unsigned int dice(struct trial *t, unsigned int sides)
+{
+	return rand_r(&t->rnd) % sides;
+}
+
+static void trial_store(stream_t *self, struct trial *t)
+{
+	u8 zero[PRECOPY_PAGE] = {};
+	enum precopy_how how = dice(t, 2) ? BY_MMAP : BY_PWRITE;
+	u64 page = t->hot[dice(t, TRIAL_HOT)];
+
+	/* Each page that stays zero leaves room for mistakes in the count. */
+	if (!dice(t, 8))
+		precopy_store(&self->a, page * PRECOPY_PAGE, zero, PRECOPY_PAGE,
+			      how);
+	else if (dice(t, 4))
+		precopy_fill(&self->a, page, 1, 2 + dice(t, 100), how);
+	else
+		precopy_fill(&self->a, dice(t, TRIAL_SIZE / PRECOPY_PAGE), 1,
+			     2 + dice(t, 100), how);
+}
+
+static int trial_begin(stream_t *self, struct trial *t)
+{
+	u8 zero[PRECOPY_PAGE] = {};
+	int i, fd;
+
+	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
+	for (i = 0; i < TRIAL_HOT; i++) {
+		t->hot[i] = dice(t, precopy_nr_pages(&self->a));
+		precopy_store(&self->a, t->hot[i] * PRECOPY_PAGE, zero,
+			      PRECOPY_PAGE, BY_MMAP);
+	}
+	t->parts = 1;
+	t->reinit = precopy_has_knob(bdfs[0], "reinit") &&
+		    !mig_precopy_v2_enable(self->a.dev);
+	VFIO_ASSERT_EQ(mig_set_state(self->a.dev, PRE_COPY, &fd), 0);
+	return fd;
+}
+
+/* False at the temporary end of the stream. */
+static bool trial_step(stream_t *self, struct trial *t, int fd)
+{
+	struct vfio_precopy_info info = {};
+	ssize_t ret;
+
+	if (dice(t, 2))
+		trial_store(self, t);
+	if (t->reinit && t->parts < TRIAL_PARTS && !dice(t, 200) &&
+	    !precopy_knob(bdfs[0], "reinit", 1))
+		t->parts++;
+	VFIO_ASSERT_EQ(mig_precopy_info(fd, &info), 0);
+	t->samples[t->nr++] = (struct sample) {
+		.at = self->stream.len,
+		.left = info.initial_bytes,
+		.flags = info.flags,
+		.part = t->parts,
+	};
+	ret = mig_stream_read(&self->stream, fd, 1 + dice(t, 16U << dice(t, 13)));
+	VFIO_ASSERT_TRUE(ret > 0 || ret == -ENOMSG);
+	return ret > 0;
+}
+
+static void find_ends(const struct wire_record *record, size_t pos, void *arg)
+{
+	struct trial *t = arg;
+
+	if (record->type != WIRE_INITIAL_END)
+		return;
+	VFIO_ASSERT_LT(t->nr_ends, ARRAY_SIZE(t->ends));
+	t->ends[t->nr_ends++] = pos + sizeof(*record);
+}
+
+static void trial_judge(struct __test_metadata *_metadata,
+			const struct trial *t)
+{
+	const struct sample *sample;
+	size_t end;
+
+	ASSERT_EQ(t->parts, t->nr_ends);
+	for (sample = t->samples; sample < t->samples + t->nr; sample++) {
+		end = t->ends[sample->part - 1];
+		if (sample->at >= end) {
+			EXPECT_EQ(0, sample->left);
+			EXPECT_EQ(0, sample->flags);
+			continue;
+		}
+		ASSERT_LE(end - sample->at, sample->left)
+			TH_LOG("after %zu bytes, initial part %u", sample->at,
+			       sample->part);
+		EXPECT_EQ(sample->part > 1 ? VFIO_PRECOPY_INFO_REINIT : 0,
+			  sample->flags);
+	}
+}
+
+/* Ended by a stop, at a moment as random as all else. */
+static void trial_run(struct __test_metadata *_metadata, stream_t *self,
+		      struct trial *t)
+{
+	unsigned int steps = 1 + dice(t, 4000);
+	int fd = trial_begin(self, t);
+	size_t stopped;
+	u64 size;
+
+	while (t->nr < steps)
+		if (!trial_step(self, t, fd))
+			steps -= steps / 100;
+	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
+	ASSERT_EQ(0, mig_data_size(self->a.dev, &size));
+	stopped = self->stream.len;
+	ASSERT_EQ(0, mig_stream_drain(&self->stream, fd, SZ_64K));
+	close(fd);
+	EXPECT_LE(self->stream.len - stopped, size);
+	ASSERT_LT(0, wire_walk(&self->stream, find_ends, t));
+	trial_judge(_metadata, t);
+}
+
+TEST_F(stream, initial_bytes_under_random_stores)
+{
+	struct trial *t = malloc_assert(sizeof(*t));
+	unsigned int i;
+
+	reopen(self, variant->mode, TRIAL_SIZE);
+	for (i = 0; i < TRIALS; i++) {
+		memset(t, 0, sizeof(*t));
+		t->rnd = i;
+		self->stream.len = 0;
+		trial_run(_metadata, self, t);
+		if (self->two)
+			check_load(_metadata, &self->b, &self->stream, SZ_64K,
+				   self->a.shadow);
+		TH_LOG("%u steps, %u initial parts", t->nr, t->parts);
+		ASSERT_EQ(0, mig_set_state(self->a.dev, RUNNING, NULL));
+	}
+	free(t);
+}
+
 
 /* R42, with both ways of writing. */
 TEST_F(stream, dirty_bytes_count)
