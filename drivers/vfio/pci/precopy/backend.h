@@ -16,10 +16,12 @@
 struct folio;
 struct mem_cgroup;
 struct page;
+struct precopy_device;
 struct precopy_ram;
 struct precopy_ram_unit;
 
-struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg);
+struct precopy_ram *precopy_ram_create(struct precopy_device *pcd, u64 size,
+				       struct mem_cgroup *memcg);
 struct precopy_ram *precopy_ram_get(struct precopy_ram *ram);
 void precopy_ram_put(struct precopy_ram *ram);
 

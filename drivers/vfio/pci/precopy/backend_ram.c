@@ -43,6 +43,7 @@ struct precopy_ram_unit {
  *	   xarray.
  * @lock: what is in the units, see there
  * @memcg: the opener's memory cgroup, charged for everything here
+ * @pcd: the device, a reference; its statistics count pages left pinned
  * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
  * @bytes: memory allocated to pages
  * @work: frees the pages, since the last put may come with locks held that
@@ -53,6 +54,7 @@ struct precopy_ram {
 	struct xarray		units;
 	spinlock_t		lock;	/* see struct precopy_ram_unit */
 	struct mem_cgroup	*memcg;
+	struct precopy_device	*pcd;
 	unsigned int		order;
 	atomic64_t		bytes;
 	struct work_struct	work;
@@ -87,18 +89,41 @@ void precopy_ram_unit_free(struct precopy_ram *ram, struct precopy_ram_unit *u)
 	kfree(u);
 }
 
+/*
+ * How many pages of a unit are in folios that are pinned? Pins cannot be taken
+ * away: a DMA map of the BAR, for reading, goes on to show what the memory held
+ * before a reset.
+ */
+static unsigned long precopy_ram_unit_pinned(const struct precopy_ram *ram,
+					     const struct precopy_ram_unit *u)
+{
+	unsigned long i, nr = 0;
+	struct page *page;
+
+	if (u->folio)
+		return folio_maybe_dma_pinned(u->folio) ? 1UL << ram->order : 0;
+	for (i = 0; i < (1UL << ram->order); i++) {
+		page = precopy_ram_unit_page(u, i);
+		nr += page && folio_maybe_dma_pinned(page_folio(page));
+	}
+	return nr;
+}
+
 static void precopy_ram_free(struct work_struct *work)
 {
 	struct precopy_ram *ram = container_of(work, struct precopy_ram, work);
 	struct precopy_ram_unit *u;
-	unsigned long unit;
+	unsigned long unit, pinned = 0;
 
 	xa_for_each(&ram->units, unit, u) {
+		pinned += precopy_ram_unit_pinned(ram, u);
 		precopy_ram_unit_free(ram, u);
 		cond_resched();
 	}
+	atomic64_add(pinned, &ram->pcd->stats.left_pinned_pages);
 	xa_destroy(&ram->units);
 	mem_cgroup_put(ram->memcg);
+	precopy_device_put(ram->pcd);
 	kfree(ram);
 }
 
@@ -111,13 +136,15 @@ static void precopy_ram_release(struct kref *kref)
 
 /**
  * precopy_ram_create - a new, empty memory
+ * @pcd: the device, which lives at least as long
  * @size: of the BAR, bytes, a power of two
  * @memcg: to be charged; may be NULL
  *
  * Context: process context, may sleep.
  * Return: the memory with one reference, or ERR_PTR(-ENOMEM).
  */
-struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg)
+struct precopy_ram *precopy_ram_create(struct precopy_device *pcd, u64 size,
+				       struct mem_cgroup *memcg)
 {
 	struct precopy_ram *ram = kzalloc_obj(*ram, GFP_KERNEL_ACCOUNT);
 
@@ -131,6 +158,7 @@ struct precopy_ram *precopy_ram_create(u64 size, struct mem_cgroup *memcg)
 	/* Cannot fail: the caller has a reference */
 	if (mem_cgroup_tryget(memcg))
 		ram->memcg = memcg;
+	ram->pcd = precopy_device_get(pcd);
 	return ram;
 }
 
@@ -412,7 +440,7 @@ static bool precopy_folio_busy(struct folio *folio)
  * Context: after the pages were protected and the TLBs were flushed; the
  * flush orders this check after the last page table walk that could pin.
  * memory.sem is held for write: a mapping that was added between reading the
- * two counts would hide a reference.
+ * two counts would hide a reference. Held for read, it gives only a hint.
  * Return: true if any page is busy.
  */
 bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,

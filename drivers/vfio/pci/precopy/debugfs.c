@@ -38,6 +38,8 @@ static void precopy_stats_tracking(struct seq_file *seq,
 	precopy_stat64(seq, "last_disarm_ns", &stats->last_disarm_ns);
 	precopy_stat64(seq, "collected_pages", &stats->collected_pages);
 	precopy_stat64(seq, "set_aside_pages", &stats->set_aside_pages);
+	precopy_stat64(seq, "rechecked_units", &stats->rechecked_units);
+	precopy_stat64(seq, "left_pinned_pages", &stats->left_pinned_pages);
 	precopy_stat64(seq, "splits", &stats->splits);
 	precopy_stat64(seq, "failed_splits", &stats->failed_splits);
 	precopy_stat64(seq, "collapses", &stats->collapses);

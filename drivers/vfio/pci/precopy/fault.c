@@ -325,8 +325,8 @@ static const struct vm_operations_struct precopy_vm_ops = {
  *
  * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
  * makes it writable by a fault; without one it would emulate the store, or
- * fail it. Having page_mkwrite makes long-term pins fail, which is wanted:
- * they could store without being seen.
+ * fail it. Having page_mkwrite makes long-term pins for writing fail, which is
+ * wanted: they could store without being seen.
  *
  * Return: 0 or -EINVAL.
  */

@@ -169,7 +169,7 @@ struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
 		memcg = mem_cgroup_tryget(mem->memcg) ? mem->memcg : NULL;
 	}
 	old = set_active_memcg(memcg);
-	new = precopy_ram_create(mem->size, memcg);
+	new = precopy_ram_create(pcd, mem->size, memcg);
 	set_active_memcg(old);
 	mem_cgroup_put(memcg);
 	if (IS_ERR(new))

@@ -45,6 +45,10 @@ struct precopy_config {
  * @last_disarm_ns: the same of the end of tracking
  * @collected_pages: pages that tracking found written, or in use at its start
  * @set_aside_pages: how many of them had to wait for a reference to go
+ * @rechecked_units: looks at a unit with pages set aside, whether some were
+ *		     released
+ * @left_pinned_pages: pages that were in pinned folios when the memory that
+ *		       they belonged to was freed
  * @splits: units that became single pages, because they were written while
  *	    tracked
  * @failed_splits: units that should have, and could not
@@ -69,6 +73,8 @@ struct precopy_stats {
 	atomic64_t	last_disarm_ns;
 	atomic64_t	collected_pages;
 	atomic64_t	set_aside_pages;
+	atomic64_t	rechecked_units;
+	atomic64_t	left_pinned_pages;
 	atomic64_t	splits;
 	atomic64_t	failed_splits;
 	atomic64_t	collapses;

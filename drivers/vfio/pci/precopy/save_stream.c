@@ -228,12 +228,12 @@ static int precopy_save_protect(struct precopy_saving *saving)
 }
 
 /*
- * Take the next unit's pages out of the initial or the dirty set, going round
- * after the last unit.
+ * Take the next unit's pages out of the initial or the dirty set.
  *
- * Return: the number taken, 0 if there are none, -ENODEV if the session is over.
+ * Return: the number taken, 0 if there are none from @unit on, -ENODEV if the
+ * session is over.
  */
-static long precopy_save_take(struct precopy_saving *saving)
+static long precopy_save_take_unit(struct precopy_saving *saving)
 {
 	struct precopy_device *pcd = saving->session.pcd;
 	bool live = saving->phase == PRECOPY_SAVE_LIVE;
@@ -245,11 +245,6 @@ static long precopy_save_take(struct precopy_saving *saving)
 	if (!precopy_save_current(saving))
 		return -ENODEV;
 	saving->unit = precopy_dirty_next_unit(set, saving->unit);
-	if (saving->unit == set->nr_units) {
-		precopy_tracker_recheck(pcd, &saving->tracker,
-					READ_ONCE(saving->stopped));
-		saving->unit = precopy_dirty_next_unit(set, 0);
-	}
 	if (saving->unit == set->nr_units)
 		return 0;
 	precopy_tracker_tighten(pcd, &saving->tracker, saving->unit);
@@ -258,6 +253,24 @@ static long precopy_save_take(struct precopy_saving *saving)
 	if (live)
 		saving->taken = nr;
 	return nr;
+}
+
+/*
+ * The same, going round after the last unit. Before that, pages that were set
+ * aside become dirty again if they were released. In a stopped device at least
+ * one page becomes dirty as long as any is set aside, so the stream does not
+ * end without it.
+ */
+static long precopy_save_take(struct precopy_saving *saving)
+{
+	long nr = precopy_save_take_unit(saving);
+
+	if (nr)
+		return nr;
+	precopy_tracker_recheck(saving->session.pcd, &saving->tracker,
+				READ_ONCE(saving->stopped));
+	saving->unit = 0;
+	return precopy_save_take_unit(saving);
 }
 
 /*

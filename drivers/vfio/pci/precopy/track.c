@@ -27,6 +27,9 @@
 #include "trace.h"
 #include "track.h"
 
+/* Of 2 MiB, to be looked at by one read(); 0.1 to 0.2 ms */
+#define PRECOPY_RECHECK_UNITS	16
+
 /**
  * precopy_tracker_init - allocate the sets
  * @tracker: zeroed
@@ -427,9 +430,9 @@ unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
 }
 
 /* What is in neither set for a moment must not be missing from the counts */
-static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
-					 struct precopy_tracker *tracker,
-					 unsigned long unit, bool all)
+static void precopy_tracker_release(struct precopy_device *pcd,
+				    struct precopy_tracker *tracker,
+				    unsigned long unit, bool all)
 {
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
 	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES) = {};
@@ -446,26 +449,78 @@ static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
 	}
 }
 
+/*
+ * Does any page set aside of a unit look released? memory.sem is held for read
+ * only: while a page is being mapped it may look released and is not, so a yes
+ * is looked at again.
+ */
+static bool precopy_tracker_released(struct precopy_device *pcd,
+				     struct precopy_tracker *tracker,
+				     unsigned long unit)
+{
+	const unsigned long *pages = precopy_dirty_unit(&tracker->pinned, unit);
+	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES);
+
+	precopy_ram_busy(pcd->memory.ram, unit, pages, busy);
+	return !bitmap_equal(pages, busy, PRECOPY_UNIT_PAGES);
+}
+
+static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
+					 struct precopy_tracker *tracker,
+					 unsigned long unit, bool all)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	scoped_guard(rwsem_read, &mem->sem) {
+		if (mem->tracker != tracker)
+			return;
+		if (!all && !precopy_tracker_released(pcd, tracker, unit))
+			return;
+	}
+	guard(rwsem_write)(&mem->sem);
+	if (mem->tracker == tracker)
+		precopy_tracker_release(pcd, tracker, unit, all);
+}
+
+static unsigned long
+precopy_tracker_next_pinned(const struct precopy_tracker *tracker,
+			    unsigned long from)
+{
+	const struct precopy_dirty *pinned = &tracker->pinned;
+	unsigned long unit = precopy_dirty_next_unit(pinned, from);
+
+	return unit < pinned->nr_units ? unit :
+					 precopy_dirty_next_unit(pinned, 0);
+}
+
 /**
- * precopy_tracker_recheck - look again at the pages set aside
+ * precopy_tracker_recheck - look again at some of the pages set aside
  * @pcd: the device
- * @tracker: of the memory
+ * @tracker: of the memory, or of a session that is over
  * @all: whether or not they still have the references
  *
- * What was released, or all, becomes dirty.
+ * What was released, or all, becomes dirty. Looks at no more than
+ * PRECOPY_RECHECK_UNITS units, and the next call goes on from there: however
+ * much is set aside, for however long, a read() that finds nothing to send costs
+ * a bounded time. Each unit is a section of its own, and one for read unless
+ * something was released, so that no access waits for long.
  *
- * Context: memory.sem held for write, the tracker being that of the memory.
+ * Context: may sleep; memory.sem not held; one caller at a time.
  */
 void precopy_tracker_recheck(struct precopy_device *pcd,
 			     struct precopy_tracker *tracker, bool all)
 {
-	unsigned long unit;
+	unsigned long first, unit, n = 0;
 
-	lockdep_assert_held_write(&pcd->memory.sem);
-	for (unit = precopy_dirty_next_unit(&tracker->pinned, 0);
-	     unit < tracker->pinned.nr_units;
-	     unit = precopy_dirty_next_unit(&tracker->pinned, unit + 1)) {
+	first = precopy_tracker_next_pinned(tracker, tracker->recheck_from);
+	unit = first;
+	while (unit < tracker->pinned.nr_units) {
 		precopy_tracker_recheck_unit(pcd, tracker, unit, all);
+		unit = precopy_tracker_next_pinned(tracker, unit + 1);
+		if (++n == PRECOPY_RECHECK_UNITS || unit == first)
+			break;
 		cond_resched();
 	}
+	tracker->recheck_from = unit;
+	atomic64_add(n, &pcd->stats.rechecked_units);
 }

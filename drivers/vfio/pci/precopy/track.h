@@ -22,6 +22,8 @@ struct wait_queue_head;
  *	   of their pages are in one of the sets; taking any of them out of
  *	   @initial or @dirty ends it. Written with memory.sem held for write.
  * @wait: woken when there is a first dirty page
+ * @recheck_from: unit from which on @pinned is looked at next; owned by who has
+ *		  the session busy
  *
  * A page is in one of them, but may be both dirty and pinned if it was written
  * just before it was set aside; it is then sent once more than needed. Where a
@@ -36,6 +38,7 @@ struct precopy_tracker {
 	struct precopy_dirty	pinned;
 	unsigned long		*loose;
 	struct wait_queue_head	*wait;
+	unsigned long		recheck_from;
 };
 
 int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,

@@ -5,7 +5,7 @@
  * always the same: pin, collect, store through the pin, release, collect.
  * Until it is released such a page is set aside: it is not sent, the others
  * are, and the stream pauses all the same. After it the page is sent once.
- * Pins that could last for ever are refused.
+ * Pins that could last for ever are refused if they could write.
  *
  * A page that is set aside may keep others of its unit waiting. One that was
  * pinned before the first store of the session may even make all of its unit
@@ -27,6 +27,7 @@
 
 #include <linux/stddef.h>
 #include <linux/io_uring.h>
+#include <linux/iommufd.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
@@ -630,6 +631,215 @@ TEST_F(dirty_pin, io_uring_memory_refused)
 		SKIP(return, "io_uring_setup: %s", strerror(errno));
 	close(ring);
 	refused(_metadata, self, refuse_io_uring);
+}
+
+/* ------------------------------------------------------------------------ */
+/*
+ * Pins for good that only read. The kernel has no means by which a driver could
+ * refuse them, nor tell them from pins that write. So they are handled like
+ * those: nothing is lost, and what they hold waits for their release, or for
+ * the device to be stopped.
+ */
+
+static const char * const read_modes[] = { "vfio_type1v2_iommu", "iommufd" };
+
+/* A DMA map of part of the BAR, for reading, in the IOMMU of the other device. */
+struct read_map {
+	struct iommu *iommu;
+	struct vfio_pci_device *dev;
+	struct iova_allocator *allocator;
+};
+
+static int read_map_add(struct read_map *map, u8 *vaddr, size_t size, u64 *iova)
+{
+	struct vfio_iommu_type1_dma_map type1 = {
+		.argsz = sizeof(type1),
+		.flags = VFIO_DMA_MAP_FLAG_READ,
+		.vaddr = (uintptr_t)vaddr,
+		.size = size,
+	};
+	struct iommu_ioas_map ioas = {
+		.size = sizeof(ioas),
+		.flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_FIXED_IOVA,
+		.ioas_id = map->iommu->ioas_id,
+		.user_va = (uintptr_t)vaddr,
+		.length = size,
+	};
+	int ret;
+
+	*iova = iova_allocator_alloc(map->allocator, size);
+	type1.iova = *iova;
+	ioas.iova = *iova;
+	if (map->iommu->iommufd)
+		ret = ioctl(map->iommu->iommufd, IOMMU_IOAS_MAP, &ioas);
+	else
+		ret = ioctl(map->iommu->container_fd, VFIO_IOMMU_MAP_DMA, &type1);
+	return ret ? -errno : 0;
+}
+
+static void read_map_remove(struct read_map *map, u64 iova, size_t size)
+{
+	struct dma_region region = { .iova = iova, .size = size };
+
+	INIT_LIST_HEAD(&region.link);
+	VFIO_ASSERT_EQ(__iommu_unmap(map->iommu, &region, NULL), 0);
+}
+
+static void read_map_open(struct read_map *map, pin_t *self, const char *mode)
+{
+	precopy_close(&self->t.b);
+	map->iommu = iommu_init(mode);
+	map->dev = vfio_pci_device_init(bdfs[1], map->iommu);
+	map->allocator = iova_allocator_init(map->iommu);
+}
+
+static void read_map_close(struct read_map *map, pin_t *self)
+{
+	iova_allocator_cleanup(map->allocator);
+	vfio_pci_device_cleanup(map->dev);
+	iommu_cleanup(map->iommu);
+	precopy_open(&self->t.b, bdfs[1], "iommufd", self->t.a.size);
+}
+
+/* The rest of a migration whose source was stopped by tracking_stop(). */
+static u64 load_stopped(pin_t *self)
+{
+	VFIO_ASSERT_EQ(mig_load(self->t.b.dev, &self->t.stream, SZ_64K), 0);
+	return precopy_differ(&self->t.b, self->t.a.shadow);
+}
+
+static void read_only_dma_mapping(struct __test_metadata *_metadata,
+				  pin_t *self, const char *mode)
+{
+	u64 page, iova, size, sent = 0;
+	struct read_map map;
+
+	precopy_fill(&self->t.a, 0, 2 * UNIT_PAGES, 1, BY_MMAP);
+	read_map_open(&map, self, mode);
+	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar, SIZE, &iova));
+	tracking_begin(&self->t);
+	for (page = 0; page < SIZE / PRECOPY_PAGE; page++)
+		sent += self->t.sent[page];
+	EXPECT_EQ(0, sent);
+	EXPECT_EQ(0, tracking_dirty_bytes(&self->t));
+	ASSERT_EQ(0, mig_data_size(self->t.a.dev, &size));
+	EXPECT_LE(SIZE, size);
+	for (page = 0; page < 2 * UNIT_PAGES; page += 100)
+		store(self, page);
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, self->t.sent[100]);
+	EXPECT_EQ(0, tracking_stop(&self->t));
+	EXPECT_GE(size, self->t.stream.len);
+	read_map_remove(&map, iova, SIZE);
+	read_map_close(&map, self);
+	EXPECT_EQ(0, load_stopped(self));
+	tracking_end(&self->t);
+}
+
+TEST_F(dirty_pin, read_only_dma_mapping_is_set_aside)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(read_modes); i++) {
+		TH_LOG("%s", read_modes[i]);
+		read_only_dma_mapping(_metadata, self, read_modes[i]);
+	}
+}
+
+/*
+ * A reset cannot take the pages of the past from an IOMMU; it says that they are
+ * there. Those of the new life are others, which nobody has pinned.
+ */
+static void read_only_dma_mapping_over_reset(struct __test_metadata *_metadata,
+					     pin_t *self, const char *mode)
+{
+	u64 before = precopy_stat(bdfs[0], "left_pinned_pages"), left, iova;
+	u64 end = precopy_now_ms() + 6 * RELEASE_MS;
+	struct read_map map;
+
+	if (before == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	read_map_open(&map, self, mode);
+	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar, SIZE, &iova));
+	precopy_reset(&self->t.a);
+	do {
+		usleep(1000);
+		left = precopy_stat(bdfs[0], "left_pinned_pages") - before;
+	} while (left < SIZE / PRECOPY_PAGE && precopy_now_ms() < end);
+	EXPECT_EQ(SIZE / PRECOPY_PAGE, left);
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+
+	tracking_begin(&self->t);
+	EXPECT_EQ(1, self->t.sent[63]);
+	store(self, 7);
+	EXPECT_EQ(0, tracking_carry(&self->t));
+	EXPECT_EQ(0, tracking_stop(&self->t));
+	read_map_remove(&map, iova, SIZE);
+	read_map_close(&map, self);
+	EXPECT_EQ(0, load_stopped(self));
+	tracking_end(&self->t);
+}
+
+TEST_F(dirty_pin, read_only_dma_mapping_over_reset)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(read_modes); i++) {
+		TH_LOG("%s", read_modes[i]);
+		read_only_dma_mapping_over_reset(_metadata, self, read_modes[i]);
+	}
+}
+
+/*
+ * However much is set aside, a read() that finds nothing to send looks at a few
+ * units only; and all of them get their turn.
+ */
+#define RECHECK_UNITS	16
+
+static u64 empty_reads(struct __test_metadata *_metadata, pin_t *self, u64 nr)
+{
+	u64 before = precopy_stat(bdfs[0], "rechecked_units");
+
+	while (nr--)
+		EXPECT_EQ(-ENOMSG, mig_stream_read(&self->t.stream,
+						   self->t.data_fd, SZ_64K));
+	return precopy_stat(bdfs[0], "rechecked_units") - before;
+}
+
+TEST_F(dirty_pin, empty_read_looks_at_few_pages)
+{
+	u64 held = SZ_64M, units = held / WIRE_UNIT + 1, iova, last, n;
+	struct read_map map;
+	ssize_t ret;
+
+	if (precopy_stat(bdfs[0], "rechecked_units") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	tracking_close(&self->t);
+	tracking_open(&self->t, bdfs, SZ_128M);
+	read_map_open(&map, self, "iommufd");
+	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar, held, &iova));
+	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar + SZ_128M - WIRE_UNIT,
+				  WIRE_UNIT, &last));
+	tracking_begin(&self->t);
+	EXPECT_EQ(0, self->t.sent[63]);
+
+	n = empty_reads(_metadata, self, 6);
+	EXPECT_LT(0, n);
+	EXPECT_GE(6 * RECHECK_UNITS, n);
+
+	/* The last unit is released: its turn comes when all others had theirs. */
+	read_map_remove(&map, last, WIRE_UNIT);
+	for (n = 0; n <= units / RECHECK_UNITS; n++) {
+		ret = mig_stream_read(&self->t.stream, self->t.data_fd, SZ_64K);
+		if (ret > 0)
+			break;
+		EXPECT_EQ(-ENOMSG, ret);
+	}
+	EXPECT_LT(0, ret);
+	read_map_remove(&map, iova, held);
+	EXPECT_EQ(0, tracking_stop(&self->t));
+	read_map_close(&map, self);
 }
 
 int main(int argc, char *argv[])

@@ -169,16 +169,19 @@ u64 tracking_dirty_bytes(struct precopy_tracking *t)
 	return info.dirty_bytes;
 }
 
-u64 tracking_finish(struct precopy_tracking *t)
+u64 tracking_stop(struct precopy_tracking *t)
 {
-	u64 wrong;
-
 	VFIO_ASSERT_EQ(mig_set_state(t->a.dev, VFIO_DEVICE_STATE_STOP_COPY,
 				     NULL), 0);
 	collect(t, 0);
 	VFIO_ASSERT_LT(0, wire_walk(&t->stream, NULL, NULL));
-	wrong = tracking_lost(t);
-	wrong += precopy_differ(&t->a, t->a.shadow);
+	return tracking_lost(t) + precopy_differ(&t->a, t->a.shadow);
+}
+
+u64 tracking_finish(struct precopy_tracking *t)
+{
+	u64 wrong = tracking_stop(t);
+
 	VFIO_ASSERT_EQ(mig_load(t->b.dev, &t->stream, CHUNK), 0);
 	wrong += precopy_differ(&t->b, t->a.shadow);
 

@@ -66,6 +66,9 @@ u64 tracking_dirty_bytes(struct precopy_tracking *t);
  */
 u64 tracking_finish(struct precopy_tracking *t);
 
+/* The same without the target, which may be in use for something else. */
+u64 tracking_stop(struct precopy_tracking *t);
+
 /* One way to make @page of the source hold the pattern of @seed. */
 typedef void (*tracking_way_fn)(void *arg, u64 page, u64 seed);
 
