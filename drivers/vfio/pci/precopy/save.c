@@ -24,8 +24,13 @@
 
 /* Records that only STOP_COPY sends */
 #define PRECOPY_TAIL_COST	(PRECOPY_STATE_LEN + PRECOPY_END_LEN)
-/* A VMM sizes its read buffer by what RUNNING reports, and must get some */
+/*
+ * A VMM sizes its read buffer by what a device reports before its session, and
+ * the stream of one that is running may grow. STOP reports what there is.
+ */
 #define PRECOPY_MIN_ESTIMATE	SZ_1M
+/* Of 4 KiB, that one estimate may look at: 32 MiB, a few ms */
+#define PRECOPY_SCAN_PAGES	SZ_8K
 
 static struct precopy_saving *to_saving(struct precopy_session *session)
 {
@@ -65,13 +70,79 @@ static u64 precopy_save_left(const struct precopy_saving *saving)
 	       PRECOPY_DIRTY_COST + saving->tail_left;
 }
 
+/* As if no two pages were neighbours: too high rather than too low */
+static u64 precopy_save_cost_in_use(u64 bytes)
+{
+	return bytes / PAGE_SIZE * PRECOPY_DIRTY_COST;
+}
+
+/* What the pages of a unit would cost; @left counts those that may be looked at */
+static u64 precopy_save_unit_cost(const struct precopy_memory *mem,
+				  unsigned long unit,
+				  const unsigned long *pages,
+				  unsigned long *left)
+{
+	DECLARE_BITMAP(zero, PRECOPY_UNIT_PAGES) = {};
+	DECLARE_BITMAP(data, PRECOPY_UNIT_PAGES);
+	unsigned long i, end;
+	u64 cost;
+
+	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
+		if (!*left)
+			break;
+		--*left;
+		if (precopy_save_page_zero(mem, unit * PRECOPY_UNIT_PAGES + i))
+			__set_bit(i, zero);
+	}
+	bitmap_andnot(data, pages, zero, PRECOPY_UNIT_PAGES);
+	cost = precopy_save_initial_cost(data);
+	for_each_set_bitrange(i, end, zero, PRECOPY_UNIT_PAGES)
+		cost += PRECOPY_ZERO_LEN;
+	return cost;
+}
+
+/*
+ * What a device that is stopped would send of its memory. Which pages are zero
+ * is looked at, so that a VMM that moves a paused VM is not told of 2 MiB for
+ * every page that was touched. What is beyond PRECOPY_SCAN_PAGES counts as data.
+ */
+static u64 precopy_save_cost_stopped(struct precopy_device *pcd)
+{
+	unsigned long unit, left = PRECOPY_SCAN_PAGES;
+	struct precopy_memory *mem = &pcd->memory;
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	u64 cost = 0, seen = 0, in_use;
+
+	for (unit = 0; left; unit++) {
+		cond_resched();
+		guard(rwsem_read)(&mem->sem);
+		if (mem->ram)
+			unit = precopy_ram_next_unit(mem->ram, unit);
+		if (!mem->ram || unit == ULONG_MAX)
+			return cost;
+		seen += precopy_ram_unit_pages(mem->ram, unit, pages) * PAGE_SIZE;
+		cost += precopy_save_unit_cost(mem, unit, pages, &left);
+	}
+	guard(rwsem_read)(&mem->sem);
+	in_use = precopy_ram_bytes(mem->ram);
+	/* Less if there was a reset in between */
+	return cost + precopy_save_cost_in_use(max(in_use, seen) - seen);
+}
+
+static u64 precopy_save_cost_running(struct precopy_device *pcd)
+{
+	guard(rwsem_read)(&pcd->memory.sem);
+	return precopy_save_cost_in_use(precopy_ram_bytes(pcd->memory.ram));
+}
+
 /**
  * precopy_save_estimate - bytes that STOP_COPY would send from now on
  * @pcd: the device
  *
- * Exact while a session is on, but for pages that turn out to be zero.
- * Otherwise from what is in use, and never below PRECOPY_MIN_ESTIMATE. A test
- * knob may have it say anything.
+ * Exact while a session is on, but for pages that turn out to be zero. Without
+ * one, in STOP, exact for the first 32 MiB in use, and else from what is in use.
+ * In other states from what is in use, and never below PRECOPY_MIN_ESTIMATE. A
+ * test knob may have it say anything.
  *
  * Context: any that may sleep for memory.sem; never waits for a session.
  * Return: bytes.
@@ -79,20 +150,21 @@ static u64 precopy_save_left(const struct precopy_saving *saving)
 u64 precopy_save_estimate(struct precopy_device *pcd)
 {
 	u64 bytes = precopy_knob(pcd, data_size);
+	bool stopped;
 
 	if (bytes)
 		return bytes;
-	scoped_guard(spinlock, &pcd->state_lock)
+	scoped_guard(spinlock, &pcd->state_lock) {
 		if (pcd->saving)
 			return precopy_save_left(pcd->saving);
-
-	guard(rwsem_read)(&pcd->memory.sem);
-	bytes = precopy_ram_bytes(pcd->memory.ram);
-	/* As if no two pages were neighbours: too high rather than too low */
-	bytes += bytes / PAGE_SIZE * PRECOPY_REC_HDR_LEN;
-	bytes += PRECOPY_FILE_HDR_LEN + 2 * PRECOPY_REC_HDR_LEN +
-		 precopy_preface_len(precopy_stream_units(pcd->memory.size)) +
-		 PRECOPY_TAIL_COST;
+		stopped = pcd->mig_state == VFIO_DEVICE_STATE_STOP;
+	}
+	bytes = PRECOPY_FILE_HDR_LEN + 2 * PRECOPY_REC_HDR_LEN +
+		precopy_preface_len(precopy_stream_units(pcd->memory.size)) +
+		PRECOPY_TAIL_COST;
+	if (stopped)
+		return bytes + precopy_save_cost_stopped(pcd);
+	bytes += precopy_save_cost_running(pcd);
 	return max_t(u64, bytes, PRECOPY_MIN_ESTIMATE);
 }
 

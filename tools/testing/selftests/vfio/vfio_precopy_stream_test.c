@@ -806,6 +806,57 @@ TEST_F(stream, data_size_never_low)
 	close(fd);
 }
 
+/* What a device that was stopped without a session reports, and then sends. */
+static void check_size_in_stop(struct __test_metadata *_metadata,
+			       stream_t *self, bool exact)
+{
+	u64 size;
+	int fd;
+
+	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP, NULL));
+	ASSERT_EQ(0, mig_data_size(self->a.dev, &size));
+	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, &fd));
+	self->stream.len = 0;
+	ASSERT_EQ(0, mig_stream_drain(&self->stream, fd, SZ_64K));
+	close(fd);
+	EXPECT_LE(self->stream.len, size);
+	if (exact)
+		EXPECT_EQ(self->stream.len, size);
+}
+
+/*
+ * A VMM that moves a paused VM waits until this is little enough: it is no more
+ * than what will be sent, whatever was touched, and however little that is.
+ */
+TEST_F(stream, data_size_in_stop)
+{
+	unsigned int i;
+
+	check_size_in_stop(_metadata, self, true);
+	EXPECT_GT(1000, self->stream.len);
+	fill_some(&self->a, 1);
+	check_size_in_stop(_metadata, self, true);
+
+	/* One page in each 2 MiB, of which all may be in use */
+	reopen(self, variant->mode, SZ_16M);
+	for (i = 0; i < SZ_16M / WIRE_UNIT; i++)
+		precopy_fill(&self->a, i * (WIRE_UNIT / PRECOPY_PAGE) + 3 * i,
+			     1, 1, BY_MMAP);
+	check_size_in_stop(_metadata, self, true);
+	EXPECT_GT(SZ_64K, self->stream.len);
+	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
+	check_size_in_stop(_metadata, self, true);
+	EXPECT_LT(SZ_16M, self->stream.len);
+
+	/* It does not take long either: what is beyond 32 MiB is not looked at. */
+	reopen(self, variant->mode, SZ_64M);
+	for (i = 0; i < SZ_64M / WIRE_UNIT; i++)
+		precopy_fill(&self->a, i * (WIRE_UNIT / PRECOPY_PAGE), 1, 1,
+			     BY_MMAP);
+	check_size_in_stop(_metadata, self, false);
+	self->stream.len = 0;
+}
+
 /* ------------------------------------------------------------------------ */
 /* Streams that must be refused: R56, R57                                   */
 
