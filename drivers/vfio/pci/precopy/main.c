@@ -103,7 +103,8 @@ static int __init precopy_init(void)
 		pr_err("precopy-vfio-pci: memory_size must be a power of two from 1 MiB to 64 GiB\n");
 		return -EINVAL;
 	}
-	precopy_wq = alloc_workqueue("precopy-vfio-pci", WQ_UNBOUND, 0);
+	precopy_wq = alloc_workqueue("precopy-vfio-pci", WQ_UNBOUND | WQ_SYSFS,
+				     0);
 	if (!precopy_wq)
 		return -ENOMEM;
 	ret = pci_register_driver(&precopy_driver);

@@ -607,6 +607,26 @@ TEST_F(handoff, source_phases)
 }
 
 /* ------------------------------------------------------------------------ */
+/* What the administrator can limit                                         */
+
+#define WORKQUEUE	"/sys/devices/virtual/workqueue/" PRECOPY_DRIVER "/"
+
+/* One processor is enough for a startup. */
+TEST_F(handoff, workers_can_be_limited)
+{
+	char all[256] = "";
+	FILE *f;
+
+	f = fopen(WORKQUEUE "cpumask", "r");
+	ASSERT_NE(NULL, f);
+	EXPECT_NE(NULL, fgets(all, sizeof(all), f));
+	fclose(f);
+	ASSERT_EQ(0, precopy_file_write(WORKQUEUE "cpumask", "1"));
+	handoff_teach(&self->a, 2, 0, 1);
+	EXPECT_EQ(0, precopy_file_write(WORKQUEUE "cpumask", all));
+}
+
+/* ------------------------------------------------------------------------ */
 /* Who is told                                                              */
 
 static void check_priority(struct __test_metadata *_metadata, handoff_t *self,
