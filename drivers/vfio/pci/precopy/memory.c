@@ -456,19 +456,32 @@ int precopy_memory_load(struct precopy_device *pcd, u64 generation,
 	return 0;
 }
 
-/**
- * precopy_memory_load_zero - zero what a migration stream says is zero
- * @pcd: the device
- * @generation: that the load belongs to
- * @offset: in the BAR, bytes, page aligned, within its size
- * @len: bytes, page aligned, within the BAR
- *
- * A hole is zero already and stays a hole.
- *
- * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal.
+/*
+ * How many of @len bytes from @offset on are in units that have no memory. Looking
+ * at each page of 64 GiB of holes would take seconds.
  */
-int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
-			     u64 offset, u64 len)
+static u64 precopy_memory_hole(struct precopy_device *pcd, u64 generation,
+			       u64 offset, u64 len)
+{
+	struct precopy_memory *mem = &pcd->memory;
+	unsigned long unit = offset / PRECOPY_UNIT_SIZE, next = ULONG_MAX;
+
+	guard(rwsem_read)(&mem->sem);
+	/* The caller's next store tells of the reset */
+	if (pcd->generation != generation)
+		return 0;
+	if (mem->ram)
+		next = precopy_ram_next_unit(mem->ram, unit);
+	if (next == unit)
+		return 0;
+	if (next > (offset + len - 1) / PRECOPY_UNIT_SIZE)
+		return len;
+	return next * PRECOPY_UNIT_SIZE - offset;
+}
+
+/* Pages that are not there are zero already */
+static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
+				     u64 offset, u64 len)
 {
 	const void *zeroes = page_address(ZERO_PAGE(0));
 	int ret;
@@ -481,6 +494,36 @@ int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 		if (ret && ret != -ENOENT)
 			return ret;
 		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * precopy_memory_load_zero - zero what a migration stream says is zero
+ * @pcd: the device
+ * @generation: that the load belongs to
+ * @offset: in the BAR, bytes, page aligned, within its size
+ * @len: bytes, page aligned, within the BAR
+ *
+ * A hole is zero already and stays a hole. The time that this takes is in
+ * proportion to the memory that the range has, not to its length.
+ *
+ * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal.
+ */
+int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
+			     u64 offset, u64 len)
+{
+	u64 n;
+	int ret;
+
+	for (; len; len -= n, offset += n) {
+		n = precopy_memory_hole(pcd, generation, offset, len);
+		if (n)
+			continue;
+		n = min(len, PRECOPY_UNIT_SIZE - offset % PRECOPY_UNIT_SIZE);
+		ret = precopy_memory_zero_pages(pcd, generation, offset, n);
+		if (ret)
+			return ret;
 	}
 	return 0;
 }
