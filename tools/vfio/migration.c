@@ -92,7 +92,12 @@ int mig_startup(int data_fd, struct vfio_precopy_startup *startup)
 {
 	memset(startup, 0, sizeof(*startup));
 	startup->argsz = sizeof(*startup);
-	return ioctl(data_fd, PRECOPY_GET_STARTUP, startup) < 0 ? -errno : 0;
+	if (ioctl(data_fd, PRECOPY_GET_STARTUP, startup) < 0)
+		return -errno;
+	/* The phase tells that as well */
+	if (startup->remaining_ns == VFIO_PRECOPY_REMAINING_UNKNOWN)
+		startup->remaining_ns = 0;
+	return 0;
 }
 
 const char *mig_state_name(uint32_t state)

@@ -33,9 +33,9 @@ enum vfio_precopy_phase {
 };
 
 /**
- * VFIO_PRECOPY_STARTUP_TARGET - flag: this is the target
+ * VFIO_PRECOPY_STARTUP_TARGET - flag: the fd is the target's
  *
- * What is told is what is, not what is guessed.
+ * Phase and progress are those of this device, not estimates of another's.
  */
 #define VFIO_PRECOPY_STARTUP_TARGET	(1 << 0)
 
@@ -47,9 +47,19 @@ enum vfio_precopy_phase {
 #define VFIO_PRECOPY_STARTUP_MEASURED	(1 << 1)
 
 /**
+ * VFIO_PRECOPY_REMAINING_UNKNOWN - value of remaining_ns that is no time
+ *
+ * The target knows nothing of its startup before the preface, and a startup that
+ * has failed will not be complete.
+ */
+#define VFIO_PRECOPY_REMAINING_UNKNOWN	(~0ULL)
+
+/**
  * struct vfio_precopy_startup - the startup of a target
- * @argsz: size of this structure, bytes; on output how much of it is filled in
- * @flags: must be 0 on input; on output VFIO_PRECOPY_STARTUP_TARGET and
+ * @argsz: size of this structure, bytes; set by the caller and not changed. Bytes
+ *	beyond the fields that the kernel knows are not written: a field that is
+ *	added later has a flag that says it is filled in.
+ * @flags: output only: VFIO_PRECOPY_STARTUP_TARGET and
  *	VFIO_PRECOPY_STARTUP_MEASURED say what the other fields are worth
  * @phase: enum vfio_precopy_phase
  * @error: with VFIO_PRECOPY_PHASE_FAILED, why: an errno, positive; else 0
@@ -57,7 +67,8 @@ enum vfio_precopy_phase {
  *	fd 0 until the preface has arrived
  * @bytes_prepared: how much of it is; on the saving fd estimated from the time
  * @remaining_ns: time until the startup is complete, ns; an estimate, and
- *	advice only
+ *	advice only; VFIO_PRECOPY_REMAINING_UNKNOWN on the resuming fd until the
+ *	preface has arrived, and with VFIO_PRECOPY_PHASE_FAILED
  * @elapsed_ns: time since the preface arrived or was read, ns; 0 before, and
  *	the time that the startup took once it is complete
  */
@@ -76,13 +87,14 @@ struct vfio_precopy_startup {
  * PRECOPY_GET_STARTUP - _IO(VFIO_PRECOPY_TYPE, 0)
  *
  * On either migration data fd: fills in struct vfio_precopy_startup. Changes
- * nothing, and never waits.
+ * nothing, and never waits. @argsz is the only input: the same structure can be
+ * passed again.
  *
  * poll() of the resuming fd also gives EPOLLPRI when the startup is complete or
  * has failed.
  *
- * Return: 0, or -1 and errno: EINVAL for an @argsz that is too small or for
- * flags that are not 0, EFAULT, ENODEV after the session has ended.
+ * Return: 0, or -1 and errno: EINVAL for an @argsz that is too small, EFAULT,
+ * ENODEV after the session has ended.
  */
 #define PRECOPY_GET_STARTUP	_IO(VFIO_PRECOPY_TYPE, 0)
 

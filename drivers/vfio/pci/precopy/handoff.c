@@ -10,15 +10,17 @@
 
 /**
  * precopy_handoff_get - PRECOPY_GET_STARTUP
- * @session: of the fd
+ * @session: session of the fd
  * @arg: address of a struct vfio_precopy_startup
- * @tell: fills one in that is zeroed, with state_lock held
+ * @tell: callback that fills in a zeroed @info, with state_lock held
  *
- * Nothing that the user put into output fields comes back.
+ * As with VFIO's own ioctls, @argsz is the only input and stays as it is, and
+ * nothing beyond the fields that the kernel knows is written. So the same
+ * structure can be passed again and again.
  *
  * Context: may sleep for the user copies; no lock of this driver held.
- * Return: 0, -EFAULT, -EINVAL for a size or flags that are not known, -ENODEV
- * if the session is dead.
+ * Return: 0, -EFAULT, -EINVAL for an argsz that is too small, -ENODEV if the
+ * session is dead.
  */
 long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
 			 void (*tell)(struct precopy_session *session,
@@ -26,15 +28,13 @@ long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
 {
 	unsigned long minsz = offsetofend(struct vfio_precopy_startup,
 					  elapsed_ns);
-	struct vfio_precopy_startup info;
+	struct vfio_precopy_startup info = {};
 	void __user *user = (void __user *)arg;
 
-	if (copy_from_user(&info, user, offsetofend(typeof(info), flags)))
+	if (copy_from_user(&info.argsz, user, sizeof(info.argsz)))
 		return -EFAULT;
-	if (info.argsz < minsz || info.flags)
+	if (info.argsz < minsz)
 		return -EINVAL;
-	memset(&info, 0, sizeof(info));
-	info.argsz = minsz;
 	scoped_guard(spinlock, &session->pcd->state_lock) {
 		if (session->dead)
 			return -ENODEV;

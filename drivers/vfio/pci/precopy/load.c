@@ -308,7 +308,7 @@ static void precopy_load_tell(struct precopy_session *session,
 	/* A load that failed will not start, however far the startup is */
 	info->phase = VFIO_PRECOPY_PHASE_FAILED;
 	info->error = -loading->error;
-	info->remaining_ns = 0;
+	info->remaining_ns = VFIO_PRECOPY_REMAINING_UNKNOWN;
 }
 
 static long precopy_load_ioctl(struct file *filp, unsigned int cmd,

@@ -398,6 +398,7 @@ void precopy_startup_tell(const struct precopy_startup *startup,
 	info->phase = phases[startup->phase];
 	info->error = -startup->error;
 	info->bytes_in_use = startup->bytes_in_use;
+	info->remaining_ns = VFIO_PRECOPY_REMAINING_UNKNOWN;
 	switch (startup->phase) {
 	case PRECOPY_STARTUP_STARTING:
 		precopy_startup_tell_running(startup, info);
@@ -405,6 +406,7 @@ void precopy_startup_tell(const struct precopy_startup *startup,
 	case PRECOPY_STARTUP_READY:
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
 		info->bytes_prepared = info->bytes_in_use;
+		info->remaining_ns = 0;
 		info->elapsed_ns = startup->took_ns;
 		break;
 	default:

@@ -22,6 +22,7 @@
 
 static void check_poison(const struct vfio_precopy_startup *info)
 {
+	VFIO_ASSERT_EQ(info->flags, (u32)POISON);
 	VFIO_ASSERT_EQ(info->phase, (u32)POISON);
 	VFIO_ASSERT_EQ(info->error, (u32)POISON);
 	VFIO_ASSERT_EQ(info->bytes_in_use, POISON);
@@ -39,20 +40,31 @@ static void check_answer(const struct vfio_precopy_startup *info)
 	VFIO_ASSERT_LE(info->phase, (u32)VFIO_PRECOPY_PHASE_FAILED);
 	VFIO_ASSERT_LE(info->bytes_prepared, info->bytes_in_use);
 	/* Poison would be far more than a day, and than all memory there is. */
-	VFIO_ASSERT_LT(info->remaining_ns, 86400ULL * 1000000000);
+	if (info->remaining_ns != VFIO_PRECOPY_REMAINING_UNKNOWN)
+		VFIO_ASSERT_LT(info->remaining_ns, 86400ULL * 1000000000);
 	VFIO_ASSERT_LT(info->elapsed_ns, 86400ULL * 1000000000);
 	VFIO_ASSERT_LE(info->bytes_in_use, 64ULL * SZ_1G);
 
 	VFIO_ASSERT_EQ(!!info->error,
 		       info->phase == VFIO_PRECOPY_PHASE_FAILED);
 	VFIO_ASSERT_LT(info->error, 4096U);
+	/* Nothing but a startup that is over has no time left. */
 	if (info->phase == VFIO_PRECOPY_PHASE_READY) {
 		VFIO_ASSERT_EQ(info->bytes_prepared, info->bytes_in_use);
 		VFIO_ASSERT_EQ(info->remaining_ns, 0);
 	}
+	if (info->phase == VFIO_PRECOPY_PHASE_FAILED)
+		VFIO_ASSERT_EQ(info->remaining_ns,
+			       VFIO_PRECOPY_REMAINING_UNKNOWN);
+	if (info->phase == VFIO_PRECOPY_PHASE_STARTING)
+		VFIO_ASSERT_NE(info->remaining_ns,
+			       VFIO_PRECOPY_REMAINING_UNKNOWN);
 	if (info->phase == VFIO_PRECOPY_PHASE_WAITING) {
 		VFIO_ASSERT_EQ(info->bytes_prepared, 0);
 		VFIO_ASSERT_EQ(info->elapsed_ns, 0);
+		if (info->flags & VFIO_PRECOPY_STARTUP_TARGET)
+			VFIO_ASSERT_EQ(info->remaining_ns,
+				       VFIO_PRECOPY_REMAINING_UNKNOWN);
 	}
 }
 
@@ -60,10 +72,8 @@ int handoff_get(int data_fd, struct vfio_precopy_startup *info)
 {
 	memset(info, (u8)POISON, sizeof(*info));
 	info->argsz = sizeof(*info);
-	info->flags = 0;
 	if (ioctl(data_fd, PRECOPY_GET_STARTUP, info)) {
 		VFIO_ASSERT_EQ(info->argsz, sizeof(*info));
-		VFIO_ASSERT_EQ(info->flags, 0);
 		check_poison(info);
 		return -errno;
 	}

@@ -20,7 +20,7 @@
 #define HANDOFF_LONG_MS		60000
 
 /*
- * PRECOPY_GET_STARTUP with poison in all fields that are only output. 0 after
+ * PRECOPY_GET_STARTUP with poison in all fields but argsz. 0 after
  * checking what must be true of any answer, or a negative errno after checking
  * that nothing was written.
  */
