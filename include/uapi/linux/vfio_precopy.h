@@ -64,8 +64,11 @@ enum vfio_precopy_phase {
  * @phase: enum vfio_precopy_phase
  * @error: with VFIO_PRECOPY_PHASE_FAILED, why: an errno, positive; else 0
  * @bytes_in_use: memory that the startup has to prepare, bytes; on the resuming
- *	fd 0 until the preface has arrived
- * @bytes_prepared: how much of it is; on the saving fd estimated from the time
+ *	fd 0 until the preface has arrived. Memory of units that the source has
+ *	only some pages of is not in it: that is allocated when its data arrives
+ * @bytes_prepared: how much of it is prepared, bytes; on the saving fd estimated
+ *	from the time. A target prepares whole units, so that it may be ready with
+ *	less than @bytes_in_use
  * @remaining_ns: time until the startup is complete, ns; an estimate, and
  *	advice only; VFIO_PRECOPY_REMAINING_UNKNOWN on the resuming fd until the
  *	preface has arrived, and with VFIO_PRECOPY_PHASE_FAILED

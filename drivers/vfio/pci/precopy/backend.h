@@ -29,6 +29,7 @@ struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index);
 int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 			 bool huge, gfp_t gfp);
 int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit);
+void precopy_ram_set_exact(struct precopy_ram *ram, bool exact);
 struct folio *precopy_ram_huge_folio(struct precopy_ram *ram,
 				     unsigned long unit);
 bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
@@ -45,7 +46,7 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages);
 unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 				    unsigned long from);
-void precopy_ram_units(struct precopy_ram *ram, unsigned long *units);
+u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units);
 u64 precopy_ram_bytes(struct precopy_ram *ram);
 
 #endif /* PRECOPY_BACKEND_H */

@@ -45,6 +45,8 @@ struct precopy_ram_unit {
  * @memcg: the opener's memory cgroup, charged for everything here
  * @pcd: the device, a reference; its statistics count pages left pinned
  * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
+ * @exact: whether only pages that are asked for are allocated, see
+ *	   precopy_ram_set_exact()
  * @bytes: memory allocated to pages
  * @work: frees the pages, since the last put may come with locks held that
  *	  should not wait for that
@@ -56,8 +58,22 @@ struct precopy_ram {
 	struct mem_cgroup	*memcg;
 	struct precopy_device	*pcd;
 	unsigned int		order;
+	bool			exact;
 	atomic64_t		bytes;
 	struct work_struct	work;
+};
+
+/**
+ * enum precopy_ram_kind - what is allocated for a unit that is not there yet
+ * @PRECOPY_RAM_EXACT: the page that is asked for, nothing else
+ * @PRECOPY_RAM_PAGES: all of its single pages, if 2 MiB of contiguous memory can
+ *		       be had
+ * @PRECOPY_RAM_FOLIO: one folio, if there is one
+ */
+enum precopy_ram_kind {
+	PRECOPY_RAM_EXACT,
+	PRECOPY_RAM_PAGES,
+	PRECOPY_RAM_FOLIO,
 };
 
 static struct page *precopy_ram_unit_page(const struct precopy_ram_unit *u,
@@ -265,13 +281,14 @@ static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 
 /* A unit to go into @ram: its pages may come later */
 static struct precopy_ram_unit *precopy_ram_unit_new(struct precopy_ram *ram,
-						     bool huge, gfp_t gfp)
+						     enum precopy_ram_kind kind,
+						     gfp_t gfp)
 {
+	bool huge = kind == PRECOPY_RAM_FOLIO && precopy_ram_may_be_huge(ram);
 	struct precopy_ram_unit *u;
 
-	huge &= precopy_ram_may_be_huge(ram);
 	u = precopy_ram_unit_alloc(ram, huge, gfp | __GFP_ZERO);
-	if (u && !huge)
+	if (u && !huge && kind != PRECOPY_RAM_EXACT)
 		precopy_ram_fill(ram, u->pages, gfp | __GFP_ZERO);
 	return u;
 }
@@ -282,6 +299,8 @@ static u64 precopy_ram_unit_bytes(const struct precopy_ram *ram,
 	u64 bytes = 0;
 	unsigned long i;
 
+	if (u->folio)
+		return PAGE_SIZE << ram->order;
 	for (i = 0; i < (1UL << ram->order); i++)
 		if (precopy_ram_unit_page(u, i))
 			bytes += PAGE_SIZE;
@@ -290,7 +309,8 @@ static u64 precopy_ram_unit_bytes(const struct precopy_ram *ram,
 
 static struct precopy_ram_unit *precopy_ram_unit_get(struct precopy_ram *ram,
 						     unsigned long unit,
-						     bool huge, gfp_t gfp)
+						     enum precopy_ram_kind kind,
+						     gfp_t gfp)
 {
 	struct precopy_ram_unit *u, *old;
 	u64 bytes;
@@ -298,7 +318,7 @@ static struct precopy_ram_unit *precopy_ram_unit_get(struct precopy_ram *ram,
 	u = xa_load(&ram->units, unit);
 	if (u)
 		return u;
-	u = precopy_ram_unit_new(ram, huge, gfp);
+	u = precopy_ram_unit_new(ram, kind, gfp);
 	if (!u)
 		return ERR_PTR(-ENOMEM);
 	bytes = precopy_ram_unit_bytes(ram, u);
@@ -348,6 +368,25 @@ static int precopy_ram_populate_single(struct precopy_ram *ram,
 	return 0;
 }
 
+static int precopy_ram_populate_page(struct precopy_ram *ram,
+				     unsigned long index,
+				     enum precopy_ram_kind kind, gfp_t gfp)
+{
+	struct mem_cgroup *old = set_active_memcg(ram->memcg);
+	struct precopy_ram_unit *u;
+	int ret;
+
+	u = precopy_ram_unit_get(ram, index / PRECOPY_UNIT_PAGES, kind, gfp);
+	if (IS_ERR(u))
+		ret = PTR_ERR(u);
+	else
+		ret = precopy_ram_populate_single(ram, u,
+						  index % PRECOPY_UNIT_PAGES,
+						  gfp);
+	set_active_memcg(old);
+	return ret;
+}
+
 /**
  * precopy_ram_populate - make sure that a page is there
  * @ram: the memory
@@ -363,19 +402,26 @@ static int precopy_ram_populate_single(struct precopy_ram *ram,
 int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 			 bool huge, gfp_t gfp)
 {
-	struct mem_cgroup *old = set_active_memcg(ram->memcg);
-	struct precopy_ram_unit *u;
-	int ret;
+	enum precopy_ram_kind kind = huge ? PRECOPY_RAM_FOLIO :
+					    PRECOPY_RAM_PAGES;
 
-	u = precopy_ram_unit_get(ram, index / PRECOPY_UNIT_PAGES, huge, gfp);
-	if (IS_ERR(u))
-		ret = PTR_ERR(u);
-	else
-		ret = precopy_ram_populate_single(ram, u,
-						  index % PRECOPY_UNIT_PAGES,
-						  gfp);
-	set_active_memcg(old);
-	return ret;
+	if (READ_ONCE(ram->exact))
+		kind = PRECOPY_RAM_EXACT;
+	return precopy_ram_populate_page(ram, index, kind, gfp);
+}
+
+/**
+ * precopy_ram_set_exact - say whether more than the asked for may be allocated
+ * @ram: the memory
+ * @exact: true if precopy_ram_populate() must allocate single pages only
+ *
+ * A load sets it: its target must not need more memory than its source used. A
+ * unit that is allocated whole for one page may take the memory that later pages
+ * need. precopy_ram_populate_unit() is not affected.
+ */
+void precopy_ram_set_exact(struct precopy_ram *ram, bool exact)
+{
+	WRITE_ONCE(ram->exact, exact);
 }
 
 static bool precopy_ram_is_folio(struct precopy_ram *ram, unsigned long unit)
@@ -386,28 +432,42 @@ static bool precopy_ram_is_folio(struct precopy_ram *ram, unsigned long unit)
 	return u && u->folio;
 }
 
+/* Bytes of pages that a unit has now */
+static u64 precopy_ram_present(struct precopy_ram *ram, unsigned long unit)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+
+	guard(spinlock)(&ram->lock);
+	return u ? precopy_ram_unit_bytes(ram, u) : 0;
+}
+
 /**
  * precopy_ram_populate_unit - make sure that all pages of a unit are there
  * @ram: the memory
  * @unit: unit number
  *
- * Context: process context, may sleep; no lock of this driver held.
- * Return: 0 or -ENOMEM; what could be had stays.
+ * Context: process context, may sleep; no lock of this driver held but that of
+ * a startup.
+ * Return: the bytes that were not there before, or -ENOMEM; what could be had
+ * stays.
  */
 int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 {
+	u64 full = PAGE_SIZE << ram->order, had = precopy_ram_present(ram, unit);
 	unsigned long i;
-	int ret = 0;
+	int ret;
 
-	for (i = 0; !ret && i < (1UL << ram->order); i++) {
-		ret = precopy_ram_populate(ram, unit * PRECOPY_UNIT_PAGES + i,
-					   true, GFP_KERNEL_ACCOUNT |
-					   __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	for (i = 0; had < full && i < (1UL << ram->order); i++) {
+		ret = precopy_ram_populate_page(ram,
+						unit * PRECOPY_UNIT_PAGES + i,
+						PRECOPY_RAM_FOLIO, PRECOPY_GFP);
+		if (ret)
+			return ret;
 		/* The first page may have brought all others */
-		if (!ret && precopy_ram_is_folio(ram, unit))
+		if (precopy_ram_is_folio(ram, unit))
 			break;
 	}
-	return ret;
+	return full - had;
 }
 
 static bool precopy_folio_busy(struct folio *folio)
@@ -610,21 +670,28 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_units - which units are in use
+ * precopy_ram_whole_units - which units have all of their pages
  * @ram: the memory, or NULL for none
  * @units: bitmap of one bit a unit, zeroed by the caller
  *
  * Context: memory.sem held.
+ * Return: bytes of pages in these units.
  */
-void precopy_ram_units(struct precopy_ram *ram, unsigned long *units)
+u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units)
 {
 	struct precopy_ram_unit *u;
 	unsigned long unit;
+	u64 bytes = 0;
 
 	if (!ram)
-		return;
-	xa_for_each(&ram->units, unit, u)
+		return 0;
+	xa_for_each(&ram->units, unit, u) {
+		if (!precopy_ram_unit_full(ram, unit))
+			continue;
 		__set_bit(unit, units);
+		bytes += PAGE_SIZE << ram->order;
+	}
+	return bytes;
 }
 
 /**

@@ -94,6 +94,17 @@ static int precopy_load_preface(struct precopy_loading *loading)
 				     loading->dec.bytes_in_use);
 }
 
+static int precopy_load_data(struct precopy_loading *loading)
+{
+	struct precopy_decoder *dec = &loading->dec;
+	int ret = precopy_startup_ready_unit(&loading->startup, dec->offset);
+
+	return ret ?: precopy_memory_load(loading->session.pcd,
+					  loading->session.generation,
+					  dec->offset, dec->payload,
+					  dec->nr_bytes);
+}
+
 static void precopy_load_trace(struct precopy_loading *loading, u16 type,
 			       u64 offset, u64 length)
 {
@@ -117,8 +128,7 @@ static int precopy_load_event(struct precopy_loading *loading,
 	case PRECOPY_EV_DATA:
 		precopy_load_trace(loading, PRECOPY_REC_DATA, dec->offset,
 				   dec->nr_bytes);
-		return precopy_memory_load(pcd, generation, dec->offset,
-					   dec->payload, dec->nr_bytes);
+		return precopy_load_data(loading);
 	case PRECOPY_EV_ZERO:
 		precopy_load_trace(loading, PRECOPY_REC_ZERO, dec->offset,
 				   dec->nr_bytes);
@@ -432,11 +442,14 @@ static int precopy_load_verify(struct precopy_loading *loading)
 static int precopy_load_retire(struct precopy_device *pcd,
 			       struct precopy_loading *loading)
 {
+	guard(rwsem_read)(&pcd->memory.sem);
 	guard(spinlock)(&pcd->state_lock);
 	if (loading->session.dead)
 		return -ENODEV;
 	pcd->loading = NULL;
 	precopy_load_kill(loading);
+	/* PREFACE has made it; from now on it is as any device's memory */
+	precopy_ram_set_exact(pcd->memory.ram, false);
 	return 0;
 }
 

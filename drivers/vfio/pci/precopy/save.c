@@ -438,14 +438,10 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	ktime_t mark = ktime_get();
 	u64 in_use, cost;
 
-	in_use = precopy_ram_bytes(pcd->memory.ram);
 	precopy_tracker_arm(pcd, &saving->tracker);
 	bitmap_zero(saving->in_use, saving->nr_units);
-	precopy_ram_units(pcd->memory.ram, saving->in_use);
-	/* Memory allocated at this moment may be seen before its unit is */
-	in_use = min_t(u64, in_use,
-		       (u64)bitmap_weight(saving->in_use, saving->nr_units) *
-		       PRECOPY_UNIT_SIZE);
+	/* A unit that has holes may cost the target more than it costs here */
+	in_use = precopy_ram_whole_units(pcd->memory.ram, saving->in_use);
 	cost = precopy_save_count_initial(&saving->tracker.initial);
 	atomic64_inc(&pcd->stats.arms);
 	atomic64_set(&pcd->stats.last_arm_ns, ktime_get() - mark);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The startup of a target, begun by PREFACE and run in the background: get and
- * zero all the memory that the source uses. Until it is complete the user's
- * accesses to the memory wait, and so does the end of the initial data.
+ * The startup of a target, begun by PREFACE and run in the background: allocate
+ * and zero the units that the source has all pages of. Until it is complete the
+ * user's accesses to the memory wait, and so does the end of the initial data.
+ *
+ * What else the source uses is allocated when its data comes, page by page: the
+ * target must not need more memory than the source.
  */
 
 #include <linux/bitmap.h>
@@ -55,6 +58,18 @@ static unsigned long precopy_startup_claim(struct precopy_startup *startup)
 	return unit;
 }
 
+/* Allocate what is missing of a unit, or wait until another task has done it */
+static int precopy_startup_populate_unit(struct precopy_startup *startup,
+					 struct precopy_ram *ram,
+					 unsigned long unit)
+{
+	int bytes;
+
+	guard(mutex)(&startup->locks[unit % PRECOPY_STARTUP_WORKERS]);
+	bytes = precopy_ram_populate_unit(ram, unit);
+	return bytes < 0 ? bytes : 0;
+}
+
 static int precopy_startup_populate(struct precopy_startup *startup,
 				    struct precopy_ram *ram)
 {
@@ -67,7 +82,7 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 			return 0;
 		if (precopy_session_dead(startup->session))
 			return -ECANCELED;
-		ret = precopy_ram_populate_unit(ram, unit);
+		ret = precopy_startup_populate_unit(startup, ram, unit);
 		if (ret)
 			return ret;
 		atomic_long_inc(&startup->prepared);
@@ -208,6 +223,7 @@ int precopy_startup_init(struct precopy_startup *startup,
 	for (i = 0; i < PRECOPY_STARTUP_WORKERS; i++) {
 		startup->workers[i].startup = startup;
 		INIT_WORK(&startup->workers[i].work, precopy_startup_work);
+		mutex_init(&startup->locks[i]);
 	}
 	startup->units = bitmap_zalloc(startup->nr_units, GFP_KERNEL_ACCOUNT);
 	return startup->units ? 0 : -ENOMEM;
@@ -219,6 +235,10 @@ int precopy_startup_init(struct precopy_startup *startup,
  */
 void precopy_startup_destroy(struct precopy_startup *startup)
 {
+	unsigned int i;
+
+	for (i = 0; i < PRECOPY_STARTUP_WORKERS; i++)
+		mutex_destroy(&startup->locks[i]);
 	bitmap_free(startup->units);
 }
 
@@ -238,32 +258,77 @@ static void precopy_startup_queue(struct precopy_startup *startup)
 				&startup->workers[i].work);
 }
 
+/* Bytes of a unit: a BAR may be smaller than PRECOPY_UNIT_SIZE */
+static u64 precopy_startup_unit_bytes(const struct precopy_startup *startup)
+{
+	return min_t(u64, PRECOPY_UNIT_SIZE, startup->session->pcd->memory.size);
+}
+
+/*
+ * Leave out the units that are beyond @limit bytes, and return the bytes of the
+ * others.
+ */
+static u64 precopy_startup_limit(struct precopy_startup *startup, u64 limit)
+{
+	u64 unit_bytes = precopy_startup_unit_bytes(startup), bytes = 0;
+	unsigned long unit;
+
+	for_each_set_bit(unit, startup->units, startup->nr_units) {
+		if (bytes + unit_bytes > limit)
+			__clear_bit(unit, startup->units);
+		else
+			bytes += unit_bytes;
+	}
+	return bytes;
+}
+
+/* What is not prepared whole, is allocated page by page */
+static int precopy_startup_set_exact(struct precopy_startup *startup)
+{
+	struct precopy_session *session = startup->session;
+	struct precopy_ram *ram = precopy_memory_ram(session->pcd,
+						     session->generation);
+
+	if (IS_ERR(ram))
+		return PTR_ERR(ram);
+	precopy_ram_set_exact(ram, true);
+	precopy_ram_put(ram);
+	return 0;
+}
+
 /**
- * precopy_startup_begin - PREFACE has arrived
+ * precopy_startup_begin - begin a startup when PREFACE has arrived
  * @startup: waiting or ready, @units filled in
- * @bytes_in_use: what PREFACE says
+ * @bytes_in_use: what PREFACE says, bytes. Units beyond it are taken out of
+ *		  @units.
  *
  * From now on accesses wait. Entries made while the memory was still empty
  * are removed for that.
  *
  * Context: may sleep; no lock of this driver held.
- * Return: 0, or -ECANCELED after a reset.
+ * Return: 0, -ENOMEM, or -ECANCELED after a reset.
  */
 int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 {
+	u64 wanted = precopy_startup_limit(startup, bytes_in_use);
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
+	int ret = precopy_startup_set_exact(startup);
 
+	if (ret)
+		return ret;
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != session->generation)
 			return -ECANCELED;
 		scoped_guard(spinlock, &pcd->state_lock) {
 			startup->phase = PRECOPY_STARTUP_STARTING;
 			startup->bytes_in_use = bytes_in_use;
+			startup->bytes_wanted = wanted;
 			startup->began = ktime_get();
 			startup->delay_ms = precopy_knob(pcd, startup_delay_ms);
 			/* Not what an earlier startup of the session did */
 			atomic_long_set(&startup->prepared, 0);
+			startup->last = 0;
 		}
 		precopy_memory_set_gate(pcd, PRECOPY_GATE_WAIT);
 		trace_precopy_startup(precopy_dev(pcd), startup->phase);
@@ -271,6 +336,38 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 	precopy_session_get(session);
 	precopy_startup_queue(startup);
 	return 0;
+}
+
+/**
+ * precopy_startup_ready_unit - make a unit ready for data that arrives early
+ * @startup: the startup
+ * @offset: where the data goes to, bytes in the BAR
+ *
+ * A unit that a worker is going to prepare is allocated whole now: a single page
+ * would keep it from becoming one folio.
+ *
+ * Context: the session busy with the caller; may sleep, no lock of this driver
+ * held.
+ * Return: 0, -ENOMEM, or -ECANCELED after a reset.
+ */
+int precopy_startup_ready_unit(struct precopy_startup *startup, u64 offset)
+{
+	struct precopy_session *session = startup->session;
+	unsigned long unit = offset / PRECOPY_UNIT_SIZE;
+	struct precopy_ram *ram;
+	int ret;
+
+	if (startup->last == unit + 1 || !test_bit(unit, startup->units) ||
+	    precopy_startup_result(startup) != -EINPROGRESS)
+		return 0;
+	ram = precopy_memory_ram(session->pcd, session->generation);
+	if (IS_ERR(ram))
+		return PTR_ERR(ram);
+	ret = precopy_startup_populate_unit(startup, ram, unit);
+	if (!ret)
+		startup->last = unit + 1;
+	precopy_ram_put(ram);
+	return ret;
 }
 
 /**
@@ -336,23 +433,24 @@ const char *precopy_startup_phase_name(const struct precopy_startup *startup)
 
 static u64 precopy_startup_prepared(const struct precopy_startup *startup)
 {
-	return min(atomic_long_read(&startup->prepared) *
-		   (u64)PRECOPY_UNIT_SIZE, startup->bytes_in_use);
+	return atomic_long_read(&startup->prepared) *
+	       precopy_startup_unit_bytes(startup);
 }
 
 /* Time until the real work is done, from how it went so far */
 static u64 precopy_startup_work_left(const struct precopy_startup *startup,
 				     u64 elapsed, bool *measured)
 {
-	u64 prepared = precopy_startup_prepared(startup), estimate;
+	u64 prepared = precopy_startup_prepared(startup);
+	u64 estimate;
 
 	if (prepared) {
 		*measured = true;
 		return mul_u64_u64_div_u64(elapsed,
-					   startup->bytes_in_use - prepared,
+					   startup->bytes_wanted - prepared,
 					   prepared);
 	}
-	estimate = precopy_startup_estimate(startup->bytes_in_use, measured);
+	estimate = precopy_startup_estimate(startup->bytes_wanted, measured);
 	return estimate - min(estimate, elapsed);
 }
 
@@ -364,7 +462,7 @@ static void precopy_startup_tell_running(const struct precopy_startup *startup,
 
 	info->elapsed_ns = ktime_get() - startup->began;
 	info->bytes_prepared = precopy_startup_prepared(startup);
-	if (info->bytes_prepared == info->bytes_in_use && delay) {
+	if (info->bytes_prepared == startup->bytes_wanted && delay) {
 		/* Only the test knob is left, which is known */
 		info->remaining_ns = delay - min(delay, info->elapsed_ns);
 		measured = true;
@@ -405,7 +503,7 @@ void precopy_startup_tell(const struct precopy_startup *startup,
 		break;
 	case PRECOPY_STARTUP_READY:
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
-		info->bytes_prepared = info->bytes_in_use;
+		info->bytes_prepared = precopy_startup_prepared(startup);
 		info->remaining_ns = 0;
 		info->elapsed_ns = startup->took_ns;
 		break;

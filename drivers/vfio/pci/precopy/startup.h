@@ -5,6 +5,7 @@
 
 #include <linux/atomic.h>
 #include <linux/ktime.h>
+#include <linux/mutex.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
@@ -38,25 +39,33 @@ struct precopy_startup_worker {
  * struct precopy_startup - preparing a target in the background
  * @session: the resuming session that this is part of; the running workers hold
  *	     one reference on it
- * @workers: do it. While they run, they own everything down to @took_ns.
- * @units: units of memory that the source uses; written before they are queued
- * @nr_units: units in the BAR
- * @delay_ms: the test knob, when they were queued
- * @next: units before it are claimed
- * @prepared: units prepared
- * @running: workers that have not ended
- * @failed: why the first of them failed, or 0
- * @took_ns: time that the startup took, once it is complete
+ * @workers: the workers. While they run, they own everything down to @took_ns.
+ * @locks: held while a unit is prepared, by its number modulo
+ *	   PRECOPY_STARTUP_WORKERS: a worker and the load must not allocate one
+ *	   unit twice, where there is memory for one
+ * @units: units to be prepared; written before the workers are queued
+ * @nr_units: number of units in the BAR
+ * @last: unit that the load made ready last, plus 1; owned by who has the session
+ *	  busy
+ * @delay_ms: the test knob, when the workers were queued, ms
+ * @next: unit that is to be claimed next
+ * @prepared: number of units prepared
+ * @running: number of workers that have not ended
+ * @failed: errno that the first of them failed with, or 0
+ * @took_ns: time that the startup took, once it is complete, ns
  * @began: when PREFACE arrived. From here on protected by state_lock.
- * @bytes_in_use: what it said
+ * @bytes_in_use: what it said, bytes
+ * @bytes_wanted: memory in @units, not more than @bytes_in_use
  * @phase: how far it is
  * @error: why it failed
  */
 struct precopy_startup {
 	struct precopy_session		*session;
 	struct precopy_startup_worker	workers[PRECOPY_STARTUP_WORKERS];
+	struct mutex			locks[PRECOPY_STARTUP_WORKERS]; /* see above */
 	unsigned long			*units;
 	u32				nr_units;
+	unsigned long			last;
 	u32				delay_ms;
 	atomic_long_t			next;
 	atomic_long_t			prepared;
@@ -65,6 +74,7 @@ struct precopy_startup {
 	u64				took_ns;
 	ktime_t				began;
 	u64				bytes_in_use;
+	u64				bytes_wanted;
 	enum precopy_startup_phase	phase;
 	int				error;
 };
@@ -73,6 +83,7 @@ int precopy_startup_init(struct precopy_startup *startup,
 			 struct precopy_session *session);
 void precopy_startup_destroy(struct precopy_startup *startup);
 int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use);
+int precopy_startup_ready_unit(struct precopy_startup *startup, u64 offset);
 int precopy_startup_result(struct precopy_startup *startup);
 int precopy_startup_wait(struct precopy_startup *startup);
 void precopy_startup_tell(const struct precopy_startup *startup,

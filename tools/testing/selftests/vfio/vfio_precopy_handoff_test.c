@@ -523,7 +523,8 @@ static void check_source(struct __test_metadata *_metadata, handoff_t *self,
 	ASSERT_EQ(0, mig_set_state(self->a.dev, state, &self->fd));
 	ASSERT_EQ(0, handoff_get(self->fd, &before));
 	EXPECT_EQ(MEASURED, before.flags);
-	EXPECT_EQ(handoff_stat(bdfs[0], "bytes_in_use"), before.bytes_in_use);
+	/* Less if memory is fragmented: units that have holes are not told */
+	EXPECT_GE(handoff_stat(bdfs[0], "bytes_in_use"), before.bytes_in_use);
 
 	/* Byte by byte, until what was read has a whole PREFACE. */
 	do {

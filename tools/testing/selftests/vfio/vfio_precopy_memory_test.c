@@ -84,8 +84,8 @@ static u64 cg_kernel_bytes(const char *dir)
 	return cg_number(dir, "memory.stat", "kernel");
 }
 
-/* The limit is @more than there is now */
-static int cg_limit(const char *dir, u64 more)
+/* All that is charged, bytes; 0 if it cannot be found out */
+static u64 cg_current(const char *dir)
 {
 	char path[256], text[32] = "";
 	ssize_t len;
@@ -94,14 +94,24 @@ static int cg_limit(const char *dir, u64 more)
 	snprintf(path, sizeof(path), "%s/memory.current", dir);
 	fd = open(path, O_RDONLY);
 	if (fd < 0)
-		return -errno;
+		return 0;
 	len = read(fd, text, sizeof(text) - 1);
 	close(fd);
-	if (len <= 0)
-		return -EIO;
-	snprintf(text, sizeof(text), "%llu",
-		 strtoull(text, NULL, 10) + (unsigned long long)more);
+	return len > 0 ? strtoull(text, NULL, 10) : 0;
+}
+
+static int cg_limit_at(const char *dir, u64 bytes)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
 	return cg_write(dir, "memory.max", text);
+}
+
+/* The limit is @more than there is now */
+static int cg_limit(const char *dir, u64 more)
+{
+	return cg_limit_at(dir, cg_current(dir) + more);
 }
 
 FIXTURE(memory) {
@@ -289,6 +299,100 @@ TEST_F(memory, startup_beyond_the_limit)
 	EXPECT_EQ(-1, write(fd, "", 1));
 	EXPECT_EQ(ENODEV, errno);
 	close(fd);
+}
+
+/* ------------------------------------------------------------------------ */
+/* A target needs no more than its source                                   */
+
+/* So much is left of the limit for the session of a load */
+#define SESSION		SZ_512K
+
+/*
+ * The device is used within the limit, and then a stream of it is loaded within
+ * the same limit.
+ */
+static void starts_where_it_ran(struct __test_metadata *_metadata,
+				memory_t *self, u64 before, u64 limit)
+{
+	u64 used = handoff_stat(bdfs[0], "bytes_in_use");
+	struct mig_stream stream = {};
+
+	/* Whole units would not fit; if they do this tests nothing */
+	EXPECT_LT(used, SIZE / 2);
+	ASSERT_EQ(0, cg_write(self->cgroup, "memory.max", "max"));
+	ASSERT_EQ(0, mig_save(self->a.dev, &stream));
+	ASSERT_EQ(0, ioctl(self->a.fd, VFIO_DEVICE_RESET));
+	EXPECT_TRUE(settles_at(self->cgroup, before + SESSION / 2));
+	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit + SESSION));
+	EXPECT_EQ(0, mig_load(self->a.dev, &stream, SZ_64K));
+	EXPECT_GE(used, handoff_stat(bdfs[0], "bytes_in_use"));
+	mig_stream_free(&stream);
+	cg_write(self->cgroup, "memory.max", "max");
+	/* What comes later is allocated by whole units again */
+	used = handoff_stat(bdfs[0], "bytes_in_use");
+	EXPECT_EQ(0, mig_set_state(self->a.dev, VFIO_DEVICE_STATE_RUNNING,
+				   NULL));
+	precopy_fill(&self->a, SIZE / PRECOPY_PAGE - 1, 1, 5, BY_PWRITE);
+	EXPECT_EQ(used + WIRE_UNIT, handoff_stat(bdfs[0], "bytes_in_use"));
+	/* Reads by the mapping, too, which fills the holes */
+	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+}
+
+/* A page in each unit: the first units are whole, the others are single pages. */
+TEST_F(memory, target_starts_where_its_source_ran)
+{
+	u64 before = cg_kernel_bytes(self->cgroup), unit;
+	u64 limit = cg_current(self->cgroup) + USED;
+
+	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
+	for (unit = 0; unit < SIZE / WIRE_UNIT - 1; unit++)
+		precopy_fill(&self->a, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
+	starts_where_it_ran(_metadata, self, before, limit);
+}
+
+/* The units that are whole, and full of data, are the last that come. */
+TEST_F(memory, sparse_units_leave_memory_for_whole_ones)
+{
+	u64 before = cg_kernel_bytes(self->cgroup), unit;
+	u64 first = SIZE / WIRE_UNIT - UNITS, whole = UNITS - 1;
+	u64 limit = cg_current(self->cgroup) + USED;
+
+	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
+	precopy_fill(&self->a, first * UNIT_PAGES, whole * UNIT_PAGES, 1,
+		     BY_PWRITE);
+	for (unit = 0; unit < first; unit++)
+		precopy_fill(&self->a, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
+	starts_where_it_ran(_metadata, self, before, limit);
+}
+
+/* All units, and bytes for some of them; not for all of the last of these. */
+TEST_F(memory, startup_prepares_no_more_than_is_in_use)
+{
+	static const u64 sizes[] = { USED, USED - PRECOPY_PAGE, PRECOPY_PAGE, 0 };
+	struct vfio_precopy_startup info;
+	struct wire w = {};
+	unsigned int i;
+	int fd;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		wire_init(&w, bdfs[0], SIZE);
+		wire_put_header(&w);
+		handoff_put_preface_of(&w, SIZE / WIRE_UNIT, sizes[i]);
+		ASSERT_EQ(0, mig_set_state(self->a.dev,
+					   VFIO_DEVICE_STATE_RESUMING, &fd));
+		ASSERT_EQ(0, mig_write_all(fd, w.stream.data, w.stream.len,
+					   w.stream.len, NULL));
+		EXPECT_EQ(POLLPRI, handoff_poll(fd, POLLPRI, SETTLE_MS));
+		ASSERT_EQ(0, handoff_get(fd, &info));
+		EXPECT_EQ(VFIO_PRECOPY_PHASE_READY, info.phase);
+		EXPECT_EQ(sizes[i], info.bytes_in_use);
+		EXPECT_EQ(sizes[i] / WIRE_UNIT * WIRE_UNIT, info.bytes_prepared);
+		EXPECT_EQ(info.bytes_prepared,
+			  handoff_stat(bdfs[0], "bytes_in_use"));
+		wire_free(&w);
+		close(fd);
+		precopy_reset(&self->a);
+	}
 }
 
 /* ------------------------------------------------------------------------ */

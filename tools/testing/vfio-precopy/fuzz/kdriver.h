@@ -90,6 +90,7 @@ typedef atomic_t atomic_long_t, atomic64_t;
 #define atomic64_inc(a)			((void)(a)->v++)
 #define atomic64_add(n, a)		((void)((a)->v += (n)))
 #define atomic64_set(a, n)		((void)((a)->v = (n)))
+#define atomic64_read(a)		((a)->v)
 
 static inline void atomic_cmpxchg(atomic_t *a, s64 old, s64 new)
 {
@@ -132,6 +133,12 @@ static inline void __assign_bit(unsigned long i, unsigned long *map, bool value)
 		map[i / BITS_PER_LONG] &= ~BIT(i % BITS_PER_LONG);
 }
 
+#define test_bit(i, map)	model_test_bit(map, i)
+#define __clear_bit(i, map)	__assign_bit(i, map, false)
+#define for_each_set_bit(i, map, nr) \
+	for ((i) = find_next_bit(map, nr, 0); (i) < (nr); \
+	     (i) = find_next_bit(map, nr, (i) + 1))
+
 static inline unsigned long find_next_bit(const unsigned long *map,
 					  unsigned long nr, unsigned long i)
 {
@@ -164,10 +171,11 @@ struct rw_semaphore {
 };
 
 struct mutex {
-	int unused;
+	bool held;
 };
 
-#define __SPIN_LOCK_UNLOCKED(name)	{ false }
+#define mutex_init(lock)	((void)((lock)->held = false))
+#define mutex_destroy(lock)	assert(!(lock)->held)
 
 static inline spinlock_t *enter_spinlock(spinlock_t *lock)
 {
@@ -201,6 +209,28 @@ static inline void exit_rwsem_write(struct rw_semaphore **sem)
 	(*sem)->held = false;
 	model_held(-1, false);
 	*sem = NULL;
+}
+
+static inline struct rw_semaphore *enter_rwsem_read(struct rw_semaphore *sem)
+{
+	return enter_rwsem_write(sem);
+}
+
+static inline void exit_rwsem_read(struct rw_semaphore **sem)
+{
+	exit_rwsem_write(sem);
+}
+
+static inline struct mutex *enter_mutex(struct mutex *lock)
+{
+	assert(!lock->held);
+	lock->held = true;
+	return lock;
+}
+
+static inline void exit_mutex(struct mutex **lock)
+{
+	(*lock)->held = false;
 }
 
 #define lockdep_assert_held(lock)	assert((lock)->held)

@@ -48,6 +48,7 @@ static struct {
 	bool faulted;		/* the last user copy was cut short */
 	bool signalled;
 	bool broken;		/* storing or preparing has failed for good */
+	bool exact;		/* a load has begun */
 	size_t allocated;
 	int devices;		/* references */
 	int nr_spin, nr_rwsem;	/* locks held */
@@ -235,15 +236,24 @@ static int break_down(int error)
 	return error;
 }
 
+void precopy_ram_set_exact(struct precopy_ram *ram, bool exact)
+{
+	(void)ram;
+	m.exact = exact;
+}
+
 int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 {
+	u64 bytes = min(m.dev.memory_size, PRECOPY_UNIT_SIZE);
+	bool had = m.units[unit / 8] & 1 << unit % 8;
+
 	(void)ram;
 	may_sleep();
 	FUZZ_CHECK(unit * PRECOPY_UNIT_SIZE < m.dev.memory_size, "unit %lu", unit);
 	if (model_chance(2000))
 		return break_down(-ENOMEM);
 	m.units[unit / 8] |= 1 << unit % 8;
-	return 0;
+	return had ? 0 : bytes;
 }
 
 static int check_store(struct precopy_device *pcd, u64 generation, u64 offset,
@@ -256,6 +266,7 @@ static int check_store(struct precopy_device *pcd, u64 generation, u64 offset,
 		   "a store of %lu bytes at %lx", len, offset);
 	if (pcd->generation != generation)
 		return -ECANCELED;
+	FUZZ_CHECK(m.exact, "a store may take more than it needs");
 	return model_chance(200) ? break_down(-ENOMEM) : 0;
 }
 
@@ -282,7 +293,8 @@ int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 void precopy_cost_add(struct precopy_cost *cost, u64 bytes, u64 ns)
 {
 	(void)cost;
-	FUZZ_CHECK(bytes % PRECOPY_UNIT_SIZE == 0 && ns, "%lu in %lu", bytes, ns);
+	FUZZ_CHECK(bytes % min(m.dev.memory_size, PRECOPY_UNIT_SIZE) == 0 && ns,
+		   "%lu in %lu", bytes, ns);
 }
 
 u64 precopy_cost_estimate(struct precopy_cost *cost, u64 bytes, bool *measured)
@@ -462,7 +474,10 @@ static void check_memory(const struct load *l)
 {
 	u32 nr_bytes = (precopy_stream_units(m.dev.memory_size) + 63) / 64 * 8;
 	const struct event *ev = l->must->events, *end = ev + l->must->nr_events;
+	u64 unit_bytes = min(m.dev.memory_size, PRECOPY_UNIT_SIZE);
+	u64 units = bitmap_weight((unsigned long *)m.units, nr_bytes * 8);
 	u32 prefaces = 0, crc = 0;
+	u64 in_use = 0;
 
 	FUZZ_CHECK(pages_equal(&m.memory, &l->must->memory), "memory differs");
 	for (; ev < end; ev++) {
@@ -470,9 +485,16 @@ static void check_memory(const struct load *l)
 			continue;
 		prefaces++;
 		crc = ev->crc;
+		in_use = ev->in_use;
 	}
 	/* More than one prepare what all of them say */
-	FUZZ_CHECK(prefaces != 1 || fuzz_crc(m.units, nr_bytes) == crc,
+	if (prefaces != 1)
+		return;
+	FUZZ_CHECK(units * unit_bytes <= in_use, "%lu units prepared of %lu bytes",
+		   units, in_use);
+	/* All that PREFACE names, or as many as its bytes in use go */
+	FUZZ_CHECK(units == in_use / unit_bytes ||
+		   fuzz_crc(m.units, nr_bytes) == crc,
 		   "other units were prepared");
 }
 

@@ -38,6 +38,9 @@ int handoff_poll(int data_fd, int events, int ms);
 /* A PREFACE of the first @units units, all of each of them in use. */
 void handoff_put_preface(struct wire *w, u64 units);
 
+/* The same, of which only so many bytes are in use. */
+void handoff_put_preface_of(struct wire *w, u64 units, u64 bytes_in_use);
+
 /* Puts a whole stream into @w that brings nothing: @units are to be prepared. */
 void handoff_put_all(struct wire *w, u64 units);
 
