@@ -42,7 +42,8 @@ enum vfio_precopy_phase {
 /**
  * VFIO_PRECOPY_STARTUP_MEASURED - flag: the time left was not assumed
  *
- * It comes from startups that this host has measured.
+ * It follows from the progress of this startup, or from earlier startups of the
+ * same device since it was opened.
  */
 #define VFIO_PRECOPY_STARTUP_MEASURED	(1 << 1)
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * How long a startup takes: a fixed part and a part in proportion to the
- * memory, fitted to the startups that this host has seen last.
+ * memory, fitted to the last startups of the device under its present user. No
+ * user's startups are part of another user's estimate.
  */
 
 #include <linux/bug.h>
@@ -29,9 +30,34 @@ struct precopy_cost_sums {
 };
 
 /**
- * precopy_cost_add - a startup was measured
- * @cost: of its kind
- * @bytes: memory that it prepared
+ * precopy_cost_init - set up the samples of a device
+ * @cost: the samples, zeroed
+ */
+void precopy_cost_init(struct precopy_cost *cost)
+{
+	spin_lock_init(&cost->lock);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_cost_init);
+
+/**
+ * precopy_cost_forget - drop all samples
+ * @cost: the samples
+ *
+ * Context: any but interrupts.
+ */
+void precopy_cost_forget(struct precopy_cost *cost)
+{
+	guard(spinlock)(&cost->lock);
+	cost->nr = 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_cost_forget);
+
+/**
+ * precopy_cost_add - add the sample of a startup
+ * @cost: the samples
+ * @bytes: memory that the startup allocated. Less than PRECOPY_COST_MIN_BYTES is
+ *	   no sample: a startup that found its memory there says nothing of one
+ *	   that has to get it.
  * @ns: time that it took
  *
  * Context: any but interrupts.
@@ -40,6 +66,8 @@ void precopy_cost_add(struct precopy_cost *cost, u64 bytes, u64 ns)
 {
 	unsigned int i;
 
+	if (bytes < PRECOPY_COST_MIN_BYTES)
+		return;
 	guard(spinlock)(&cost->lock);
 	i = cost->nr++ % PRECOPY_COST_SAMPLES;
 	cost->mib[i] = min_t(u64, bytes / SZ_1M, U16_MAX + 1);
@@ -80,10 +108,10 @@ static s64 precopy_cost_slope(const struct precopy_cost_sums *s)
 }
 
 /**
- * precopy_cost_estimate - how long will a startup take?
- * @cost: of its kind
- * @bytes: memory that it will have to prepare
- * @measured: result: from measurements, not assumed
+ * precopy_cost_estimate - estimate how long a startup will take
+ * @cost: the samples
+ * @bytes: memory that it will have to allocate
+ * @measured: result: whether the estimate comes from samples
  *
  * Context: any but interrupts.
  * Return: ns.

@@ -94,6 +94,7 @@ static struct precopy_device *precopy_device_alloc(struct precopy_function *func
 	init_waitqueue_head(&pcd->wait);
 	pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 	precopy_memory_init(&pcd->memory);
+	precopy_cost_init(&pcd->startup_cost);
 	return pcd;
 }
 
@@ -189,6 +190,8 @@ static int precopy_open_device(struct vfio_device *vdev)
 	precopy_memory_open(pcd, size);
 	precopy_config_init(pcd);
 	precopy_device_reset(pcd);
+	/* After the reset no startup of an earlier user adds to it */
+	precopy_cost_forget(&pcd->startup_cost);
 	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
 }

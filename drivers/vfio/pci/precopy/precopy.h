@@ -11,6 +11,7 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/wait.h>
 
+#include "cost.h"
 #include "memory.h"
 #include "stream.h"
 
@@ -139,6 +140,7 @@ struct precopy_knobs {
  * @wait: what waits for a reset, a startup, or a session to be idle
  * @config: the synthetic config space
  * @memory: the memory behind the BAR
+ * @startup_cost: what the startups of the present user's loads took
  * @stats: counters for debugfs
  * @knobs: test knobs
  */
@@ -159,6 +161,7 @@ struct precopy_device {
 	wait_queue_head_t		wait;
 	struct precopy_config		config;
 	struct precopy_memory		memory;
+	struct precopy_cost		startup_cost;
 	struct precopy_stats		stats;
 	struct precopy_knobs		knobs;
 };

@@ -448,7 +448,7 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 
 	guard(spinlock)(&pcd->state_lock);
 	saving->bytes_in_use = in_use;
-	saving->startup_ns = precopy_startup_estimate(in_use,
+	saving->startup_ns = precopy_startup_estimate(pcd, in_use,
 						      &saving->measured);
 	saving->preface_left = before + PRECOPY_REC_HDR_LEN +
 			       precopy_preface_len(saving->nr_units);

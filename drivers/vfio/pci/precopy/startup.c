@@ -23,24 +23,20 @@
 #include "startup.h"
 #include "trace.h"
 
-/* What startups of the RAM backend took on this host */
-static struct precopy_cost precopy_ram_cost = PRECOPY_COST_INIT(precopy_ram_cost);
-
 /**
- * precopy_startup_estimate - how long a target may take to start
- * @bytes: memory in use
- * @measured: result: from startups that this host has seen; may be NULL
+ * precopy_startup_estimate - estimate how long a target takes to start
+ * @pcd: the device
+ * @bytes: memory to prepare
+ * @measured: result: whether it comes from startups of this device
  *
- * The best guess there is for a target like this host. Advice only.
+ * The estimate is for a target like this device. Advice only.
  *
  * Return: nanoseconds.
  */
-u64 precopy_startup_estimate(u64 bytes, bool *measured)
+u64 precopy_startup_estimate(struct precopy_device *pcd, u64 bytes,
+			     bool *measured)
 {
-	bool ignored;
-
-	return precopy_cost_estimate(&precopy_ram_cost, bytes,
-				     measured ?: &ignored);
+	return precopy_cost_estimate(&pcd->startup_cost, bytes, measured);
 }
 
 /* --- The work --------------------------------------------------------- */
@@ -67,7 +63,10 @@ static int precopy_startup_populate_unit(struct precopy_startup *startup,
 
 	guard(mutex)(&startup->locks[unit % PRECOPY_STARTUP_WORKERS]);
 	bytes = precopy_ram_populate_unit(ram, unit);
-	return bytes < 0 ? bytes : 0;
+	if (bytes < 0)
+		return bytes;
+	atomic64_add(bytes, &startup->allocated);
+	return 0;
 }
 
 static int precopy_startup_populate(struct precopy_startup *startup,
@@ -104,15 +103,12 @@ static int precopy_startup_delay(struct precopy_startup *startup)
 	return -(int)min_t(u32, error, MAX_ERRNO);
 }
 
-static u64 precopy_startup_work_bytes(const struct precopy_startup *startup)
-{
-	return (u64)bitmap_weight(startup->units, startup->nr_units) *
-	       PRECOPY_UNIT_SIZE;
-}
-
 /*
- * What this host's startups cost, the test knob's delay included: with it, it is
- * a host whose startups are slow.
+ * Memory that was there already is not counted: a startup that begins again, or
+ * is begun again by a user to look fast, is not a measurement of one. The test
+ * knob's delay is counted.
+ *
+ * memory.sem is held for write, so that the user is still the same.
  */
 static void precopy_startup_measure(struct precopy_startup *startup)
 {
@@ -122,8 +118,8 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 	startup->took_ns = ns;
 	atomic64_set(&pcd->stats.last_startup_ns, ns);
 	atomic64_inc(&pcd->stats.startups);
-	precopy_cost_add(&precopy_ram_cost,
-			 precopy_startup_work_bytes(startup), ns);
+	precopy_cost_add(&pcd->startup_cost,
+			 atomic64_read(&startup->allocated), ns);
 }
 
 /*
@@ -142,6 +138,8 @@ static struct precopy_ram *precopy_startup_settle(struct precopy_startup *startu
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != session->generation)
 		return NULL;
+	if (!ret)
+		precopy_startup_measure(startup);
 	scoped_guard(spinlock, &pcd->state_lock) {
 		startup->error = ret;
 		startup->phase = ret ? PRECOPY_STARTUP_FAILED :
@@ -175,8 +173,6 @@ static void precopy_startup_end(struct precopy_startup *startup)
 	int ret = atomic_read(&startup->failed) ?:
 		  precopy_startup_delay(startup);
 
-	if (!ret)
-		precopy_startup_measure(startup);
 	precopy_startup_finish(startup, ret);
 	precopy_session_put(startup->session);
 }
@@ -328,6 +324,7 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 			startup->delay_ms = precopy_knob(pcd, startup_delay_ms);
 			/* Not what an earlier startup of the session did */
 			atomic_long_set(&startup->prepared, 0);
+			atomic64_set(&startup->allocated, 0);
 			startup->last = 0;
 		}
 		precopy_memory_set_gate(pcd, PRECOPY_GATE_WAIT);
@@ -450,7 +447,8 @@ static u64 precopy_startup_work_left(const struct precopy_startup *startup,
 					   startup->bytes_wanted - prepared,
 					   prepared);
 	}
-	estimate = precopy_startup_estimate(startup->bytes_wanted, measured);
+	estimate = precopy_startup_estimate(startup->session->pcd,
+					    startup->bytes_wanted, measured);
 	return estimate - min(estimate, elapsed);
 }
 

@@ -9,6 +9,7 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+struct precopy_device;
 struct precopy_session;
 struct precopy_startup;
 struct vfio_precopy_startup;
@@ -50,6 +51,7 @@ struct precopy_startup_worker {
  * @delay_ms: the test knob, when the workers were queued, ms
  * @next: unit that is to be claimed next
  * @prepared: number of units prepared
+ * @allocated: memory that was not there before and was allocated for them, bytes
  * @running: number of workers that have not ended
  * @failed: errno that the first of them failed with, or 0
  * @took_ns: time that the startup took, once it is complete, ns
@@ -69,6 +71,7 @@ struct precopy_startup {
 	u32				delay_ms;
 	atomic_long_t			next;
 	atomic_long_t			prepared;
+	atomic64_t			allocated;
 	atomic_t			running;
 	atomic_t			failed;
 	u64				took_ns;
@@ -88,7 +91,8 @@ int precopy_startup_result(struct precopy_startup *startup);
 int precopy_startup_wait(struct precopy_startup *startup);
 void precopy_startup_tell(const struct precopy_startup *startup,
 			  struct vfio_precopy_startup *info);
-u64 precopy_startup_estimate(u64 bytes, bool *measured);
+u64 precopy_startup_estimate(struct precopy_device *pcd, u64 bytes,
+			     bool *measured);
 const char *precopy_startup_phase_name(const struct precopy_startup *startup);
 
 #endif /* PRECOPY_STARTUP_H */

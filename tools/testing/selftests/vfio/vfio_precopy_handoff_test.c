@@ -563,7 +563,7 @@ static void check_source(struct __test_metadata *_metadata, handoff_t *self,
 	self->fd = -1;
 }
 
-/* The last eight startups of any device here are what it goes by. */
+/* The last eight startups of the device are what it goes by. */
 #define REMEMBERED	8
 
 static u64 estimate(handoff_t *self)
@@ -618,9 +618,91 @@ TEST_F(handoff, source_phases)
 	check_source(_metadata, self, PRE_COPY);
 	check_source(_metadata, self, STOP_COPY);
 	check_target_agrees(_metadata, self, slow);
+}
+
+/* ------------------------------------------------------------------------ */
+/* What is a sample of how long a startup takes                             */
+
+/* Many a PREFACE in one stream: all but the first find their memory there. */
+static void put_prefaces(struct wire *w, unsigned int times)
+{
+	wire_put_header(w);
+	while (times--) {
+		handoff_put_preface(w, 2);
+		wire_put_initial_end(w);
+	}
+	wire_put_state(w);
+	wire_put_end(w);
+}
+
+static u64 estimate_of_used(handoff_t *self)
+{
+	u64 ns;
+
+	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
+	ns = estimate(self);
 	precopy_reset(&self->a);
-	/* What others find here is what this host really takes. */
-	handoff_teach(&self->a, 2, 0, REMEMBERED);
+	return ns;
+}
+
+/*
+ * One startup in eight is fast, and so the estimate may become less by an eighth.
+ * If all of them were samples there would be nothing but fast ones.
+ */
+TEST_F(handoff, repeated_preface_is_no_sample)
+{
+	u64 before, after;
+
+	handoff_teach(&self->a, 2, DELAY_MS, REMEMBERED);
+	before = estimate_of_used(self);
+	EXPECT_LE(AT_LEAST_MS * MS, before);
+	put_prefaces(&self->wire, 3 * REMEMBERED);
+	EXPECT_EQ(0, mig_load(self->a.dev, &self->wire.stream, SZ_64K));
+	precopy_reset(&self->a);
+	after = estimate_of_used(self);
+	EXPECT_LT(before / 2, after);
+	TH_LOG("%lu us before, %lu us after", (unsigned long)(before / 1000),
+	       (unsigned long)(after / 1000));
+}
+
+/* A startup that has next to nothing to do tells nothing of others. */
+TEST_F(handoff, small_startup_is_no_sample)
+{
+	u64 before, after;
+
+	handoff_teach(&self->a, 2, DELAY_MS, REMEMBERED);
+	before = estimate_of_used(self);
+	handoff_teach(&self->a, 0, 0, 3 * REMEMBERED);
+	after = estimate_of_used(self);
+	EXPECT_EQ(before, after);
+}
+
+static u32 flags_of(struct precopy_dev *pd)
+{
+	struct vfio_precopy_startup info;
+	int fd;
+
+	VFIO_ASSERT_EQ(mig_set_state(pd->dev, PRE_COPY, &fd), 0);
+	VFIO_ASSERT_EQ(handoff_get(fd, &info), 0);
+	VFIO_ASSERT_EQ(mig_set_state(pd->dev, RUNNING, NULL), 0);
+	close(fd);
+	return info.flags;
+}
+
+/* What one user's streams teach is told to no other user. */
+TEST_F(handoff, samples_are_of_one_user)
+{
+	if (self->two)
+		EXPECT_EQ(0, flags_of(&self->b));
+	EXPECT_EQ(0, flags_of(&self->a));
+	handoff_teach(&self->a, 2, 0, 1);
+	EXPECT_EQ(MEASURED, flags_of(&self->a));
+	if (self->two)
+		EXPECT_EQ(0, flags_of(&self->b));
+	/* The next one to open it is another. */
+	close_a(self);
+	open_a(self, SIZE);
+	EXPECT_EQ(0, flags_of(&self->a));
 }
 
 /* ------------------------------------------------------------------------ */

@@ -2,7 +2,6 @@
 /* The estimate of a startup's time from those that were measured. */
 #include <linux/limits.h>
 #include <linux/sizes.h>
-#include <linux/spinlock.h>
 #include <linux/time64.h>
 #include <kunit/test.h>
 
@@ -19,7 +18,7 @@ static struct precopy_cost *new_cost(struct kunit *test)
 	struct precopy_cost *cost = kunit_kzalloc(test, sizeof(*cost), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, cost);
-	spin_lock_init(&cost->lock);
+	precopy_cost_init(cost);
 	return cost;
 }
 
@@ -132,15 +131,61 @@ static void cost_one_size_mean(struct kunit *test)
 	expect_near(test, estimate_us(test, cost, 8), 3000);
 }
 
-/* Startups of nothing tell the fixed part only */
+/* Startups that allocate next to nothing are no samples, and replace none */
 static void cost_of_nothing(struct kunit *test)
 {
 	struct precopy_cost *cost = new_cost(test);
+	bool measured = true;
+	unsigned int i;
 
-	add_mib(cost, 0, 5000);
-	add_mib(cost, 0, 5000);
-	expect_near(test, estimate_us(test, cost, 0), 5000);
-	expect_near(test, estimate_us(test, cost, 10), 6000);
+	for (i = 0; i < 2 * PRECOPY_COST_SAMPLES; i++) {
+		precopy_cost_add(cost, 0, 1);
+		precopy_cost_add(cost, PRECOPY_COST_MIN_BYTES - 1, S64_MAX);
+	}
+	KUNIT_EXPECT_EQ(test, 10 * ASSUMED_NS,
+			precopy_cost_estimate(cost, 10 * SZ_1M, &measured));
+	KUNIT_EXPECT_FALSE(test, measured);
+
+	precopy_cost_add(cost, PRECOPY_COST_MIN_BYTES, NSEC_PER_SEC);
+	for (i = 0; i < 2 * PRECOPY_COST_SAMPLES; i++)
+		precopy_cost_add(cost, PRECOPY_COST_MIN_BYTES - 1, 1);
+	expect_near(test, estimate_us(test, cost, 1), USEC_PER_SEC);
+}
+
+/* Nothing of an earlier user's is left, however many samples there were */
+static void cost_forgotten(struct kunit *test)
+{
+	struct precopy_cost *cost = new_cost(test);
+	bool measured = true;
+	unsigned int i;
+
+	for (i = 0; i < PRECOPY_COST_SAMPLES + 3; i++)
+		add_mib(cost, 5 + i, 1000000);
+	precopy_cost_forget(cost);
+	KUNIT_EXPECT_EQ(test, 5 * ASSUMED_NS,
+			precopy_cost_estimate(cost, 5 * SZ_1M, &measured));
+	KUNIT_EXPECT_FALSE(test, measured);
+	add_mib(cost, 4, line_us(4));
+	add_mib(cost, 500, line_us(500));
+	expect_near(test, estimate_us(test, cost, 0), line_us(0));
+	expect_near(test, estimate_us(test, cost, 252), line_us(252));
+}
+
+/* What one device learns is not what another tells */
+static void cost_of_each_device(struct kunit *test)
+{
+	struct precopy_cost *slow = new_cost(test), *fast = new_cost(test);
+	struct precopy_cost *none = new_cost(test);
+	bool measured = true;
+	unsigned int i;
+
+	add_mib(fast, 64, 640);
+	for (i = 0; i < PRECOPY_COST_SAMPLES; i++)
+		add_mib(slow, 64, 6400000);
+	expect_near(test, estimate_us(test, fast, 64), 640);
+	KUNIT_EXPECT_EQ(test, 64 * ASSUMED_NS,
+			precopy_cost_estimate(none, 64 * SZ_1M, &measured));
+	KUNIT_EXPECT_FALSE(test, measured);
 }
 
 /* More memory does not take less time */
@@ -256,6 +301,8 @@ static struct kunit_case cost_cases[] = {
 	KUNIT_CASE(cost_one_size),
 	KUNIT_CASE(cost_one_size_mean),
 	KUNIT_CASE(cost_of_nothing),
+	KUNIT_CASE(cost_forgotten),
+	KUNIT_CASE(cost_of_each_device),
 	KUNIT_CASE(cost_negative_slope),
 	KUNIT_CASE(cost_negative_fixed_part),
 	KUNIT_CASE(cost_ring),

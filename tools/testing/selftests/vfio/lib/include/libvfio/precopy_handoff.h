@@ -65,7 +65,8 @@ int handoff_pci_write(const char *file, const char *value);
 
 /*
  * Device @pd, in RUNNING, is a target that has @units to prepare and @delay_ms
- * to wait, @times times. This host remembers that. Ends in RUNNING, reset.
+ * to wait, @times times. The device remembers that until it is closed. Ends in
+ * RUNNING, reset.
  */
 void handoff_teach(struct precopy_dev *pd, u64 units, unsigned int delay_ms,
 		   int times);
