@@ -13,6 +13,8 @@ KEEP=2
 # Raised when the scripts change what an entry holds.
 CACHE_FORMAT=1
 SUITE=trixie
+# The other release on which packages are built
+OLDER=bookworm
 
 say()  { printf '%s\n' "$*" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -248,6 +250,10 @@ distro_key() {
 	{ echo $CACHE_FORMAT $SUITE; grep -v -e '^#' -e '^$' "$BED/packages-distro"; code_of "$BED/make-distro"; } | hash_of
 }
 
+older_key() {
+	{ echo $CACHE_FORMAT $OLDER; code_of "$BED/make-older"; } | hash_of
+}
+
 src_key() {
 	{ echo $CACHE_FORMAT; source_version; kconfig_essence; grep ^hook "$TOP/scripts/apply-overlay"; } | hash_of
 }
@@ -318,6 +324,11 @@ make_distro() {
 		"$BED/make-distro" "$1" "$SUITE" "$BED/packages-distro"
 }
 
+make_older() {
+	setpriv --pdeathsig KILL unshare -m -p -f --kill-child --mount-proc \
+		"$BED/make-older" "$1" "$OLDER"
+}
+
 make_src() {
 	local tar
 	mkdir "$1/tree"
@@ -351,8 +362,8 @@ make_kernel() {
 		"${patched[@]}" /precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|base|l1|kvm|debug|kcsan|clang|arm64|powerpc|distro ...: make what is
-# missing; sets ROOT, SRC, BASE, DISTRO, and KERNEL_DIR to the last kernel named.
+# bed_need root|src|base|l1|kvm|debug|kcsan|clang|arm64|powerpc|distro|older ...: make what is
+# missing; sets ROOT, SRC, BASE, DISTRO, OLDER_ROOT, and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
 	need_root
@@ -379,6 +390,11 @@ bed_need() {
 			entry_make distro "$(distro_key)" 1500 180 "making a clean Debian $SUITE root, with the distribution's newest kernel" make_distro
 			# shellcheck disable=SC2034
 			DISTRO=$ENTRY/tree KERNEL_DIR=$ENTRY/build ;;
+		older)
+			[ -f "$CACHE/older-$(older_key)/complete" ] || need_mmdebstrap
+			entry_make older "$(older_key)" 600 60 "making a Debian $OLDER root, to build packages in" make_older
+			# shellcheck disable=SC2034
+			OLDER_ROOT=$ENTRY/tree ;;
 		base)
 			entry_make base "$(base_key)" 100 20 "unpacking what the series touches of $(source_version)" make_base
 			# shellcheck disable=SC2034
