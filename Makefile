@@ -16,6 +16,7 @@ help:
 	@echo '  demo          migrate a running VM with our device, and check every byte'
 	@echo '  demo-shipped  one migration on Debian'"'"'s kernel as shipped'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
+	@echo '                (SHELL_ARGS="--kernel debug", ... for more: scripts/l1-run --help)'
 	@echo ''
 	@echo 'Test it'
 	@echo '  check         all tests, on the plain and on the debug kernel'
@@ -64,7 +65,7 @@ help:
 ifneq ($(KDIR),)
 # A plain build against somebody's kernel: no test bed, no root.
 modules:
-	@$(SCRIPTS)/kdir-build $(abspath $(KDIR)) $(MAKEOVERRIDES)
+	@$(SCRIPTS)/kdir-build '$(KDIR)' $(MAKEOVERRIDES)
 else
 modules:
 	@$(SCRIPTS)/kmod-build
@@ -160,9 +161,10 @@ series-check:
 kvm-patch:
 	@$(SCRIPTS)/kvm-patch $(KVM_PATCH)
 
+# Options, such as SHELL_ARGS="--kernel debug --carriers nvme,nvme"
 .PHONY: shell
 shell:
-	@tools=$$($(SCRIPTS)/tools-build) && exec $(SCRIPTS)/l1-run --interactive --share "$$tools"
+	@tools=$$($(SCRIPTS)/tools-build) && exec $(SCRIPTS)/l1-run --interactive --share "$$tools" $(SHELL_ARGS)
 
 # For editors
 .PHONY: compile_commands
