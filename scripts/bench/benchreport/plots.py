@@ -20,12 +20,21 @@ set style fill solid 0.6
 """
 
 
+# Light and dark, of a pair of curves
+SHADES = (("#9ecae1", "#08519c"), ("#fdae6b", "#a63603"), ("#a1d99b", "#006d2c"))
+
+
 @dataclass
 class Curve:
-    """Points (x, Spread), with a line through the medians, or a fitted Line instead."""
+    """
+    Points (x, Spread), with a line through the medians, or a fitted Line instead. One
+    that may lie on another (over) is drawn in a darker shade of its colour, as dashes on
+    its broad line and dots in its rings.
+    """
     name: str
     points: list
     line: object = None
+    over: str = None
 
 
 @dataclass
@@ -38,9 +47,26 @@ class Plot:
     curves: list = field(default_factory=list)
     extra: str = ""
 
-    def add(self, name, points, line=None):
+    def add(self, name, points, line=None, over=None):
         if points:
-            self.curves.append(Curve(name, points, line))
+            self.curves.append(Curve(name, points, line, over))
+
+    def look(self, one):
+        """How gnuplot draws the line of a curve, and its points."""
+        over = {each.over for each in self.curves if each.over}
+        names = [each.name for each in self.curves if not each.over]
+        if one.over:
+            dark = SHADES[names.index(one.over) % len(SHADES)][1]
+            return f"lc rgb '{dark}' dt 2 lw 2", f"lc rgb '{dark}' pt 7 ps 0.5 lw 1"
+        if one.name in over:
+            light = SHADES[names.index(one.name) % len(SHADES)][0]
+            return f"lc rgb '{light}' lw 6", f"lc rgb '{light}' pt 6 ps 1.6 lw 3"
+        number = self.curves.index(one) + 1
+        return f"lc {number}", f"lc {number} pt 7 ps 0.6"
+
+    def counts(self):
+        """Of how many repetitions its points are."""
+        return sorted({spread.count for one in self.curves for _, spread in one.points})
 
 
 def curve(samples, key, x_unit=1.0, y_unit=1.0):
@@ -102,28 +128,50 @@ def downtime(samples, axis, label):
     plot = Plot(f"downtime-{axis}.svg", f"downtime over {label.split(',')[0]}", label, "ms",
                 extra="set yrange [0:]\nset xrange [0:]\n")
     for kind, said in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
-        for who, name in (("pause", "VM ran nowhere"), ("qemu", "QEMU reports")):
-            plot.add(f"{said}, {name}", curve(samples, f"downtime.{axis}.{kind}.{who}"))
+        # The two are nearly the same
+        stood = f"{said}, VM ran nowhere"
+        plot.add(stood, curve(samples, f"downtime.{axis}.{kind}.pause"))
+        plot.add(f"{said}, QEMU reports", curve(samples, f"downtime.{axis}.{kind}.qemu"),
+                 over=stood)
     return plot
 
 
-def script(plot):
+def where(machine):
+    """On what it was measured, as far as that is known."""
+    cpu, cpus = machine.get("L1 cpu", ""), machine.get("L1 cpus")
+    found = ["emulated"] if "TCG" in cpu else ["in a virtual machine"] if cpu else []
+    return found + ([f"{cpus} CPUs"] if cpus else [])
+
+
+def subtitle(plot, machine):
+    """What the points are, and where they come from."""
+    counts = plot.counts()
+    if not counts:
+        return ", ".join(where(machine))
+    runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    what = f"median and range of {runs} runs" if counts[-1] > 1 else "1 run"
+    return "; ".join([what, *filter(None, [", ".join(where(machine))])])
+
+
+def script(plot, machine):
     """What gnuplot is told."""
-    lines = [STYLE, plot.extra, f"set title '{plot.title}'", f"set xlabel '{plot.xlabel}'",
-             f"set ylabel '{plot.ylabel}'"]
+    more = subtitle(plot, machine)
+    lines = [STYLE, plot.extra, f"set xlabel '{plot.xlabel}'", f"set ylabel '{plot.ylabel}'",
+             f"set title \"{plot.title}" + (f"\\n{{/*0.8 {more}}}" if more else "") + "\""]
     shown = []
     for i, one in enumerate(plot.curves, 1):
+        path, dots = plot.look(one)
         if one.points:
             lines.append(f"$data{i} << EOD")
             lines += [f"{x:.9g} {s.median:.9g} {s.low:.9g} {s.high:.9g}" for x, s in one.points]
             lines.append("EOD")
-            shown.append(f"$data{i} using 1:2:3:4 with yerrorbars lc {i} pt 7 ps 0.6 "
+            shown.append(f"$data{i} using 1:2:3:4 with yerrorbars {dots} "
                          f"title '{one.name}'")
         if one.line:
-            shown.append(f"{one.line} with lines lc {i} " +
+            shown.append(f"{one.line} with lines {path} " +
                          ("notitle" if one.points else f"dt 2 title '{one.name}'"))
         else:
-            shown.append(f"$data{i} using 1:2 with lines lc {i} notitle")
+            shown.append(f"$data{i} using 1:2 with lines {path} notitle")
     lines.append("plot " + ", \\\n".join(shown))
     return "\n".join(lines) + "\n"
 
@@ -135,10 +183,10 @@ def all_plots(samples):
     return [plot for plot in found if plot.curves]
 
 
-def draw_all(samples, folder, made_by):
+def draw_all(samples, folder, made_by, machine):
     """Draws what there is something for; returns the names of the files."""
     drawn = []
     for plot in all_plots(samples):
-        drawing.svg(os.path.join(folder, plot.name), script(plot), plot.title, made_by)
+        drawing.svg(os.path.join(folder, plot.name), script(plot, machine), plot.title, made_by)
         drawn.append(plot.name)
     return drawn
