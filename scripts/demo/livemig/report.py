@@ -1,6 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a person reads."""
+"""What a person reads. No line is wider than a terminal of 80 columns, but for tables."""
+import textwrap
+
 from .migration import BANDWIDTH
+
+WIDTH = 79
+# A slow start is a multiple of the one, and no longer than the other.
+STEP_MS, LONGEST_MS = 500, 30_000
+
+
+def paragraph(text, indent=""):
+    """Text of several sentences, in lines."""
+    return textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent,
+                         subsequent_indent=indent)
 
 
 def mib(count):
@@ -11,9 +23,13 @@ def milliseconds(value):
     return "?" if value is None else f"{value:.0f} ms"
 
 
+def seconds(ms):
+    return f"{ms / 1000:g} s"
+
+
 def title(setup):
     kind = "pre-copy" if setup.precopy else "stop-copy only"
-    delay = f", target needs {setup.delay_ms / 1000:g} s more to start" if setup.delay_ms else ""
+    delay = f", target needs {seconds(setup.delay_ms)} more to start" if setup.delay_ms else ""
     return kind + delay
 
 
@@ -34,35 +50,43 @@ def facts(evidence):
     """What goes into the table, one (name, value) after the other."""
     run, size = evidence.run, evidence.sizes()
     result = run.result
-    yield "target's startup, extra", f"{run.setup.delay_ms} ms"
+    yield "target's extra startup", f"{run.setup.delay_ms} ms"
     yield "QEMU's downtime limit", milliseconds(run.setup.downtime_limit_ms)
     yield "downtime QEMU expects", milliseconds(run.expected_ms)
     yield "downtime QEMU reports", milliseconds(run.info["downtime"])
     yield "VM ran nowhere", milliseconds(evidence.pause_ms())
-    yield "guest's own longest gap", milliseconds(int(result["longest_gap_us"]) / 1000)
-    yield "longest gap seen outside", milliseconds(run.silence / 1e6)
+    yield "guest's longest gap", milliseconds(int(result["longest_gap_us"]) / 1000)
+    yield "the same from outside", milliseconds(run.silence / 1e6)
     yield "total time", milliseconds(run.info["total-time"])
     if run.setup.precopy:
         device, ram = evidence.moved_meanwhile()
         yield "startup", milliseconds(evidence.startup_ns() / 1e6)
         yield "initial data took", milliseconds(evidence.first_pass_ns() / 1e6)
         yield "stream stood still", milliseconds(evidence.stall_ns() / 1e6)
-        yield "device's data meanwhile", mib(device)
+        yield "device data meanwhile", mib(device)
         yield "VM's RAM meanwhile", mib(ram)
     else:
         for name in ("startup", "initial data took", "stream stood still",
-                     "device's data meanwhile", "VM's RAM meanwhile"):
+                     "device data meanwhile", "VM's RAM meanwhile"):
             yield name, ""
     yield "device: initial bytes", mib(size["initial"])
-    yield "device: dirty in pre-copy", mib(size["precopy"])
+    yield "device: dirty", mib(size["precopy"])
     yield "device: in stop-copy", mib(size["stopcopy"])
     yield "VM's RAM", mib(run.info["ram"]["transferred"] - evidence.sent())
     yield "page writes meanwhile", str(run.during)
-    yield "faults before: 2 MiB, 4 KiB", faults(run.at_rest, "huge_faults", "read_faults",
-                                                "write_faults", "mkwrite_faults")
-    yield "faults meanwhile: 2 MiB, 4 KiB", faults(run.tracked, "huge_faults", "read_faults",
-                                                   "write_faults", "mkwrite_faults")
-    yield "pages right after it", f"{result['good']}/{result['pages']}"
+    yield "faults of 2 MiB, 4 KiB", faults(run.at_rest, "huge_faults", "read_faults",
+                                           "write_faults", "mkwrite_faults")
+    yield "the same meanwhile", faults(run.tracked, "huge_faults", "read_faults",
+                                       "write_faults", "mkwrite_faults")
+    yield "pages right at the end", str(result["good"])
+    yield "pages in use", str(result["pages"])
+
+
+def headings(names):
+    """A name is told in several lines, one for each of its parts."""
+    parts = [name.split(", ") for name in names]
+    for line in range(max(map(len, parts))):
+        yield [""] + [part[line] if line < len(part) else "" for part in parts]
 
 
 def table(column_names, evidences):
@@ -70,12 +94,12 @@ def table(column_names, evidences):
     for evidence in evidences:
         for row, (_, value) in zip(rows, facts(evidence)):
             row.append(value)
-    rows.insert(0, [""] + list(column_names))
+    rows = [*headings(column_names), *rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        yield "  ".join(cells)
+        yield "  ".join(cells).rstrip()
 
 
 def meanwhile(evidence):
@@ -93,9 +117,29 @@ def gain(precopy, stopcopy):
             f"for {milliseconds(stopcopy.pause_ms())} without")
 
 
+def waiting(evidence):
+    """One sentence on the wait for the target, if there was one."""
+    stall = evidence.stall_ns() / 1e6
+    if stall < 1:
+        return "The device's data took as long as that, so that the stream never had to wait."
+    return (f"The stream waited for the target for {milliseconds(stall)}, at the end of the "
+            "initial data.")
+
+
+def slow_start_ms(initial_ms, least_ms):
+    """
+    A startup that outlasts the initial data by as much again, so that the stream has to
+    wait for it. How long the data takes depends on the host, and is measured before.
+    """
+    wanted = max(least_ms, 2 * initial_ms)
+    return min(int(-(-wanted // STEP_MS) * STEP_MS), LONGEST_MS)
+
+
 def assumptions(setup):
     return (f"QEMU was told that {mib(BANDWIDTH)}/s flow while the VM is stopped. It takes "
             "a downtime for bytes divided by that, and knows of no other cost.")
 
 
-__all__ = ["assumptions", "gain", "meanwhile", "mib", "milliseconds", "table", "timeline", "title"]
+__all__ = ["assumptions", "gain", "meanwhile", "mib", "milliseconds", "paragraph", "seconds",
+           "slow_start_ms", "table", "timeline", "title",
+           "waiting"]
