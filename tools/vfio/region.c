@@ -58,8 +58,9 @@ uint64_t device_memory_size(const struct device *dev)
 }
 
 /*
- * A PCI device's BARs answer only with memory decode on, which it is not after
- * open. Returns the COMMAND register to put back, or -1 if nothing was changed.
+ * A PCI device's BARs answer only with memory decode on. It is on after open,
+ * but another process that shares the device may have turned it off. Returns the
+ * COMMAND register to put back, or -1 if nothing was changed.
  */
 static int decode_on(const struct device *dev)
 {

@@ -26,8 +26,7 @@ IN_USE = 16 << 20
 PAGE = 4096
 # How much is stored while the target starts, in at most half of that time
 STAMPS = 250
-BAR, CONFIG = 2, 7
-COMMAND, MEMORY = 4, b"\2\0"
+BAR = 2
 GET_REGION_INFO, BIND_IOMMUFD = 0x3b6c, 0x3b76
 
 
@@ -53,8 +52,7 @@ class Region:
 
 
 def memory_of(fd):
-    """A device's memory; it answers only when decode is on."""
-    Region(fd, CONFIG).store(COMMAND, MEMORY)
+    """A device's memory; decode is on after open."""
     return Region(fd, BAR)
 
 

@@ -38,27 +38,6 @@ static u8 precopy_config_mask(u64 offset)
 	}
 }
 
-/**
- * precopy_config_init - the config space after power-on
- * @pcd: the device; the carrier says who it is
- */
-void precopy_config_init(struct precopy_device *pcd)
-{
-	struct pci_dev *pdev = pcd->pdev;
-	u8 *bytes = pcd->config.bytes;
-
-	guard(rwsem_write)(&pcd->memory.sem);
-	memset(&pcd->config, 0, sizeof(pcd->config));
-	put_unaligned_le16(pdev->vendor, bytes + PCI_VENDOR_ID);
-	put_unaligned_le16(pdev->device, bytes + PCI_DEVICE_ID);
-	put_unaligned_le32(pdev->class << 8 | pdev->revision,
-			   bytes + PCI_CLASS_REVISION);
-	put_unaligned_le16(pdev->subsystem_vendor,
-			   bytes + PCI_SUBSYSTEM_VENDOR_ID);
-	put_unaligned_le16(pdev->subsystem_device, bytes + PCI_SUBSYSTEM_ID);
-	bytes[PCI_HEADER_TYPE] = PCI_HEADER_TYPE_NORMAL;
-}
-
 /* What the BAR register reads as: sizing falls out of the mask */
 static u64 precopy_config_bar(const struct precopy_device *pcd)
 {
@@ -101,6 +80,32 @@ static void precopy_config_decode(struct precopy_device *pcd)
 	if (mem->decode && !decode)
 		precopy_memory_zap(pcd);
 	mem->decode = decode;
+}
+
+/**
+ * precopy_config_init - set the config space to what a new user finds
+ * @pcd: the device; ids, class and revision are those of its carrier
+ *
+ * The memory bit of COMMAND is set, as vfio-pci shows it: opening has enabled
+ * the function. So a program may map the BAR and use it at once.
+ */
+void precopy_config_init(struct precopy_device *pcd)
+{
+	struct pci_dev *pdev = pcd->pdev;
+	u8 *bytes = pcd->config.bytes;
+
+	guard(rwsem_write)(&pcd->memory.sem);
+	memset(&pcd->config, 0, sizeof(pcd->config));
+	put_unaligned_le16(pdev->vendor, bytes + PCI_VENDOR_ID);
+	put_unaligned_le16(pdev->device, bytes + PCI_DEVICE_ID);
+	put_unaligned_le16(PCI_COMMAND_MEMORY, bytes + PCI_COMMAND);
+	put_unaligned_le32(pdev->class << 8 | pdev->revision,
+			   bytes + PCI_CLASS_REVISION);
+	put_unaligned_le16(pdev->subsystem_vendor,
+			   bytes + PCI_SUBSYSTEM_VENDOR_ID);
+	put_unaligned_le16(pdev->subsystem_device, bytes + PCI_SUBSYSTEM_ID);
+	bytes[PCI_HEADER_TYPE] = PCI_HEADER_TYPE_NORMAL;
+	precopy_config_decode(pcd);
 }
 
 static size_t precopy_config_len(size_t count, u64 offset)

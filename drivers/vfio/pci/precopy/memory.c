@@ -40,7 +40,6 @@ void precopy_memory_open(struct precopy_device *pcd, u64 size)
 
 	guard(rwsem_write)(&mem->sem);
 	mem->size = size;
-	mem->decode = false;
 	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
 	mem->memcg = get_mem_cgroup_from_mm(current->mm);
 }

@@ -77,7 +77,6 @@ static void large_open(struct large *l, const char *bdf)
 	VFIO_ASSERT_EQ(l->dev->bars[PRECOPY_BAR].info.size, LARGE);
 	l->bar = l->dev->bars[PRECOPY_BAR].vaddr;
 	l->bar_offset = l->dev->bars[PRECOPY_BAR].info.offset;
-	vfio_pci_cmd_set(l->dev, PCI_COMMAND_MEMORY);
 }
 
 static void large_close(struct large *l, const char *bdf)

@@ -188,7 +188,6 @@ static void one_rep(struct bench *bench, int memfd)
 static void fill_device(struct bench *bench, bool random)
 {
 	precopy_reset(&bench->a);
-	vfio_pci_cmd_set(bench->a.dev, PCI_COMMAND_MEMORY);
 	touch_pages(bench->a.bar, bench->opt.size / PAGE, 0);
 	if (random)
 		memory_random(bench->contents, bench->opt.size, 1);
@@ -200,7 +199,6 @@ static void fill_device(struct bench *bench, bool random)
 
 static void check_loaded(struct bench *bench)
 {
-	vfio_pci_cmd_set(bench->b.dev, PCI_COMMAND_MEMORY);
 	if (memcmp(bench->b.bar, bench->contents, bench->opt.size))
 		fatal("what was loaded is not what was saved");
 }

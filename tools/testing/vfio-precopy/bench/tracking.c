@@ -245,7 +245,6 @@ static void bench_in_use(struct precopy_dev *pd)
 		progress("arm and disarm against memory in use: %d of %d",
 			 rep + 1, opt.reps);
 		precopy_reset(pd);
-		vfio_pci_cmd_set(pd->dev, PCI_COMMAND_MEMORY);
 		for (size = pd->size / 16; size <= pd->size; size *= 2) {
 			in_use_step(pd, size);
 			if (size * 2 <= pd->size)
@@ -498,7 +497,6 @@ static void bench_huge(struct precopy_dev *pd)
 	int rep;
 
 	precopy_reset(pd);
-	vfio_pci_cmd_set(pd->dev, PCI_COMMAND_MEMORY);
 	at = map_bar(pd, NULL);
 	touch_pages(at, pd->size / PAGE, 1);
 	for (rep = 0; rep < opt.reps; rep++) {

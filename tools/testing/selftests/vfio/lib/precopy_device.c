@@ -233,8 +233,6 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 	pd->bar_offset = bar->info.offset;
 	pd->size = memory_size;
 	pd->shadow = calloc_assert(1, memory_size);
-
-	vfio_pci_cmd_set(pd->dev, PCI_COMMAND_MEMORY);
 }
 
 void precopy_close(struct precopy_dev *pd)

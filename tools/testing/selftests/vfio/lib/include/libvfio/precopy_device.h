@@ -36,7 +36,7 @@ struct precopy_dev {
  */
 void precopy_require(char **bdfs, int nr_bdfs);
 
-/* memory_size is set first, the memory is decoded, the shadow is all zero. */
+/* memory_size is set first; the shadow is all zero, as the memory is. */
 void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size);
 void precopy_close(struct precopy_dev *pd);
