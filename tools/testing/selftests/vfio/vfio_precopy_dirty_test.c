@@ -159,10 +159,22 @@ TEST_F(dirty, atomic)
 
 /*
  * Of two stores to a page the second may come when the first has its entry
- * already but has not returned from the fault. A collect right after it must
- * carry it all the same.
+ * already but has not returned from the fault. A collect right after it carries
+ * it, or sets the page aside because the fault still has a reference to it. Then
+ * the page is announced, and the next collect after the fault carries it. How
+ * long the other thread takes decides which of the two is seen, not what is right.
  */
 #define BESIDE_US	3000
+
+/* The image has the store, or the device announces a page that is to come. */
+static bool carried_or_announced(dirty_t *self, const u64 *in_image, u64 stored)
+{
+	u64 left;
+
+	if (*in_image == stored)
+		return true;
+	return !mig_data_size(self->t.a.dev, &left) && left >= PRECOPY_PAGE;
+}
 
 static void *store_first_word(void *arg)
 {
@@ -177,8 +189,8 @@ TEST_F(dirty, store_beside_fault)
 	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
 	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
 	u64 *image = (u64 *)(self->t.image + 9 * PRECOPY_PAGE);
+	int pass, carried = 0;
 	pthread_t thread;
-	int pass;
 
 	tracking_begin(&self->t);
 	for (pass = 0; pass < 8; pass++) {
@@ -189,11 +201,14 @@ TEST_F(dirty, store_beside_fault)
 		tracking_collect(&self->t);
 		shadow[0]++;
 		shadow[100] += 5;
-		EXPECT_EQ(shadow[100], image[100]);
+		EXPECT_TRUE(carried_or_announced(self, &image[100],
+						 shadow[100]));
+		carried += shadow[100] == image[100];
 		ASSERT_EQ(0, pthread_join(thread, NULL));
 		tracking_collect(&self->t);
 		EXPECT_EQ(0, tracking_lost(&self->t));
 	}
+	TH_LOG("%d of %d carried at once", carried, pass);
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
