@@ -15,10 +15,21 @@
 
 struct workqueue_struct *precopy_wq;
 
-static ulong memory_size = SZ_64M;
-module_param(memory_size, ulong, 0444);
+static u64 memory_size = SZ_64M;
+
+static int precopy_param_set(const char *val, const struct kernel_param *kp)
+{
+	return precopy_memory_size_parse(val, kp->arg);
+}
+
+static const struct kernel_param_ops precopy_param_ops = {
+	.set = precopy_param_set,
+	.get = param_get_ullong,
+};
+
+module_param_cb(memory_size, &precopy_param_ops, &memory_size, 0444);
 MODULE_PARM_DESC(memory_size,
-		 "Size of the memory of newly bound devices in bytes, a power of two from 1 MiB to 64 GiB (default 64 MiB)");
+		 "Size of the memory of newly bound devices in bytes, or with K, M or G; a power of two from 1M to 64G (default 64M)");
 
 static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {

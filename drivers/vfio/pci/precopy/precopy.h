@@ -242,5 +242,6 @@ void precopy_debugfs_init(struct precopy_device *pcd);
 /* sysfs.c */
 extern const struct attribute_group *precopy_sysfs_groups[];
 bool precopy_memory_size_valid(u64 size);
+int precopy_memory_size_parse(const char *text, u64 *size);
 
 #endif /* PRECOPY_H */

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The precopy/ directory of the PCI device in sysfs. */
 
+#include <linux/ctype.h>
 #include <linux/device.h>
 #include <linux/kstrtox.h>
 #include <linux/log2.h>
+#include <linux/overflow.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
 
 #include "load.h"
@@ -23,6 +26,50 @@ bool precopy_memory_size_valid(u64 size)
 	       size <= PRECOPY_MAX_MEMORY;
 }
 
+static unsigned int precopy_suffix_shift(char suffix)
+{
+	switch (tolower(suffix)) {
+	case 'k':
+		return 10;
+	case 'm':
+		return 20;
+	default:
+		return 30;
+	}
+}
+
+/**
+ * precopy_memory_size_parse - read a size that a person has written
+ * @text: a number as for kstrtou64(), then K, M or G in either case if need be,
+ *	  then a line feed if need be
+ * @size: result, bytes; not checked by precopy_memory_size_valid()
+ *
+ * memparse() would take numbers that overflow, and leave it to its callers to
+ * look for what follows.
+ *
+ * Return: 0, -EINVAL for anything else, -ERANGE if it is too large.
+ */
+int precopy_memory_size_parse(const char *text, u64 *size)
+{
+	size_t len = strcspn(text, "kKmMgG\n");
+	unsigned int shift = 0;
+	char number[24];
+	int ret;
+
+	if (len >= sizeof(number))
+		return -EINVAL;
+	strscpy(number, text, len + 1);
+	text += len;
+	if (*text && *text != '\n')
+		shift = precopy_suffix_shift(*text++);
+	if (!sysfs_streq(text, ""))
+		return -EINVAL;
+	ret = kstrtou64(number, 0, size);
+	if (ret)
+		return ret;
+	return check_shl_overflow(*size, shift, size) ? -ERANGE : 0;
+}
+
 static ssize_t memory_size_show(struct device *dev,
 				struct device_attribute *attr, char *buf)
 {
@@ -40,7 +87,7 @@ static ssize_t memory_size_store(struct device *dev,
 	u64 size;
 	int ret;
 
-	ret = kstrtou64(buf, 0, &size);
+	ret = precopy_memory_size_parse(buf, &size);
 	if (ret)
 		return ret;
 	if (!precopy_memory_size_valid(size))

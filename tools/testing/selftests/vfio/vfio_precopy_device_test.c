@@ -438,6 +438,16 @@ TEST_F(device, bad_memory_size)
 	static const char * const bad[] = {
 		"0", "1", "4096", "524288", "1048577", "3145728", "-1", "abc",
 		"", "137438953472", "18446744073709551616", "9223372036854775808",
+		"16X", "16MB", "16 M", "16M 1", "M", "1.5M", "3M", "512K", "128G",
+		"16T", "2097152x", "0x", "16MM", "0000000000000000000000000016M",
+	};
+	static const struct {
+		const char *word;
+		u64 size;
+	} good[] = {
+		{ "16M", SZ_16M }, { "16m\n", SZ_16M }, { "2048K", SZ_2M },
+		{ "64G", 64ULL << 30 }, { "1g", SZ_1G }, { "0x10M", SZ_16M },
+		{ "4194304\n", SZ_4M },
 	};
 	unsigned int i;
 
@@ -460,7 +470,17 @@ TEST_F(device, bad_memory_size)
 					       "3145728"));
 	EXPECT_EQ(-EINVAL, precopy_sysfs_write(device_bdf, "memory_size",
 					       "137438953472"));
+	EXPECT_EQ(-ERANGE, precopy_sysfs_write(device_bdf, "memory_size",
+					       "17179869185G"));
 	EXPECT_EQ(MEMORY_SIZE, precopy_sysfs_u64(device_bdf, "memory_size"));
+
+	for (i = 0; i < ARRAY_SIZE(good); i++) {
+		EXPECT_EQ(0, precopy_sysfs_write(device_bdf, "memory_size",
+						 good[i].word))
+			TH_LOG("refused \"%s\"", good[i].word);
+		EXPECT_EQ(good[i].size,
+			  precopy_sysfs_u64(device_bdf, "memory_size"));
+	}
 
 	precopy_open(&self->pd, device_bdf, variant->mode, SZ_8M);
 	self->dev = self->pd.dev;
