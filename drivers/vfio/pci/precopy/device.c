@@ -25,8 +25,8 @@ static bool precopy_irq_hidden(u32 index)
  * After it: RUNNING, memory zero, no session, no DMA log. Config space stays,
  * as it does for a physical device that Linux resets.
  *
- * Comes by ioctl, from open and close, and from every reset of the carrier,
- * with or without the core's memory_lock held. So it takes no lock that is
+ * Comes by ioctl, from open and close, and from every reset of the carrier that
+ * somebody asked for, with or without the core's memory_lock held. So it takes no lock that is
  * ever held across a user copy, a wait, or mmap_lock; memory.sem is not.
  * Memory is freed by a worker.
  *

@@ -68,7 +68,11 @@ static void precopy_remove(struct pci_dev *pdev)
 	vfio_put_device(&pcd->core->vdev);
 }
 
-/* After every reset of the carrier, whoever asked for it (rule R53) */
+/*
+ * After every reset of the carrier that somebody asked for (rule R53). Error
+ * recovery resets links without calling this, and may: none of the device's
+ * state is in the carrier, and the VMM is told by the core's handler.
+ */
 static void precopy_reset_done(struct pci_dev *pdev)
 {
 	precopy_device_reset(precopy_from_dev(&pdev->dev));
