@@ -36,7 +36,7 @@ static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 	return pcd->generation != generation;
 }
 
-/* There is nothing to stop; the test knob makes that take long. Killable. */
+/* There is nothing to stop; the test knobs make that take long. Killable. */
 static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 {
 	u32 ms = precopy_knob(pcd, slow_stop_ms);
@@ -46,9 +46,14 @@ static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 		ret = wait_event_killable_timeout(pcd->wait,
 						  precopy_arc_outdated(pcd, generation),
 						  msecs_to_jiffies(ms));
+	if (!ret)
+		ret = wait_event_killable(pcd->wait, !precopy_knob(pcd, hold) ||
+					  precopy_arc_outdated(pcd, generation));
 	if (ret < 0)
 		return ERR_PTR(-EINTR);
-	return ret ? ERR_PTR(-ECANCELED) : NULL;
+	if (precopy_arc_outdated(pcd, generation))
+		return ERR_PTR(-ECANCELED);
+	return NULL;
 }
 
 static struct file *precopy_arc_save_finish(struct precopy_device *pcd,

@@ -93,6 +93,7 @@ struct precopy_stats {
  * @startup_delay_ms: added to every startup of this device as a target
  * @startup_fail: errno that every startup of this device fails with, or 0
  * @slow_stop_ms: added to every stop of this device
+ * @hold: while it is set, startups and stops of this device do not end
  * @no_precopy: offer STOP_COPY and P2P only, from the next open on
  * @fail_save_at: bytes of the stream after which saving fails, or 0
  * @fail_load_at: the same of loading
@@ -103,6 +104,7 @@ struct precopy_knobs {
 	u32	startup_fail;
 	u32	slow_stop_ms;
 	bool	no_precopy;
+	bool	hold;
 	u64	fail_save_at;
 	u64	fail_load_at;
 	u64	data_size;

@@ -89,6 +89,12 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 	}
 }
 
+static bool precopy_startup_held(struct precopy_startup *startup)
+{
+	return precopy_knob(startup->session->pcd, hold) &&
+	       !precopy_session_dead(startup->session);
+}
+
 /* The test knobs, on top of the real work */
 static int precopy_startup_delay(struct precopy_startup *startup)
 {
@@ -100,6 +106,11 @@ static int precopy_startup_delay(struct precopy_startup *startup)
 			       precopy_session_dead(startup->session),
 			       msecs_to_jiffies(startup->delay_ms)))
 		return -ECANCELED;
+	if (precopy_startup_held(startup)) {
+		wait_event_idle(pcd->wait, !precopy_startup_held(startup));
+		if (precopy_session_dead(startup->session))
+			return -ECANCELED;
+	}
 	return -(int)min_t(u32, error, MAX_ERRNO);
 }
 

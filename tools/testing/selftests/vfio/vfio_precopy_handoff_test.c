@@ -308,6 +308,36 @@ TEST_F(handoff, question_on_saving)
 /* ------------------------------------------------------------------------ */
 /* The target's answers                                                     */
 
+/*
+ * While it is held, a startup or a stop does not end: what is looked at in
+ * between does not depend on how fast the machine is.
+ */
+static int hold(bool on)
+{
+	return precopy_knob(bdfs[0], "hold", on);
+}
+
+/* All of the real work is done, and the startup has not ended. */
+static bool wait_prepared(handoff_t *self, struct vfio_precopy_startup *info)
+{
+	u64 end = precopy_now_ms() + PATIENCE_MS;
+
+	do {
+		VFIO_ASSERT_EQ(handoff_get(self->fd, info), 0);
+		if (info->bytes_prepared == info->bytes_in_use)
+			return true;
+		usleep(1000);
+	} while (precopy_now_ms() < end);
+	return false;
+}
+
+/* What is left of the delay, which is all that is left, and may have passed. */
+static u64 delay_left(const struct vfio_precopy_startup *info)
+{
+	return info->elapsed_ns < DELAY_MS * MS ?
+	       DELAY_MS * MS - info->elapsed_ns : 0;
+}
+
 TEST_F(handoff, target_phases)
 {
 	struct vfio_precopy_startup info, next;
@@ -323,6 +353,7 @@ TEST_F(handoff, target_phases)
 
 	/* All but the last byte of PREFACE. */
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	ASSERT_EQ(0, feed(self, 0, self->marks.preface_end - 1, NULL));
 	EXPECT_EQ(WAITING, handoff_phase(self->fd));
 	ASSERT_EQ(0, feed(self, self->marks.preface_end - 1,
@@ -331,20 +362,18 @@ TEST_F(handoff, target_phases)
 	EXPECT_EQ(STARTING, (int)info.phase);
 	EXPECT_EQ(TARGET, info.flags & TARGET);
 	EXPECT_EQ(self->marks.bytes_in_use, info.bytes_in_use);
-	EXPECT_LT(0, info.remaining_ns);
+	EXPECT_LE(delay_left(&info), info.remaining_ns);
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", 0));
 
 	/* Data goes on, and so does time. */
 	ASSERT_EQ(0, feed(self, self->marks.preface_end, self->marks.barrier,
 			  NULL));
-	usleep(SETTLE_US);
-	ASSERT_EQ(0, handoff_get(self->fd, &next));
+	ASSERT_TRUE(wait_prepared(self, &next));
 	EXPECT_EQ(STARTING, (int)next.phase);
 	EXPECT_LT(info.elapsed_ns, next.elapsed_ns);
-	EXPECT_GT(info.remaining_ns, next.remaining_ns);
-	EXPECT_EQ(next.bytes_in_use, next.bytes_prepared);
 	EXPECT_EQ(TARGET | MEASURED, next.flags);
-	EXPECT_GE(DELAY_MS * MS, next.remaining_ns + next.elapsed_ns);
+	EXPECT_EQ(delay_left(&next), next.remaining_ns);
+	ASSERT_EQ(0, hold(false));
 
 	ASSERT_EQ(0, feed(self, self->marks.barrier, self->stream.len, NULL));
 	ASSERT_EQ(0, handoff_get(self->fd, &info));
@@ -371,13 +400,14 @@ TEST_F(handoff, target_of_nothing)
 
 	wire_put_header(&self->wire);
 	handoff_put_preface(&self->wire, 0);
-	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
 	ASSERT_EQ(0, mig_write_all(self->fd, self->wire.stream.data,
 				   self->wire.stream.len, SZ_64K, NULL));
 	ASSERT_EQ(0, handoff_get(self->fd, &info));
 	EXPECT_EQ(STARTING, (int)info.phase);
 	EXPECT_EQ(0, info.bytes_in_use);
+	ASSERT_EQ(0, hold(false));
 	EXPECT_TRUE(handoff_wait(self->fd, VFIO_PRECOPY_PHASE_READY));
 }
 
@@ -538,7 +568,8 @@ static void check_source(struct __test_metadata *_metadata, handoff_t *self,
 	EXPECT_EQ(marks.bytes_in_use, before.bytes_in_use);
 
 	ASSERT_EQ(0, handoff_get(self->fd, &last));
-	EXPECT_EQ(STARTING, (int)last.phase);
+	EXPECT_EQ(last.elapsed_ns < before.remaining_ns ? STARTING : READY,
+		  (int)last.phase);
 	/* What is read further, and what state it is in, does not matter. */
 	EXPECT_EQ(state == STOP_COPY ? 0 : -ENOMSG,
 		  mig_stream_drain(&self->stream, self->fd, SZ_64K));
@@ -583,18 +614,25 @@ static void check_target_agrees(struct __test_metadata *_metadata,
 				handoff_t *self, u64 source_ns)
 {
 	struct vfio_precopy_startup info;
+	u64 fastest = ~0ULL;
+	int i;
 
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", AT_LEAST_MS));
 	wire_put_header(&self->wire);
 	handoff_put_preface(&self->wire, 2);
-	go_resuming(self);
-	ASSERT_EQ(0, mig_write_all(self->fd, self->wire.stream.data,
-				   self->wire.stream.len, SZ_64K, NULL));
-	EXPECT_TRUE(handoff_wait(self->fd, VFIO_PRECOPY_PHASE_READY));
-	ASSERT_EQ(0, handoff_get(self->fd, &info));
-	/* Within a factor of ten, machines being as loaded as they are. */
-	EXPECT_LE(info.elapsed_ns / 10, source_ns);
-	EXPECT_GE(info.elapsed_ns * 10, source_ns);
+	/* Within a factor of ten; a busy machine may need several attempts. */
+	for (i = 0; i < 20 && fastest / 10 > source_ns; i++) {
+		go_resuming(self);
+		ASSERT_EQ(0, mig_write_all(self->fd, self->wire.stream.data,
+					   self->wire.stream.len, SZ_64K,
+					   NULL));
+		EXPECT_TRUE(handoff_wait(self->fd, VFIO_PRECOPY_PHASE_READY));
+		ASSERT_EQ(0, handoff_get(self->fd, &info));
+		if (info.elapsed_ns < fastest)
+			fastest = info.elapsed_ns;
+	}
+	EXPECT_LE(fastest / 10, source_ns);
+	EXPECT_LE(AT_LEAST_MS * MS, fastest);
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", 0));
 }
 
@@ -737,10 +775,12 @@ static void check_priority(struct __test_metadata *_metadata, handoff_t *self,
 	EXPECT_EQ(0, handoff_poll(self->fd, POLLPRI, 0));
 	EXPECT_EQ(POLLOUT, handoff_poll(self->fd, POLLPRI | POLLOUT, 0));
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_fail", error));
+	ASSERT_EQ(0, hold(true));
 	began = precopy_now_ms();
 	ASSERT_EQ(0, feed(self, 0, self->marks.barrier, NULL));
 	EXPECT_EQ(0, handoff_poll(self->fd, POLLPRI, 0));
 	EXPECT_EQ(STARTING, handoff_phase(self->fd));
+	ASSERT_EQ(0, hold(false));
 	EXPECT_EQ(POLLPRI | (error ? POLLERR : 0),
 		  handoff_poll(self->fd, POLLPRI, PATIENCE_MS));
 	/* When it was, and not when time was up. */
@@ -798,7 +838,7 @@ TEST_F(handoff, barrier_nonblocking)
 	u64 began;
 
 	save_some(self);
-	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
 	fcntl_set_nonblock(self->fd);
 	done = self->marks.barrier + last;
@@ -811,6 +851,7 @@ TEST_F(handoff, barrier_nonblocking)
 			    self->stream.len - done));
 	EXPECT_EQ(EAGAIN, errno);
 	EXPECT_EQ(0, handoff_poll(self->fd, POLLPRI | POLLOUT, 0));
+	ASSERT_EQ(0, hold(false));
 	began = precopy_now_ms();
 	EXPECT_EQ(POLLPRI | POLLOUT,
 		  handoff_poll(self->fd, POLLPRI | POLLOUT, PATIENCE_MS));
@@ -840,23 +881,35 @@ static void *writer_thread(void *arg)
 	return NULL;
 }
 
+/* Somebody's write() is where it has to wait for the startup. */
+static bool wait_at_barrier(handoff_t *self)
+{
+	u64 end = precopy_now_ms() + PATIENCE_MS;
+
+	while (handoff_poll(self->fd, POLLOUT, 0)) {
+		if (precopy_now_ms() > end)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
 /* A blocked writer holds up no question, and no second writer gets ahead. */
 TEST_F(handoff, barrier_two_writers)
 {
 	struct writer w = { .self = self };
 
 	save_some(self);
-	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, writer_thread, &w));
-	while (handoff_phase(self->fd) == WAITING)
-		usleep(1000);
-	usleep(SETTLE_US);
+	ASSERT_TRUE(wait_at_barrier(self));
 	EXPECT_EQ(STARTING, handoff_phase(self->fd));
 	EXPECT_FALSE(w.ended);
 	fcntl_set_nonblock(self->fd);
 	EXPECT_EQ(-1, write(self->fd, self->stream.data, 1));
 	EXPECT_EQ(EAGAIN, errno);
+	ASSERT_EQ(0, hold(false));
 	ASSERT_EQ(0, pthread_join(w.thread, NULL));
 	EXPECT_EQ(0, w.ret);
 	finish_load(_metadata, self, self->stream.len);
@@ -886,7 +939,7 @@ TEST_F(handoff, writer_killed_at_barrier)
 	pid_t child;
 
 	save_some(self);
-	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", 3 * DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
 	before = handoff_stat(bdfs[0], "loaded_bytes");
 	ASSERT_EQ(0, feed(self, 0, self->marks.barrier, NULL));
@@ -896,10 +949,12 @@ TEST_F(handoff, writer_killed_at_barrier)
 		feed(self, self->marks.barrier, self->stream.len, NULL);
 		_exit(0);
 	}
+	ASSERT_TRUE(wait_at_barrier(self));
 	kill_waiting(_metadata, child);
 	EXPECT_EQ(STARTING, handoff_phase(self->fd));
 	done = handoff_stat(bdfs[0], "loaded_bytes") - before;
 	EXPECT_EQ(self->marks.barrier + sizeof(struct wire_record) - 1, done);
+	ASSERT_EQ(0, hold(false));
 	EXPECT_TRUE(handoff_wait(self->fd, VFIO_PRECOPY_PHASE_READY));
 	finish_load(_metadata, self, done);
 }
@@ -1210,7 +1265,7 @@ TEST_F(handoff, slow_stop_of_a_source)
 
 	precopy_fill(&self->a, 0, 20, 1, BY_MMAP);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY_P2P, &self->fd));
-	ASSERT_EQ(0, precopy_knob(bdfs[0], "slow_stop_ms", 3 * DELAY_MS));
+	ASSERT_EQ(0, hold(true));
 	ASSERT_EQ(0, pthread_create(&s.thread, NULL, setter_thread, &s));
 	usleep(SETTLE_US);
 	EXPECT_EQ(PRE_COPY_P2P, mig_get_state(self->a.dev));
@@ -1218,6 +1273,7 @@ TEST_F(handoff, slow_stop_of_a_source)
 	precopy_fill(&self->a, 10, 20, 2, BY_MMAP);
 	precopy_fill(&self->a, 600, 3, 2, BY_PWRITE);
 	EXPECT_FALSE(s.ended);
+	ASSERT_EQ(0, hold(false));
 	ASSERT_EQ(0, pthread_join(s.thread, NULL));
 	EXPECT_EQ(0, s.ret);
 	ASSERT_EQ(0, mig_stream_drain(&self->stream, self->fd, SZ_64K));

@@ -556,6 +556,7 @@ TEST_F(reinit, target_starts_again)
 	ASSERT_EQ(0, handoff_get(self->to_fd, &first));
 	EXPECT_EQ(POLLPRI, handoff_poll(self->to_fd, POLLPRI, 0));
 	fcntl_set_nonblock(self->to_fd);
+	ASSERT_EQ(0, precopy_knob(bdfs[1], "hold", 1));
 	EXPECT_EQ(-EAGAIN, mig_write_all(self->to_fd, self->stream.data + from,
 					 self->stream.len - from, CHUNK, &done));
 	handoff_marks(&self->stream, &marks);
@@ -564,6 +565,7 @@ TEST_F(reinit, target_starts_again)
 	EXPECT_EQ(VFIO_PRECOPY_PHASE_STARTING, second.phase);
 	EXPECT_EQ(SIZE, second.bytes_in_use);
 	EXPECT_EQ(0, handoff_poll(self->to_fd, POLLPRI | POLLOUT, 0));
+	ASSERT_EQ(0, precopy_knob(bdfs[1], "hold", 0));
 	EXPECT_EQ(POLLPRI | POLLOUT,
 		  handoff_poll(self->to_fd, POLLPRI | POLLOUT,
 			       HANDOFF_PATIENCE_MS));

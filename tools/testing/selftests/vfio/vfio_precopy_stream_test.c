@@ -1580,6 +1580,8 @@ TEST_F(stream, barrier_nonblocking)
 	startup_word(bdfs[0], word, sizeof(word));
 	EXPECT_STREQ("waiting", word);
 	fcntl_set_nonblock(fd);
+	/* However long it takes to look, it does not end before that. */
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "hold", 1));
 
 	began = precopy_now_ms();
 	EXPECT_EQ(-EAGAIN, mig_write_all(fd, self->stream.data, self->stream.len,
@@ -1592,6 +1594,7 @@ TEST_F(stream, barrier_nonblocking)
 
 	pfd.fd = fd;
 	EXPECT_EQ(0, poll(&pfd, 1, 0));
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "hold", 0));
 	EXPECT_EQ(1, poll(&pfd, 1, PATIENCE_MS));
 	EXPECT_EQ(POLLOUT, pfd.revents & POLLOUT);
 	EXPECT_LE(AT_LEAST_MS, precopy_now_ms() - began);

@@ -254,6 +254,8 @@ struct poll_table_struct;
 #define msecs_to_jiffies(ms)		((long)(ms))
 /* Nothing ever becomes true later here; it is known whether it will */
 #define wait_event_timeout(wait, cond, timeout)	(cond)
+/* For what the model never does: to wait for a test knob */
+#define wait_event_idle(wait, cond)	((void)(cond))
 #define wait_event_killable(wait, cond) ({				\
 	int waited = 0;							\
 	while (!(cond) && !waited) {					\
