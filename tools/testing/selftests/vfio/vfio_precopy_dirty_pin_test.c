@@ -43,7 +43,7 @@
 #define UNIT_PAGES	(WIRE_UNIT / PRECOPY_PAGE)
 #define FREE_PAGE	(3 * UNIT_PAGES + 5)	/* nobody ever pins it */
 #define ROUNDS		3
-#define RELEASE_MS	5000
+#define RELEASE_MS	60000
 #define STORM_MS	1500
 
 static char **bdfs;

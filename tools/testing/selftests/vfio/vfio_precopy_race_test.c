@@ -24,7 +24,7 @@
 
 #include <libvfio/mig_harness.h>
 
-#define LONG_MS		60000
+#define LONG_MS		600000
 #define SETTLE_US	(200 * 1000)
 
 static char **bdfs;

@@ -18,7 +18,7 @@
 
 #define MAX_DEVICES	4
 #define REPORT_PAGES	4
-#define CLOSING_MS	5000
+#define CLOSING_MS	60000
 
 static struct {
 	pid_t pid;

@@ -16,8 +16,8 @@
 #include <libvfio/precopy_stream.h>
 
 /* How long something may take that needs no time; much less than LONG. */
-#define HANDOFF_PATIENCE_MS	15000
-#define HANDOFF_LONG_MS		60000
+#define HANDOFF_PATIENCE_MS	60000
+#define HANDOFF_LONG_MS		600000
 
 /*
  * PRECOPY_GET_STARTUP with poison in all fields but argsz. 0 after
