@@ -56,6 +56,7 @@ FIXTURE(dirty) {
 	int to_child[2];
 	int from_child[2];
 	int pipe[2];
+	volatile pid_t reader;	/* a thread, when it has begun */
 };
 
 FIXTURE_SETUP(dirty)
@@ -461,6 +462,7 @@ static void *reader(void *arg)
 	size_t done = 0;
 	ssize_t ret;
 
+	self->reader = gettid();
 	while (done < PRECOPY_PAGE) {
 		ret = read(self->pipe[0],
 			   self->t.a.bar + 7 * PRECOPY_PAGE + done,
@@ -475,14 +477,17 @@ static void *reader(void *arg)
 TEST_F(dirty, read_under_way)
 {
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
+	const volatile bool never = false;
 	pthread_t thread;
 	int pass;
 
 	tracking_begin(&self->t);
 	for (pass = 0; pass < TRACKING_PASSES; pass++) {
 		tracking_store_pages(&self->t, by_store, self, pass);
+		self->reader = 0;
 		ASSERT_EQ(0, pthread_create(&thread, NULL, reader, self));
-		usleep(20 * 1000);
+		ASSERT_TRUE(precopy_wait_blocked(&self->reader, __NR_read,
+						 &never));
 		EXPECT_EQ(0, tracking_carry(&self->t));
 		precopy_pattern(buf, 7, ++self->t.seed);
 		ASSERT_EQ((ssize_t)sizeof(buf),

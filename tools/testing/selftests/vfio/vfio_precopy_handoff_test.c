@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -1245,6 +1246,7 @@ struct setter {
 	handoff_t *self;
 	u32 to;
 	pthread_t thread;
+	volatile pid_t tid;
 	volatile bool ended;
 	int ret;
 };
@@ -1253,6 +1255,7 @@ static void *setter_thread(void *arg)
 {
 	struct setter *s = arg;
 
+	s->tid = gettid();
 	s->ret = mig_set_state(s->self->a.dev, s->to, NULL);
 	s->ended = true;
 	return NULL;
@@ -1267,7 +1270,7 @@ TEST_F(handoff, slow_stop_of_a_source)
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY_P2P, &self->fd));
 	ASSERT_EQ(0, hold(true));
 	ASSERT_EQ(0, pthread_create(&s.thread, NULL, setter_thread, &s));
-	usleep(SETTLE_US);
+	ASSERT_TRUE(precopy_wait_blocked(&s.tid, __NR_ioctl, &s.ended));
 	EXPECT_EQ(PRE_COPY_P2P, mig_get_state(self->a.dev));
 	EXPECT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->fd, SZ_64K));
 	precopy_fill(&self->a, 10, 20, 2, BY_MMAP);
@@ -1297,8 +1300,7 @@ TEST_F(handoff, slow_stop_reset)
 		ASSERT_EQ(0, mig_set_state(self->a.dev, from[i], NULL));
 		ASSERT_EQ(0, pthread_create(&s.thread, NULL, setter_thread,
 					    &s));
-		usleep(SETTLE_US);
-		EXPECT_FALSE(s.ended);
+		ASSERT_TRUE(precopy_wait_blocked(&s.tid, __NR_ioctl, &s.ended));
 		/* Nobody who only asks waits for who stops. */
 		EXPECT_EQ((int)from[i], mig_get_state(self->a.dev));
 		began = precopy_now_ms();

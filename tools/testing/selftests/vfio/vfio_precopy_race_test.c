@@ -12,6 +12,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <linux/sizes.h>
 #include <linux/types.h>
@@ -114,6 +115,7 @@ do {									\
 struct wait {
 	race_t *self;
 	pthread_t thread;
+	volatile pid_t tid;
 	int fd;
 	volatile bool ended;
 	long ret;
@@ -136,6 +138,7 @@ static void *wait_in_set(void *arg)
 {
 	struct wait *wait = arg;
 
+	wait->tid = gettid();
 	wait->ret = mig_set_state(wait->self->a.dev, STOP, NULL);
 	wait->ended = true;
 
@@ -210,8 +213,7 @@ TEST_F(race, reset_ends_set)
 	NEED_DELAY(LONG_MS);
 	fd = go_to_barrier(_metadata, self);
 	start_wait(_metadata, &wait, self, fd, wait_in_set);
-	usleep(SETTLE_US);
-	waited = !wait.ended;
+	waited = precopy_wait_blocked(&wait.tid, __NR_ioctl, &wait.ended);
 	/* Whoever waits in SET keeps nobody from asking. */
 	EXPECT_LE(0, mig_get_state(self->a.dev));
 	precopy_reset(&self->a);

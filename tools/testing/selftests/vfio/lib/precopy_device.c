@@ -19,6 +19,7 @@
 #define MAX_DEVICES	4
 #define REPORT_PAGES	4
 #define CLOSING_MS	60000
+#define BLOCKING_MS	60000
 
 static struct {
 	pid_t pid;
@@ -354,6 +355,38 @@ u64 precopy_differ(struct precopy_dev *pd, const u8 *shadow)
 	}
 
 	return differ;
+}
+
+/* The number of the system call, if the thread is blocked in one; else -1 */
+static long blocked_in(pid_t tid)
+{
+	char path[64];
+	long nr = -1;
+	FILE *f;
+
+	snprintf_assert(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	f = fopen(path, "r");
+	/* "running", or the number and more; -1 in a page fault */
+	if (f && fscanf(f, "%ld", &nr) != 1)
+		nr = -1;
+	if (f)
+		fclose(f);
+	return nr;
+}
+
+bool precopy_wait_blocked(const volatile pid_t *tid, long nr,
+			  const volatile bool *ended)
+{
+	u64 deadline = precopy_now_ms() + BLOCKING_MS;
+
+	while (!*ended) {
+		if (*tid && blocked_in(*tid) == nr)
+			return true;
+		VFIO_ASSERT_LT(precopy_now_ms(), deadline,
+			       "the thread does not get there\n");
+		usleep(1000);
+	}
+	return false;
 }
 
 u64 precopy_now_ms(void)

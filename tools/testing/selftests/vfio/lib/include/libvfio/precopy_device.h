@@ -92,4 +92,11 @@ static inline u64 precopy_nr_pages(const struct precopy_dev *pd)
 /* Milliseconds of CLOCK_MONOTONIC. */
 u64 precopy_now_ms(void);
 
+/*
+ * Waits until thread @tid of this process is blocked in system call @nr. False if
+ * @ended became true before. The thread sets *@tid itself, which is 0 until then.
+ */
+bool precopy_wait_blocked(const volatile pid_t *tid, long nr,
+			  const volatile bool *ended);
+
 #endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H */
