@@ -112,6 +112,15 @@ class Guest:
         for sock in self.sockets.values():
             sock.close()
 
+    def hear_again(self):
+        """A line that was cut off, and goes on elsewhere, begins in the middle of one."""
+        with self.lock:
+            self.rest = b""
+            heard = len(self.beats)
+        deadline = Deadline(60, "the guest's next beat")
+        while len(self.beats) == heard:
+            deadline.nap()
+
     def send(self, machine, text):
         self.sockets[machine.name].sendall(text.encode() + b"\n")
 
