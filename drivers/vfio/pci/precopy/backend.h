@@ -32,6 +32,10 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit);
 void precopy_ram_set_exact(struct precopy_ram *ram, bool exact);
 struct folio *precopy_ram_huge_folio(struct precopy_ram *ram,
 				     unsigned long unit);
+void precopy_ram_hold(struct precopy_ram *ram, unsigned long unit,
+		      const struct folio *folio);
+void precopy_ram_unhold(struct precopy_ram *ram, unsigned long unit,
+			const struct folio *folio);
 bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 		      const unsigned long *pages, unsigned long *busy);
 

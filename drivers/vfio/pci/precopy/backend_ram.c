@@ -24,6 +24,7 @@
  * @folio: all of the unit in one, so that one page table entry can map it; or
  *	   NULL
  * @pages: single pages, NULL where there is none yet; NULL if there is @folio
+ * @held: references on @folio that precopy_ram_hold() noted
  *
  * Whoever reads a unit holds memory.sem, or the lock of struct precopy_ram;
  * what changes it from one kind to the other holds the first for write and the
@@ -32,6 +33,7 @@
 struct precopy_ram_unit {
 	struct folio	*folio;
 	struct page	**pages;
+	unsigned int	held;
 };
 
 /**
@@ -470,7 +472,51 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 	return full - had;
 }
 
-static bool precopy_folio_busy(struct folio *folio)
+/**
+ * precopy_ram_hold - note that a page fault has a reference on a unit's folio
+ * @ram: the memory
+ * @unit: unit number
+ * @folio: the folio that the mm has a reference on while page_mkwrite() runs
+ *
+ * The mm does not write through that reference, so it is no reason to take the
+ * folio for busy. Nothing is noted if @folio is not the unit's folio any more.
+ *
+ * Context: memory.sem held. precopy_ram_unhold() must follow before the fault
+ * handler returns.
+ */
+void precopy_ram_hold(struct precopy_ram *ram, unsigned long unit,
+		      const struct folio *folio)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+
+	guard(spinlock)(&ram->lock);
+	if (u && folio && u->folio == folio)
+		u->held++;
+}
+
+/**
+ * precopy_ram_unhold - undo precopy_ram_hold()
+ * @ram: the memory
+ * @unit: unit number
+ * @folio: as for precopy_ram_hold()
+ *
+ * If the unit was split meanwhile, the note has gone with the folio. The
+ * reference keeps the folio from being used for the unit a second time.
+ *
+ * Context: memory.sem held.
+ */
+void precopy_ram_unhold(struct precopy_ram *ram, unsigned long unit,
+			const struct folio *folio)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+
+	guard(spinlock)(&ram->lock);
+	if (u && folio && u->folio == folio)
+		u->held--;
+}
+
+/* @held: references that are known to be harmless */
+static bool precopy_folio_busy(struct folio *folio, unsigned int held)
 {
 	int refs;
 
@@ -480,7 +526,7 @@ static bool precopy_folio_busy(struct folio *folio)
 	/* A mapping that goes away meanwhile only makes the folio look busy */
 	smp_rmb();
 	/* One reference is ours, and one for each time it is mapped */
-	return refs > folio_mapcount(folio) + 1;
+	return refs > folio_mapcount(folio) + 1 + held;
 }
 
 /**
@@ -514,13 +560,13 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 	if (!u)
 		return false;
 	if (u->folio) {
-		if (precopy_folio_busy(u->folio))
+		if (precopy_folio_busy(u->folio, u->held))
 			bitmap_copy(busy, pages, PRECOPY_UNIT_PAGES);
 		return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
 	}
 	for_each_set_bit(i, pages, 1UL << ram->order) {
 		page = precopy_ram_unit_page(u, i);
-		if (page && precopy_folio_busy(page_folio(page)))
+		if (page && precopy_folio_busy(page_folio(page), 0))
 			__set_bit(i, busy);
 	}
 	return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
@@ -578,10 +624,10 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
 	unsigned long i;
 
 	if (u->folio)
-		return !precopy_folio_busy(u->folio);
+		return !precopy_folio_busy(u->folio, u->held);
 	for (i = 0; i < (1UL << ram->order); i++) {
 		page = precopy_ram_unit_page(u, i);
-		if (!page || precopy_folio_busy(page_folio(page)))
+		if (!page || precopy_folio_busy(page_folio(page), 0))
 			return false;
 	}
 	return true;

@@ -103,6 +103,7 @@ static void precopy_device_free(struct kref *kref)
 	struct precopy_device *pcd =
 		container_of(kref, struct precopy_device, kref);
 
+	precopy_memory_destroy(&pcd->memory);
 	mutex_destroy(&pcd->arc_mutex);
 	pci_dev_put(pcd->pdev);
 	kfree(pcd);

@@ -227,7 +227,9 @@ static bool precopy_fault_markable(const struct precopy_memory *mem,
 /*
  * The one section of a fault: check, mark, insert. While nobody tracks, a
  * read fault inserts a writable entry too, so that the store that may follow
- * costs nothing.
+ * costs nothing. A unit that is to be written is split even if a 2 MiB entry
+ * was made meanwhile: otherwise readers of other pages could hold up the store
+ * for ever.
  *
  * Return: what the mm gets, or 0 if the page, or room to mark it, must be
  * allocated or the unit be split first, or VM_FAULT_RETRY if the caller must
@@ -239,6 +241,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	struct precopy_memory *mem = &pcd->memory;
 	unsigned long index = precopy_fault_index(vmf);
 	struct page *page;
+	bool write_tracked;
 	vm_fault_t fault;
 	int ret;
 
@@ -249,16 +252,39 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	page = precopy_memory_page(mem, index);
 	if (!page)
 		return 0;
+	write_tracked = mem->tracker && write;
+	if (write_tracked &&
+	    !precopy_fault_markable(mem, precopy_fault_unit(vmf)))
+		return 0;
 	if (precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
-	if (mem->tracker && write) {
-		if (!precopy_fault_markable(mem, precopy_fault_unit(vmf)))
-			return 0;
+	if (write_tracked)
 		precopy_tracker_mark(mem->tracker, index);
-	}
 	fault = precopy_fault_enter(vmf, page, write || !mem->tracker);
 	if (!mem->tracker && fault == VM_FAULT_NOPAGE)
 		precopy_fault_around(mem, vmf);
+	return fault;
+}
+
+/*
+ * Make the entry, with all that it needs: the page, room to mark it, and a unit
+ * that may be written. @held is the folio that the mm has a reference on, if
+ * the entry exists and is read-only.
+ */
+static vm_fault_t precopy_fault_serve(struct precopy_device *pcd,
+				      struct vm_fault *vmf, bool write,
+				      const struct folio *held)
+{
+	vm_fault_t fault;
+
+	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
+		fault = precopy_fault_populate(pcd, vmf);
+		if (fault)
+			return fault;
+		if (write)
+			precopy_layout_split(pcd, precopy_fault_unit(vmf),
+					     held);
+	}
 	return fault;
 }
 
@@ -270,46 +296,31 @@ static vm_fault_t precopy_fault(struct vm_fault *vmf)
 
 	atomic64_inc(write ? &pcd->memory.faults.write :
 			     &pcd->memory.faults.read);
-	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
-		fault = precopy_fault_populate(pcd, vmf);
-		if (fault)
-			return fault;
-		if (write)
-			precopy_layout_split(pcd, precopy_fault_unit(vmf));
-	}
+	fault = precopy_fault_serve(pcd, vmf, write, NULL);
 	if (fault == VM_FAULT_RETRY)
 		return precopy_fault_wait(pcd, vmf);
 	return fault;
 }
 
 /*
- * A store to a page mapped read-only. If the page is not ours any more, or
- * access is shut, its entry was zapped since: touch nothing and let the store
- * fault again. Returning the page locked and letting the mm make the entry
- * writable would leave a window in which collecting loses the store. A unit
- * to be split is left to a fault on an empty entry: this one has a reference on
- * the page.
+ * A store to a page mapped read-only. The entry is made here, like any other.
+ * Returning the page locked and letting the mm make the entry writable would
+ * leave a window in which collecting loses the store. Removing the entry for
+ * the store to fault again would not do either: an instruction that reads the
+ * page before it writes there would get a read-only entry once more, for ever.
+ *
+ * The page need not be ours any more, if the unit was split meanwhile: then its
+ * entry is gone too, and the new page gets one. If accesses must wait, all
+ * entries are gone, and the access that is tried again waits in the fault.
  */
 static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 {
 	struct precopy_device *pcd = vmf->vma->vm_private_data;
-	struct precopy_memory *mem = &pcd->memory;
-	unsigned long index = precopy_fault_index(vmf);
+	vm_fault_t fault;
 
-	atomic64_inc(&mem->faults.mkwrite);
-	guard(rwsem_read)(&mem->sem);
-	if (precopy_memory_access(mem) ||
-	    precopy_memory_page(mem, index) != vmf->page ||
-	    precopy_fault_overtaken(vmf))
-		return VM_FAULT_NOPAGE;
-	if (mem->tracker &&
-	    !precopy_fault_markable(mem, precopy_fault_unit(vmf))) {
-		precopy_memory_zap_unit(pcd, precopy_fault_unit(vmf));
-		return VM_FAULT_NOPAGE;
-	}
-	if (mem->tracker)
-		precopy_tracker_mark(mem->tracker, index);
-	return precopy_fault_enter(vmf, vmf->page, true);
+	atomic64_inc(&pcd->memory.faults.mkwrite);
+	fault = precopy_fault_serve(pcd, vmf, true, page_folio(vmf->page));
+	return fault == VM_FAULT_RETRY ? VM_FAULT_NOPAGE : fault;
 }
 
 static const struct vm_operations_struct precopy_vm_ops = {

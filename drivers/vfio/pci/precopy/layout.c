@@ -12,7 +12,8 @@
  * page cache.
  *
  * Both directions need memory.sem for write, nothing mapped, and no reference
- * but ours. A split that cannot be done makes the unit loose (see track.h).
+ * but ours and those of page faults that wait for the split. A split that cannot
+ * be done makes the unit loose (see track.h).
  */
 
 #include <linux/delay.h>
@@ -22,8 +23,11 @@
 #include "precopy.h"
 #include "track.h"
 
-/* References that faults hold for a moment are waited for; others are not */
-#define PRECOPY_SPLIT_TRIES	4
+/*
+ * A fault holds a reference for a moment before and after precopy_ram_hold()
+ * notes it: the split waits for those, and not for others.
+ */
+#define PRECOPY_SPLIT_TRIES	8
 
 /* memory.sem is held */
 static bool precopy_layout_splittable(const struct precopy_memory *mem,
@@ -52,6 +56,29 @@ precopy_layout_ram(struct precopy_device *pcd, unsigned long unit,
 	return want(mem, unit) ? precopy_ram_get(mem->ram) : NULL;
 }
 
+/* The same, if the unit has to be split; notes the caller's reference then */
+static struct precopy_ram *precopy_layout_hold(struct precopy_device *pcd,
+					       unsigned long unit,
+					       const struct folio *held)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	guard(rwsem_read)(&mem->sem);
+	if (!precopy_layout_splittable(mem, unit))
+		return NULL;
+	precopy_ram_hold(mem->ram, unit, held);
+	return precopy_ram_get(mem->ram);
+}
+
+static void precopy_layout_unhold(struct precopy_device *pcd,
+				  struct precopy_ram *ram, unsigned long unit,
+				  const struct folio *held)
+{
+	scoped_guard(rwsem_read, &pcd->memory.sem)
+		precopy_ram_unhold(ram, unit, held);
+	precopy_ram_put(ram);
+}
+
 /* Return: false to try again */
 static bool precopy_layout_try_split(struct precopy_device *pcd,
 				     struct precopy_ram *ram,
@@ -76,21 +103,15 @@ static bool precopy_layout_try_split(struct precopy_device *pcd,
 	return true;
 }
 
-/**
- * precopy_layout_split - make a unit fit to be written while it is tracked
- * @pcd: the device
- * @unit: unit number
- *
- * Does nothing if it is that already, or is not tracked.
- *
- * Context: a page fault; may sleep, no lock of this driver held.
- */
-void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
+/* One thread at a time: who comes second finds it done, and allocates nothing */
+static void precopy_layout_do_split(struct precopy_device *pcd,
+				    unsigned long unit)
 {
 	struct precopy_ram_unit *spare;
 	struct precopy_ram *ram;
 	int try = 0;
 
+	guard(mutex)(&pcd->memory.split_mutex);
 	ram = precopy_layout_ram(pcd, unit, precopy_layout_splittable);
 	if (!ram)
 		return;
@@ -100,6 +121,27 @@ void precopy_layout_split(struct precopy_device *pcd, unsigned long unit)
 		usleep_range(20, 100);
 	precopy_ram_unit_free(ram, spare);
 	precopy_ram_put(ram);
+}
+
+/**
+ * precopy_layout_split - make a unit fit to be written while it is tracked
+ * @pcd: the device
+ * @unit: unit number
+ * @held: folio that the mm has a reference on for the caller, or NULL
+ *
+ * Does nothing if it is that already, or is not tracked.
+ *
+ * Context: a page fault; may sleep, no lock of this driver held.
+ */
+void precopy_layout_split(struct precopy_device *pcd, unsigned long unit,
+			  const struct folio *held)
+{
+	struct precopy_ram *ram = precopy_layout_hold(pcd, unit, held);
+
+	if (!ram)
+		return;
+	precopy_layout_do_split(pcd, unit);
+	precopy_layout_unhold(pcd, ram, unit, held);
 }
 
 /* The spare folio takes the place of the unit's pages, or the other way round */

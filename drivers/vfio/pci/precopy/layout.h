@@ -3,9 +3,11 @@
 #ifndef PRECOPY_LAYOUT_H
 #define PRECOPY_LAYOUT_H
 
+struct folio;
 struct precopy_device;
 
-void precopy_layout_split(struct precopy_device *pcd, unsigned long unit);
+void precopy_layout_split(struct precopy_device *pcd, unsigned long unit,
+			  const struct folio *held);
 void precopy_layout_collapse(struct precopy_device *pcd, unsigned long unit);
 
 #endif /* PRECOPY_LAYOUT_H */

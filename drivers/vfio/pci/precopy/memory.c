@@ -25,6 +25,16 @@
 void precopy_memory_init(struct precopy_memory *mem)
 {
 	init_rwsem(&mem->sem);
+	mutex_init(&mem->split_mutex);
+}
+
+/**
+ * precopy_memory_destroy - undo precopy_memory_init()
+ * @mem: the memory, closed
+ */
+void precopy_memory_destroy(struct precopy_memory *mem)
+{
+	mutex_destroy(&mem->split_mutex);
 }
 
 /**

@@ -4,6 +4,7 @@
 #define PRECOPY_MEMORY_H
 
 #include <linux/mm_types.h>
+#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
 
@@ -39,6 +40,9 @@ enum precopy_gate {
  * @gate: may the user touch the memory?
  * @decode: the memory bit of COMMAND
  * @tracker: told of every page written; NULL while not tracking
+ * @split_mutex: serialises splits, so that threads which fault on one unit at
+ *		 the same time need one spare unit. Taken inside mmap_lock and
+ *		 outside @sem.
  * @faults: page faults served, by kind, and pages mapped besides the one
  *	    that was asked for (@around), for debugfs
  */
@@ -50,6 +54,7 @@ struct precopy_memory {
 	enum precopy_gate	gate;
 	bool			decode;
 	struct precopy_tracker	*tracker;
+	struct mutex		split_mutex;	/* see above */
 	struct {
 		atomic64_t	read;
 		atomic64_t	write;
@@ -61,6 +66,7 @@ struct precopy_memory {
 };
 
 void precopy_memory_init(struct precopy_memory *mem);
+void precopy_memory_destroy(struct precopy_memory *mem);
 void precopy_memory_open(struct precopy_device *pcd, u64 size);
 void precopy_memory_close(struct precopy_device *pcd);
 
