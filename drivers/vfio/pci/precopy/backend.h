@@ -39,7 +39,8 @@ void precopy_ram_unhold(struct precopy_ram *ram, unsigned long unit,
 bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 		      const unsigned long *pages, unsigned long *busy);
 
-struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge);
+struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
+					   struct page **pages, gfp_t gfp);
 bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 		      struct precopy_ram_unit *spare);
 void precopy_ram_unit_free(struct precopy_ram *ram,

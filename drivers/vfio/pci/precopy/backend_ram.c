@@ -263,8 +263,11 @@ static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
 	return true;
 }
 
+/* @pages: a zeroed table to use, or NULL; not freed if this fails */
 static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
-						       bool huge, gfp_t gfp)
+						       bool huge,
+						       struct page **pages,
+						       gfp_t gfp)
 {
 	struct precopy_ram_unit *u = kzalloc_obj(*u, gfp);
 
@@ -273,7 +276,8 @@ static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 	if (huge)
 		u->folio = folio_alloc(precopy_ram_bonus(gfp), ram->order);
 	if (!u->folio)
-		u->pages = kcalloc(1UL << ram->order, sizeof(*u->pages), gfp);
+		u->pages = pages ?: kcalloc(1UL << ram->order,
+					    sizeof(*u->pages), gfp);
 	if (!u->folio && !u->pages) {
 		kfree(u);
 		return NULL;
@@ -289,7 +293,7 @@ static struct precopy_ram_unit *precopy_ram_unit_new(struct precopy_ram *ram,
 	bool huge = kind == PRECOPY_RAM_FOLIO && precopy_ram_may_be_huge(ram);
 	struct precopy_ram_unit *u;
 
-	u = precopy_ram_unit_alloc(ram, huge, gfp | __GFP_ZERO);
+	u = precopy_ram_unit_alloc(ram, huge, NULL, gfp | __GFP_ZERO);
 	if (u && !huge && kind != PRECOPY_RAM_EXACT)
 		precopy_ram_fill(ram, u->pages, gfp | __GFP_ZERO);
 	return u;
@@ -591,19 +595,25 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
  * precopy_ram_spare - get ready for precopy_ram_swap()
  * @ram: the memory
  * @huge: one folio, or single pages
+ * @pages: zeroed table of PRECOPY_UNIT_PAGES pointers to use for single pages,
+ *	   or NULL; freed if this fails
+ * @gfp: how hard to try. Splits and collapses pass PRECOPY_GFP_EASY: nobody is
+ *	 to be killed for a unit that could stay as it is.
  *
- * Context: process context, may sleep; no lock of this driver held. Does not
- * try hard: nobody is to be killed for a unit that could stay as it is.
+ * Context: process context, may sleep; no lock of this driver held but
+ * split_mutex.
  * Return: a unit with all of its pages, or NULL.
  */
-struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge)
+struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
+					   struct page **pages, gfp_t gfp)
 {
 	struct mem_cgroup *old = set_active_memcg(ram->memcg);
-	gfp_t gfp = precopy_ram_bonus(GFP_KERNEL_ACCOUNT);
 	struct precopy_ram_unit *u;
 	bool good = false;
 
-	u = precopy_ram_unit_alloc(ram, huge, gfp);
+	u = precopy_ram_unit_alloc(ram, huge, pages, gfp);
+	if (!u)
+		kfree(pages);
 	if (u && huge)
 		good = u->folio;
 	else if (u)

@@ -142,9 +142,17 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || order != PMD_ORDER ||
 	    PAGE_SIZE << order != PRECOPY_UNIT_SIZE ||
-	    !precopy_fault_fits_huge(vmf) ||
-	    !precopy_huge_possible(&pcd->memory, vmf))
+	    !precopy_fault_fits_huge(vmf))
 		return VM_FAULT_FALLBACK;
+	if (!precopy_huge_possible(&pcd->memory, vmf)) {
+		/*
+		 * The mm allocates a page table before it calls precopy_fault().
+		 * A split frees the memory that is reserved for it.
+		 */
+		if (vmf->flags & FAULT_FLAG_WRITE)
+			precopy_layout_split(pcd, precopy_fault_unit(vmf), NULL);
+		return VM_FAULT_FALLBACK;
+	}
 	fault = precopy_huge_insert(pcd, vmf);
 	if (fault)
 		return fault;

@@ -3,8 +3,15 @@
 #ifndef PRECOPY_LAYOUT_H
 #define PRECOPY_LAYOUT_H
 
+#include <linux/xarray.h>
+
 struct folio;
 struct precopy_device;
+struct precopy_ram;
+
+int precopy_layout_reserve(struct xarray *reserve, unsigned long unit);
+void precopy_layout_unreserve(struct xarray *reserve);
+int precopy_layout_try_spare(struct precopy_ram *ram);
 
 void precopy_layout_split(struct precopy_device *pcd, unsigned long unit,
 			  const struct folio *held);

@@ -66,6 +66,21 @@ void precopy_memory_close(struct precopy_device *pcd)
 }
 
 /**
+ * precopy_memory_memcg - the memory cgroup to charge
+ * @mem: the memory
+ *
+ * The device may be closed while the caller allocates.
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: the opener's memory cgroup, with a reference, or NULL.
+ */
+struct mem_cgroup *precopy_memory_memcg(struct precopy_memory *mem)
+{
+	guard(rwsem_read)(&mem->sem);
+	return mem_cgroup_tryget(mem->memcg) ? mem->memcg : NULL;
+}
+
+/**
  * precopy_memory_zap - remove all page table entries of the BAR
  * @pcd: the device
  *
@@ -174,9 +189,8 @@ struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
 			return ERR_PTR(-ECANCELED);
 		if (mem->ram)
 			return precopy_ram_get(mem->ram);
-		/* The device may be closed while we allocate */
-		memcg = mem_cgroup_tryget(mem->memcg) ? mem->memcg : NULL;
 	}
+	memcg = precopy_memory_memcg(mem);
 	old = set_active_memcg(memcg);
 	new = precopy_ram_create(pcd, mem->size, memcg);
 	set_active_memcg(old);

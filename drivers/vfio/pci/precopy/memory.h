@@ -70,6 +70,7 @@ void precopy_memory_destroy(struct precopy_memory *mem);
 void precopy_memory_open(struct precopy_device *pcd, u64 size);
 void precopy_memory_close(struct precopy_device *pcd);
 
+struct mem_cgroup *precopy_memory_memcg(struct precopy_memory *mem);
 struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd);
 void precopy_memory_zap(struct precopy_device *pcd);
 void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit);
@@ -106,6 +107,9 @@ static inline bool precopy_memory_waits(const struct precopy_memory *mem)
 
 /* For all but page faults: fail rather than have somebody killed */
 #define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+/* Opportunistic: no retry, no warning, and nobody killed */
+#define PRECOPY_GFP_EASY (GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
 
 /* First page of the BAR in the address space of the vfio device's inode */
 #define PRECOPY_BAR_PGOFF \

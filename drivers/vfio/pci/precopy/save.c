@@ -509,6 +509,7 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	if (IS_ERR(saving))
 		return ERR_CAST(saving);
 	saving->stopped = stopped;
+	saving->tracker.expect_stores = !stopped;
 	filp = precopy_session_file(&saving->session, &precopy_save_fops,
 				    O_RDONLY);
 	if (!IS_ERR(filp)) {

@@ -16,12 +16,16 @@
 
 #include <linux/bitmap.h>
 #include <linux/ktime.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/poll.h>
 #include <linux/rmap.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/wait.h>
 
 #include "backend.h"
+#include "layout.h"
 #include "precopy.h"
 #include "stream.h"
 #include "trace.h"
@@ -44,6 +48,7 @@ int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
 	unsigned long nr_pages = size >> PAGE_SHIFT;
 
 	tracker->wait = wait;
+	xa_init_flags(&tracker->reserve, XA_FLAGS_ACCOUNT);
 	tracker->loose = bitmap_zalloc(precopy_stream_units(size),
 				       GFP_KERNEL_ACCOUNT);
 	if (!tracker->loose)
@@ -62,6 +67,8 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker)
 	precopy_dirty_destroy(&tracker->initial);
 	precopy_dirty_destroy(&tracker->dirty);
 	precopy_dirty_destroy(&tracker->pinned);
+	if (tracker->loose)
+		precopy_layout_unreserve(&tracker->reserve);
 	bitmap_free(tracker->loose);
 }
 
@@ -205,30 +212,93 @@ static unsigned long precopy_tracker_next_used(struct precopy_memory *mem,
 	return mem->ram ? precopy_ram_next_unit(mem->ram, from) : ULONG_MAX;
 }
 
+/* The next unit to prepare, and whether it may have to be split */
+static unsigned long precopy_tracker_next_prepare(struct precopy_memory *mem,
+						  unsigned long from, bool *huge)
+{
+	unsigned long unit;
+
+	guard(rwsem_read)(&mem->sem);
+	unit = precopy_tracker_next_used(mem, from);
+	*huge = unit != ULONG_MAX && precopy_ram_huge_folio(mem->ram, unit);
+	return unit;
+}
+
+/* The pages of one spare unit are all that splits need at a time */
+static int precopy_tracker_try_spare(struct precopy_memory *mem)
+{
+	struct precopy_ram *ram = NULL;
+	int ret = 0;
+
+	scoped_guard(rwsem_read, &mem->sem)
+		if (mem->ram)
+			ram = precopy_ram_get(mem->ram);
+	if (ram)
+		ret = precopy_layout_try_spare(ram);
+	precopy_ram_put(ram);
+	return ret;
+}
+
+/* One unit at a time, so that nobody waits for the memory to be found */
+static int precopy_tracker_prepare_units(struct precopy_memory *mem,
+					 struct precopy_tracker *tracker)
+{
+	bool huge, any_huge = false;
+	unsigned long unit = 0;
+	int ret;
+
+	while ((unit = precopy_tracker_next_prepare(mem, unit, &huge)) !=
+	       ULONG_MAX) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		ret = precopy_tracker_reserve(tracker, unit, PRECOPY_GFP);
+		huge &= tracker->expect_stores;
+		if (!ret && huge)
+			ret = precopy_layout_reserve(&tracker->reserve, unit);
+		if (ret)
+			return ret;
+		any_huge |= huge;
+		unit++;
+		cond_resched();
+	}
+	return any_huge ? precopy_tracker_try_spare(mem) : 0;
+}
+
 /**
  * precopy_tracker_prepare - make room for all that is in use
  * @pcd: the device
  * @tracker: of the memory, or to be armed
  *
+ * Room for marks, and what it takes to split every unit that is one folio.
+ *
  * Context: may sleep; memory.sem not held.
- * Return: 0 or -ENOMEM.
+ * Return: 0, -ENOMEM, or -EINTR after a fatal signal.
  */
 int precopy_tracker_prepare(struct precopy_device *pcd,
 			    struct precopy_tracker *tracker)
 {
-	struct precopy_memory *mem = &pcd->memory;
-	unsigned long unit;
+	struct mem_cgroup *memcg = precopy_memory_memcg(&pcd->memory);
+	struct mem_cgroup *old = set_active_memcg(memcg);
 	int ret;
 
-	guard(rwsem_read)(&mem->sem);
-	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
-	     unit = precopy_tracker_next_used(mem, unit + 1)) {
-		ret = precopy_tracker_reserve(tracker, unit, PRECOPY_GFP);
-		if (ret)
-			return ret;
-		cond_resched();
-	}
-	return 0;
+	ret = precopy_tracker_prepare_units(&pcd->memory, tracker);
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
+	if (ret == -ENOMEM)
+		dev_err_ratelimited(precopy_dev(pcd),
+				    "not enough memory to track what is written\n");
+	return ret;
+}
+
+/* A unit that is not one folio any more needs no reserve */
+static bool precopy_tracker_unit_prepared(const struct precopy_memory *mem,
+					  struct precopy_tracker *tracker,
+					  unsigned long unit)
+{
+	return precopy_tracker_reserved(tracker, unit) &&
+	       (!tracker->expect_stores ||
+		!precopy_ram_huge_folio(mem->ram, unit) ||
+		xa_load(&tracker->reserve, unit));
 }
 
 /**
@@ -240,7 +310,7 @@ int precopy_tracker_prepare(struct precopy_device *pcd,
  * Return: false if something has come into use since precopy_tracker_prepare().
  */
 bool precopy_tracker_prepared(struct precopy_device *pcd,
-			      const struct precopy_tracker *tracker)
+			      struct precopy_tracker *tracker)
 {
 	struct precopy_memory *mem = &pcd->memory;
 	unsigned long unit;
@@ -248,7 +318,7 @@ bool precopy_tracker_prepared(struct precopy_device *pcd,
 	lockdep_assert_held_write(&mem->sem);
 	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
 	     unit = precopy_tracker_next_used(mem, unit + 1)) {
-		if (!precopy_tracker_reserved(tracker, unit))
+		if (!precopy_tracker_unit_prepared(mem, tracker, unit))
 			return false;
 		cond_resched();
 	}

@@ -4,6 +4,7 @@
 #define PRECOPY_TRACK_H
 
 #include <linux/types.h>
+#include <linux/xarray.h>
 
 #include "dirty.h"
 
@@ -21,6 +22,10 @@ struct wait_queue_head;
  * @loose: units that are one folio and have writable entries all the same. All
  *	   of their pages are in one of the sets; taking any of them out of
  *	   @initial or @dirty ends it. Written with memory.sem held for write.
+ * @reserve: unit number to struct precopy_reserve, for units that are one folio
+ *	     and were not split yet (see layout.c)
+ * @expect_stores: whether @reserve is filled. Not in a session that begins when
+ *		   the device has stopped. Constant.
  * @wait: woken when there is a first dirty page
  * @recheck_from: unit from which on @pinned is looked at next; owned by who has
  *		  the session busy
@@ -37,6 +42,8 @@ struct precopy_tracker {
 	struct precopy_dirty	dirty;
 	struct precopy_dirty	pinned;
 	unsigned long		*loose;
+	struct xarray		reserve;
+	bool			expect_stores;
 	struct wait_queue_head	*wait;
 	unsigned long		recheck_from;
 };
@@ -52,7 +59,7 @@ bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
 int precopy_tracker_prepare(struct precopy_device *pcd,
 			    struct precopy_tracker *tracker);
 bool precopy_tracker_prepared(struct precopy_device *pcd,
-			      const struct precopy_tracker *tracker);
+			      struct precopy_tracker *tracker);
 void precopy_tracker_arm(struct precopy_device *pcd,
 			 struct precopy_tracker *tracker);
 void precopy_tracker_clear(struct precopy_tracker *tracker);

@@ -513,6 +513,76 @@ TEST_F(user, loading_beyond_the_limit)
 	beyond_the_limit(_metadata, self, use_by_loading);
 }
 
+/*
+ * While it is tracked, each unit that is written costs page tables and a table of
+ * its pages. If there is no memory for that, pre-copy must not begin: the store that
+ * needs it has no error to be given.
+ */
+#define MANY_UNITS	128U
+#define MANY		(MANY_UNITS * WIRE_UNIT)
+
+static void store_to_each_unit(struct precopy_dev *pd, u8 value)
+{
+	u64 unit;
+
+	for (unit = 0; unit < MANY_UNITS; unit++)
+		((volatile u8 *)pd->bar)[unit * WIRE_UNIT + 5 * PRECOPY_PAGE] = value;
+}
+
+static int precopy_with_headroom(struct precopy_dev *pd, const char *cgroup,
+				 u64 more)
+{
+	int fd, ret;
+
+	if (cg_limit(cgroup, more))
+		_exit(10);
+	ret = mig_set_state(pd->dev, VFIO_DEVICE_STATE_PRE_COPY, &fd);
+	return ret ?: fd;
+}
+
+static void precopy_in_child(const char *cgroup)
+{
+	struct precopy_dev pd;
+	int fd;
+
+	if (cg_write(cgroup, "cgroup.procs", "0"))
+		_exit(1);
+	precopy_open(&pd, bdfs[0], "iommufd", MANY);
+	store_to_each_unit(&pd, 1);
+	if (precopy_with_headroom(&pd, cgroup, SZ_256K) != -ENOMEM)
+		_exit(2);
+	if (mig_get_state(pd.dev) != VFIO_DEVICE_STATE_RUNNING)
+		_exit(3);
+	/* 12 KiB for each of the units, and a unit to copy to */
+	fd = precopy_with_headroom(&pd, cgroup, MANY_UNITS * SZ_16K + SZ_4M);
+	if (fd < 0)
+		_exit(4);
+	/* What it needs it has: let nothing else be had */
+	if (cg_limit(cgroup, SZ_64K))
+		_exit(5);
+	store_to_each_unit(&pd, 2);
+	cg_write(cgroup, "memory.max", "max");
+	if (mig_set_state(pd.dev, VFIO_DEVICE_STATE_RUNNING, NULL))
+		_exit(6);
+	_exit(0);
+}
+
+TEST_F(user, precopy_beyond_the_limit)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		precopy_in_child(self->cgroup);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(0, WEXITSTATUS(status));
+	EXPECT_EQ(0, cg_number(self->cgroup, "memory.events", "oom_kill"));
+	EXPECT_TRUE(settles_at(self->cgroup, SLACK));
+}
+
 int main(int argc, char *argv[])
 {
 	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
