@@ -15,6 +15,8 @@
 #include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
+#include <linux/page-flags.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
 
@@ -31,12 +33,33 @@ static unsigned long precopy_fault_index(const struct vm_fault *vmf)
 	return vmf->pgoff - PRECOPY_BAR_PGOFF;
 }
 
+/*
+ * May a signal end the wait? User space handles it and then faults again, and
+ * get_user_pages() returns if it asked for this. But the kernel's own accesses to
+ * user memory have the flag, too, and cannot return: they fault again at once,
+ * with FAULT_FLAG_TRIED, and would do so for as long as the startup takes.
+ */
+static bool precopy_fault_interruptible(unsigned int flags)
+{
+	if (!(flags & FAULT_FLAG_INTERRUPTIBLE))
+		return false;
+	return (flags & FAULT_FLAG_USER) || !(flags & FAULT_FLAG_TRIED);
+}
+
+/*
+ * A task that cannot return to user space is frozen where it waits. It may hold
+ * locks of a system call; others that wait for those keep a freezer from
+ * succeeding, as they do if this task is not frozen.
+ */
 static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
 {
-	if (flags & FAULT_FLAG_INTERRUPTIBLE)
-		wait_event_interruptible(pcd->wait, !precopy_memory_waits(&pcd->memory));
+	struct precopy_memory *mem = &pcd->memory;
+
+	if (precopy_fault_interruptible(flags))
+		wait_event_interruptible(pcd->wait, !precopy_memory_waits(mem));
 	else
-		wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory));
+		wait_event_state(pcd->wait, !precopy_memory_waits(mem),
+				 (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE));
 }
 
 /*

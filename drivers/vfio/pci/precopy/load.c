@@ -182,8 +182,8 @@ static void precopy_load_set_barrier(struct precopy_loading *loading, bool at)
 /*
  * Wait for the startup, with the last byte of INITIAL_END not accepted yet.
  *
- * Return: 0, -EAGAIN, -EINTR, -ENODEV after a reset, or why the startup
- * failed.
+ * Return: 0, -EAGAIN, precopy_interrupted(), -ENODEV after a reset, or why the
+ * startup failed.
  */
 static int precopy_load_barrier(struct precopy_loading *loading, bool nonblock)
 {
@@ -195,7 +195,7 @@ static int precopy_load_barrier(struct precopy_loading *loading, bool nonblock)
 			return -EAGAIN;
 		ret = precopy_startup_wait(&loading->startup);
 	}
-	if (ret == -EINTR)
+	if (ret == -EINTR || ret == -ERESTARTNOINTR)
 		return ret;
 	precopy_load_set_barrier(loading, false);
 	if (ret)

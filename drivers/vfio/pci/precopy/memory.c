@@ -344,11 +344,32 @@ static int precopy_memory_store(struct precopy_device *pcd, u64 generation,
 	}
 }
 
+/*
+ * Wait for the startup. Once part of the access is @done, only a fatal signal
+ * ends the wait: few users expect a short count.
+ */
+static int precopy_memory_wait(struct precopy_device *pcd, bool done)
+{
+	struct precopy_memory *mem = &pcd->memory;
+
+	if (done)
+		return wait_event_killable(pcd->wait,
+					   !precopy_memory_waits(mem)) ?
+		       -EINTR : 0;
+	return wait_event_interruptible(pcd->wait,
+					!precopy_memory_waits(mem)) ?
+	       precopy_interrupted() : 0;
+}
+
 /* One page's worth of a region access, waiting for the startup if need be */
 static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
-				    void *bounce, size_t len, bool write)
+				    void *bounce, size_t len, bool write,
+				    bool done)
 {
 	int ret;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
 
 	for (;;) {
 		if (write)
@@ -361,8 +382,9 @@ static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
 			continue;
 		if (ret != -EAGAIN)
 			return ret;
-		if (wait_event_killable(pcd->wait, !precopy_memory_waits(&pcd->memory)))
-			return -EINTR;
+		ret = precopy_memory_wait(pcd, done);
+		if (ret)
+			return ret;
 	}
 }
 
@@ -385,9 +407,11 @@ static size_t precopy_memory_chunk(struct precopy_device *pcd, size_t count,
  * Goes through a bounce page: no lock is held across the user copy, whose
  * page may be one of ours.
  *
- * Context: process context; waits (killable) while the device starts up.
+ * Context: process context; waits while the device starts up. A fatal signal
+ * ends it after any page.
  * Return: bytes read, possibly fewer than wanted; -EINVAL past the end, -EIO
- * with memory decode off or after a failed load, -EFAULT, -ENOMEM, -EINTR.
+ * with memory decode off, after a failed load, or at a page with a memory error,
+ * -EFAULT, -ENOMEM, or precopy_interrupted().
  */
 ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset)
@@ -400,7 +424,8 @@ ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 	if (!bounce)
 		return -ENOMEM;
 	while (count && (len = precopy_memory_chunk(pcd, count, offset))) {
-		ret = precopy_memory_user_page(pcd, offset, bounce, len, false);
+		ret = precopy_memory_user_page(pcd, offset, bounce, len, false,
+					       done);
 		if (!ret && copy_to_user(buf + done, bounce, len))
 			ret = -EFAULT;
 		if (ret)
@@ -420,7 +445,8 @@ ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
  * @count: bytes
  * @offset: in the BAR, bytes
  *
- * Context: process context; waits (killable) while the device starts up.
+ * Context: process context; waits while the device starts up. A fatal signal
+ * ends it after any page.
  * Return: bytes written, possibly fewer than asked for; errors as for
  * precopy_memory_read().
  */
@@ -438,7 +464,7 @@ ssize_t precopy_memory_write(struct precopy_device *pcd,
 		ret = -EFAULT;
 		if (!copy_from_user(bounce, buf + done, len))
 			ret = precopy_memory_user_page(pcd, offset, bounce,
-						       len, true);
+						       len, true, done);
 		if (ret)
 			break;
 		done += len;

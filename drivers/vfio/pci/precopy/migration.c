@@ -36,7 +36,10 @@ static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 	return pcd->generation != generation;
 }
 
-/* There is nothing to stop; the test knobs make that take long. Killable. */
+/*
+ * There is nothing to stop; the test knobs make that take long. Killable only: a
+ * call that was restarted would stop for the whole time again.
+ */
 static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 {
 	u32 ms = precopy_knob(pcd, slow_stop_ms);
@@ -215,10 +218,9 @@ static struct file *precopy_set_state(struct vfio_device *vdev,
 	u64 generation, now;
 	int ret;
 
-	ACQUIRE(mutex_kill, lock)(&pcd->arc_mutex);
-	ret = ACQUIRE_ERR(mutex_kill, &lock);
-	if (ret)
-		return ERR_PTR(ret);
+	ACQUIRE(mutex_intr, lock)(&pcd->arc_mutex);
+	if (ACQUIRE_ERR(mutex_intr, &lock))
+		return ERR_PTR(precopy_interrupted());
 
 	state = precopy_state(pcd, &generation);
 	while (state != new_state) {

@@ -4,8 +4,10 @@
 #define PRECOPY_H
 
 #include <linux/atomic.h>
+#include <linux/errno.h>
 #include <linux/kref.h>
 #include <linux/ktime.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/vfio_pci_core.h>
@@ -214,6 +216,16 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 
 	atomic64_add(ktime_to_ns(ktime_sub(now, *mark)), sum);
 	*mark = now;
+}
+
+/*
+ * A signal has ended a wait before the system call did anything. Unless it is
+ * fatal, the call begins anew once the signal is handled, and the user does not
+ * notice; so handlers run and freezers need not wait.
+ */
+static inline int precopy_interrupted(void)
+{
+	return fatal_signal_pending(current) ? -EINTR : -ERESTARTNOINTR;
 }
 
 /* main.c; frees memory and runs startups */

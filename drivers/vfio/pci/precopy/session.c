@@ -115,9 +115,9 @@ static bool precopy_session_try_begin(struct precopy_session *session, int *ret)
  * @session: the session
  * @nonblock: return -EAGAIN instead of waiting for another thread
  *
- * Context: waits (killable) while another thread has the session, which includes
- * its user copy; no lock held. A reset ends the wait.
- * Return: 0, -ENODEV if the session is dead, -EAGAIN, or -EINTR.
+ * Context: waits while another thread has the session, which includes its user
+ * copy; no lock held but arc_mutex. A reset ends the wait.
+ * Return: 0, -ENODEV if the session is dead, -EAGAIN, or precopy_interrupted().
  */
 int precopy_session_begin(struct precopy_session *session, bool nonblock)
 {
@@ -127,9 +127,9 @@ int precopy_session_begin(struct precopy_session *session, bool nonblock)
 		return ret;
 	if (nonblock)
 		return -EAGAIN;
-	if (wait_event_killable(session->pcd->wait,
-				precopy_session_try_begin(session, &ret)))
-		return -EINTR;
+	if (wait_event_interruptible(session->pcd->wait,
+				     precopy_session_try_begin(session, &ret)))
+		return precopy_interrupted();
 	return ret;
 }
 

@@ -406,17 +406,17 @@ static bool precopy_startup_settled(struct precopy_startup *startup, int *ret)
  * precopy_startup_wait - wait until it is no longer running
  * @startup: the startup
  *
- * Context: waits (killable); no lock of this driver held but arc_mutex. A
- * reset ends the wait.
- * Return: 0, -EINTR, -ENODEV, or the error it failed with.
+ * Context: waits; no lock of this driver held but arc_mutex. A reset ends the
+ * wait.
+ * Return: 0, precopy_interrupted(), -ENODEV, or the error it failed with.
  */
 int precopy_startup_wait(struct precopy_startup *startup)
 {
 	int ret;
 
-	if (wait_event_killable(startup->session->pcd->wait,
-				precopy_startup_settled(startup, &ret)))
-		return -EINTR;
+	if (wait_event_interruptible(startup->session->pcd->wait,
+				     precopy_startup_settled(startup, &ret)))
+		return precopy_interrupted();
 	return ret;
 }
 

@@ -30,6 +30,8 @@ typedef unsigned int gfp_t, __poll_t;
 #define IS_ENABLED(CONFIG_option)	(CONFIG_option)
 #define CONFIG_PRECOPY_VFIO_PCI_TEST	1
 #define MAX_ERRNO		4095
+#define ERESTARTSYS		512
+#define ERESTARTNOINTR		513
 #define NSEC_PER_MSEC		1000000L
 #define PCI_CFG_SPACE_SIZE	256
 
@@ -50,6 +52,7 @@ bool model_chance(u32 one_in);
 size_t model_user_copy(void *to, const void *from, size_t len);
 void model_refused(void);
 bool model_fatal_signal(void);
+bool model_signal(void);
 void model_wait(void);
 s64 model_now(void);
 void model_held(int change, bool spin);
@@ -256,12 +259,12 @@ struct poll_table_struct;
 #define wait_event_timeout(wait, cond, timeout)	(cond)
 /* For what the model never does: to wait for a test knob */
 #define wait_event_idle(wait, cond)	((void)(cond))
-#define wait_event_killable(wait, cond) ({				\
+#define wait_event_interruptible(wait, cond) ({				\
 	int waited = 0;							\
 	while (!(cond) && !waited) {					\
 		model_wait();						\
-		if (model_fatal_signal())				\
-			waited = -EINTR;				\
+		if (model_signal())					\
+			waited = -ERESTARTSYS;				\
 	}								\
 	waited; })
 

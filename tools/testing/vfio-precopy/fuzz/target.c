@@ -46,7 +46,8 @@ static struct {
 	u64 seed;
 	bool troubled;		/* things may fail */
 	bool faulted;		/* the last user copy was cut short */
-	bool signalled;
+	bool signalled;		/* by a fatal signal */
+	bool interrupted;	/* by any */
 	bool broken;		/* storing or preparing has failed for good */
 	bool exact;		/* a load has begun */
 	size_t allocated;
@@ -121,6 +122,12 @@ bool model_fatal_signal(void)
 {
 	m.signalled |= model_chance(80);
 	return m.signalled;
+}
+
+bool model_signal(void)
+{
+	m.interrupted |= model_chance(80);
+	return model_fatal_signal() || m.interrupted;
 }
 
 s64 model_now(void)
@@ -399,6 +406,7 @@ static bool excused(const struct load *l, int error)
 	case -EAGAIN: return l->filp->f_flags & O_NONBLOCK && starting();
 	case -EFAULT: return m.faulted;
 	case -EINTR:  return m.signalled;
+	case -ERESTARTNOINTR: return m.interrupted;
 	case -ENODEV: return l->reset;
 	case -ENOMEM: return m.broken;
 	case -EIO:    return m.pcd.knobs.startup_fail ||
@@ -409,7 +417,8 @@ static bool excused(const struct load *l, int error)
 
 static bool is_final(int error)
 {
-	return error && error != -EAGAIN && error != -EFAULT && error != -EINTR;
+	return error && error != -EAGAIN && error != -EFAULT && error != -EINTR &&
+	       error != -ERESTARTNOINTR;
 }
 
 static void check_error(const struct load *l, int error)
@@ -430,6 +439,7 @@ static void write_some(struct load *l, u64 *seed)
 	n = min(n + 1, l->len - l->pos);
 	m.faulted = false;
 	m.signalled = false;
+	m.interrupted = false;
 	ret = l->filp->ops->write(l->filp, (const char *)l->data + l->pos, n,
 				  NULL);
 	FUZZ_CHECK(ret && ret <= (ssize_t)n, "write of %zu: %zd", n, ret);
@@ -505,6 +515,7 @@ static void commit_load(struct load *l)
 	int ret;
 
 	m.signalled = false;
+	m.interrupted = false;
 	ret = precopy_load_commit(&m.pcd, l->reset ? 0 : m.pcd.generation);
 	FUZZ_CHECK(!m.nr_spin && !m.nr_rwsem, "locks held");
 	if (l->reset) {
