@@ -7,6 +7,7 @@
 #include <linux/log2.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/page-flags.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -626,18 +627,19 @@ struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 	return NULL;
 }
 
-/* Is every page there, and nobody but us has a reference on any? */
+/* Is every page there and good, and nobody but us has a reference on any? */
 static bool precopy_ram_unit_idle(struct precopy_ram *ram,
 				  const struct precopy_ram_unit *u)
 {
 	struct page *page;
 	unsigned long i;
 
-	if (u->folio)
-		return !precopy_folio_busy(u->folio, u->held);
+	if (u->folio && precopy_folio_busy(u->folio, u->held))
+		return false;
 	for (i = 0; i < (1UL << ram->order); i++) {
 		page = precopy_ram_unit_page(u, i);
-		if (!page || precopy_folio_busy(page_folio(page), 0))
+		if (!page || PageHWPoison(page) ||
+		    (!u->folio && precopy_folio_busy(page_folio(page), 0)))
 			return false;
 	}
 	return true;
@@ -650,8 +652,9 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
  * @spare: where to; has the old pages afterwards, for the caller to free
  *
  * Context: memory.sem held for write, nothing of the unit mapped.
- * Return: true, or false if a page is missing or somebody has a reference on
- * one: a store through that would be lost. Then nothing is changed.
+ * Return: true, or false if a page is missing or has a memory error, or somebody
+ * has a reference on one: a store through that would be lost. Then nothing is
+ * changed.
  */
 bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 		      struct precopy_ram_unit *spare)
@@ -662,8 +665,9 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 	if (!precopy_ram_unit_idle(ram, u))
 		return false;
 	for (i = 0; i < (1UL << ram->order); i++)
-		copy_highpage(precopy_ram_unit_page(spare, i),
-			      precopy_ram_unit_page(u, i));
+		if (copy_mc_highpage(precopy_ram_unit_page(spare, i),
+				     precopy_ram_unit_page(u, i)))
+			return false;
 	guard(spinlock)(&ram->lock);
 	swap(*u, *spare);
 	return true;

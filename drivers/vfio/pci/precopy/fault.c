@@ -133,6 +133,19 @@ static bool precopy_huge_possible(const struct precopy_memory *mem,
 	return pmd_none(pmd) || pmd_trans_huge(pmd);
 }
 
+/* Is there a memory error in any page? The mm marks the page, not the folio */
+static bool precopy_fault_poisoned(struct folio *folio)
+{
+	unsigned long i;
+
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		return false;
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		if (PageHWPoison(folio_page(folio, i)))
+			return true;
+	return false;
+}
+
 /*
  * The section of a 2 MiB fault. It holds memory.sem for write: inserting over
  * a page table is a bug, and nobody but this file makes page tables here, so
@@ -154,6 +167,9 @@ static vm_fault_t precopy_huge_insert(struct precopy_device *pcd,
 	folio = precopy_ram_huge_folio(mem->ram, precopy_fault_unit(vmf));
 	if (!folio)
 		return 0;
+	/* The small fault reports it; other pages of the unit can be used */
+	if (precopy_fault_poisoned(folio))
+		return VM_FAULT_FALLBACK;
 	atomic64_inc(&mem->faults.huge);
 	return vmf_insert_folio_pmd(vmf, folio, !mem->tracker);
 }
@@ -238,7 +254,7 @@ static void precopy_fault_around(struct precopy_memory *mem,
 			.address = vmf->address + (i - index) * PAGE_SIZE,
 		};
 
-		if (!page || i == index)
+		if (!page || i == index || PageHWPoison(page))
 			continue;
 		if (vmf_insert_page_mkwrite(&next, page, true) !=
 		    VM_FAULT_NOPAGE)
@@ -283,6 +299,8 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	page = precopy_memory_page(mem, index);
 	if (!page)
 		return 0;
+	if (PageHWPoison(page))
+		return VM_FAULT_HWPOISON;
 	write_tracked = mem->tracker && write;
 	if (write_tracked &&
 	    !precopy_fault_markable(mem, precopy_fault_unit(vmf)))

@@ -7,8 +7,10 @@
  * for write. Stores through a mapping are in fault.c.
  */
 
+#include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/page-flags.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -271,6 +273,36 @@ struct page *precopy_memory_page(const struct precopy_memory *mem,
 	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
 }
 
+/**
+ * precopy_memory_copy_out - copy from a page that may have a memory error
+ * @to: where to
+ * @page: of the memory
+ * @offset: in the page, bytes
+ * @len: bytes, within the page
+ *
+ * The processor reports an error to whoever reads the memory. In an ordinary copy
+ * of the kernel's that ends the system.
+ *
+ * Context: memory.sem held.
+ * Return: 0, or -EIO; then the page is known to be bad.
+ */
+int precopy_memory_copy_out(void *to, struct page *page, size_t offset,
+			    size_t len)
+{
+	unsigned long left;
+	const void *from;
+
+	if (PageHWPoison(page))
+		return -EIO;
+	from = kmap_local_page(page);
+	left = copy_mc_to_kernel(to, from + offset, len);
+	kunmap_local(from);
+	if (!left)
+		return 0;
+	memory_failure_queue(page_to_pfn(page), 0);
+	return -EIO;
+}
+
 /* --- read() and write() of the region --------------------------------- */
 
 /* Copy out of one page; a hole reads as zeroes and stays one */
@@ -287,9 +319,9 @@ static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
 		return ret;
 	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
 	if (page)
-		memcpy_from_page(to, page, offset_in_page(offset), len);
-	else
-		memset(to, 0, len);
+		return precopy_memory_copy_out(to, page, offset_in_page(offset),
+					       len);
+	memset(to, 0, len);
 	return 0;
 }
 
@@ -315,6 +347,8 @@ static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
 	page = precopy_memory_page(mem, index);
 	if (!page)
 		return -ENOENT;
+	if (PageHWPoison(page))
+		return -EIO;
 	if (mem->tracker) {
 		if (!precopy_tracker_reserved(mem->tracker,
 					      index / PRECOPY_UNIT_PAGES))
@@ -487,7 +521,8 @@ ssize_t precopy_memory_write(struct precopy_device *pcd,
  *
  * Does not wait for the gate: the load is what opens it.
  *
- * Return: 0, -ENOMEM, or -ECANCELED after a reset.
+ * Return: 0, -ENOMEM, -ECANCELED after a reset, or -EIO at a page with a memory
+ * error.
  */
 int precopy_memory_load(struct precopy_device *pcd, u64 generation,
 			u64 offset, const void *data, size_t len)
@@ -557,7 +592,8 @@ static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
  * A hole is zero already and stays a hole. The time that this takes is in
  * proportion to the memory that the range has, not to its length.
  *
- * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal.
+ * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal, -EIO at a page
+ * with a memory error.
  */
 int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 			     u64 offset, u64 len)

@@ -84,6 +84,8 @@ int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
 int precopy_memory_access(const struct precopy_memory *mem);
 struct page *precopy_memory_page(const struct precopy_memory *mem,
 				 unsigned long index);
+int precopy_memory_copy_out(void *to, struct page *page, size_t offset,
+			    size_t len);
 
 ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset);

@@ -63,14 +63,20 @@ static bool precopy_save_current(const struct precopy_saving *saving)
  * @index: page number in the BAR, of a page that is there
  *
  * Context: memory.sem held. Stores may go on.
- * Return: true if so.
+ * Return: true if so; false for a page with a memory error.
  */
 bool precopy_save_page_zero(const struct precopy_memory *mem,
 			    unsigned long index)
 {
-	const void *from = kmap_local_page(precopy_memory_page(mem, index));
-	bool zero = !memchr_inv(from, 0, PAGE_SIZE);
+	struct page *page = precopy_memory_page(mem, index);
+	const void *from;
+	bool zero;
 
+	/* Reported when it is to be copied */
+	if (PageHWPoison(page))
+		return false;
+	from = kmap_local_page(page);
+	zero = !memchr_inv(from, 0, PAGE_SIZE);
 	kunmap_local(from);
 	return zero;
 }
@@ -98,26 +104,28 @@ static unsigned int precopy_save_zero_run(struct precopy_saving *saving,
 }
 
 /*
- * Copy pages as they are now, from @start to the first that is zero. That one
- * stays zero for the stream, whatever is stored to it before the next record
- * is made: as data it would need a header that nobody counted.
+ * Copy pages as they are now, from @start to the first that is zero or has a
+ * memory error. A page that is zero stays zero for the stream, whatever is stored
+ * to it before the next record is made: as data it would need a header that
+ * nobody counted.
+ *
+ * Return: pages in the run, or -EIO if the first of them has an error.
  */
-static unsigned int precopy_save_data_run(struct precopy_saving *saving,
-					  void *to, unsigned long start,
-					  unsigned int max)
+static int precopy_save_data_run(struct precopy_saving *saving, void *to,
+				 unsigned long start, unsigned int max)
 {
 	unsigned long first = saving->unit * PRECOPY_UNIT_PAGES + start;
 	struct precopy_memory *mem = &saving->session.pcd->memory;
-	unsigned int n = 0;
-	const void *from;
+	int n = 0;
 
 	do {
-		from = kmap_local_page(precopy_memory_page(mem, first + n));
-		memcpy(to, from, PAGE_SIZE);
-		kunmap_local(from);
+		if (precopy_memory_copy_out(to,
+					    precopy_memory_page(mem, first + n),
+					    0, PAGE_SIZE))
+			return n ?: -EIO;
 		to += PAGE_SIZE;
 		n++;
-		if (n == max || start + n == PRECOPY_UNIT_PAGES ||
+		if (n == (int)max || start + n == PRECOPY_UNIT_PAGES ||
 		    !test_bit(start + n, saving->pages))
 			return n;
 		saving->zero_next = precopy_save_page_zero(mem, first + n);
@@ -129,13 +137,14 @@ static unsigned int precopy_save_data_run(struct precopy_saving *saving,
  * Copy the next run of pages that are alike: all zero, which takes no copy, or
  * none.
  *
- * Return: pages in the run, or -ENODEV if the session is over.
+ * Return: pages in the run, -ENODEV if the session is over, -EIO at a page with a
+ * memory error.
  */
 static int precopy_save_copy_run(struct precopy_saving *saving, void *to,
 				 unsigned long start, unsigned int max,
 				 bool *zero)
 {
-	unsigned int n;
+	int n;
 
 	guard(rwsem_read)(&saving->session.pcd->memory.sem);
 	if (!precopy_save_current(saving))
@@ -164,7 +173,8 @@ static size_t precopy_save_encode(struct precopy_saving *saving, void *buf,
 /*
  * Encode one record of pages taken, of up to @max of them if it holds data.
  *
- * Return: its length, or -ENODEV if the session is over.
+ * Return: its length, -ENODEV if the session is over, -EIO at a page with a memory
+ * error.
  */
 static ssize_t precopy_save_run(struct precopy_saving *saving, void *buf,
 				unsigned int max)
