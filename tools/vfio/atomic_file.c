@@ -129,10 +129,10 @@ static int open_directly(struct atomic_file *file)
 /* Who could read the old contents can read the new ones, and nobody else */
 static void adopt(const struct atomic_file *file, const struct stat *before)
 {
-	mode_t mode = before->st_mode & (S_IRWXU | S_IRWXG | S_IRWXO);
+	mode_t mode = before->st_mode & 0777;
 
 	if (fchown(file->fd, before->st_uid, before->st_gid))
-		mode &= S_IRWXU;
+		mode &= 0700;
 	fchmod(file->fd, mode);
 }
 
@@ -188,7 +188,7 @@ static int claim(const struct atomic_file *file)
 	struct stat ours, standard;
 
 	if (isatty(file->fd))
-		return fail(ST_USAGE, "%s is a terminal, which is no place for a device's contents: name a file",
+		return fail(ST_USAGE, "%s is a terminal, and this is no text: name a file",
 			    shown(file));
 	if (fstat(file->fd, &ours) || fstat(STDOUT_FILENO, &standard) ||
 	    !same_file(&ours, &standard) || is_null(&ours))

@@ -201,6 +201,11 @@ static bool takes_token(const struct device *dev)
 	return token[0] && (has_file(dev, "physfn/vfio-dev") || has_file(dev, "sriov_totalvfs"));
 }
 
+static uint8_t digit(char c)
+{
+	return c <= '9' ? c - '0' : (c | ' ') - 'a' + 10;
+}
+
 /* In the order of its digits, as the kernel has it in memory */
 static void token_bytes(uint8_t bytes[16])
 {
@@ -209,7 +214,7 @@ static void token_bytes(uint8_t bytes[16])
 
 	for (i = 0; i < 16; i++, at += 2) {
 		at += *at == '-';
-		sscanf(at, "%2hhx", &bytes[i]);
+		bytes[i] = digit(at[0]) << 4 | digit(at[1]);
 	}
 }
 

@@ -70,7 +70,7 @@ static bool split_host(struct endpoint *ep, const char *text)
 	if (!colon || !colon[1] || strlen(colon + 1) >= sizeof(ep->port))
 		return false;
 	len = colon - text;
-	strcpy(ep->port, colon + 1);
+	snprintf(ep->port, sizeof(ep->port), "%s", colon + 1);
 	if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
 		text++;
 		len -= 2;
@@ -165,8 +165,8 @@ static struct lookup *start_lookup(const struct endpoint *ep)
 
 	if (!lookup)
 		return NULL;
-	strcpy(lookup->host, ep->host);
-	strcpy(lookup->port, ep->port);
+	memcpy(lookup->host, ep->host, sizeof(lookup->host));
+	memcpy(lookup->port, ep->port, sizeof(lookup->port));
 	lookup->done = eventfd(0, EFD_CLOEXEC);
 	if (lookup->done >= 0 && !pthread_create(&thread, NULL, look_up, lookup)) {
 		pthread_detach(thread);
@@ -432,7 +432,7 @@ int endpoint_listen(const char *address, uint64_t deadline, struct listener *lis
 		return ret;
 	ret = listen_at_all(&ep, listener);
 	if (!ret && unix_path(&ep))
-		strcpy(listener->unix_path, unix_path(&ep));
+		snprintf(listener->unix_path, sizeof(listener->unix_path), "%s", unix_path(&ep));
 	return ret;
 }
 

@@ -5,7 +5,6 @@
 #include "send.h"
 #include "util.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 void describe_device(const struct device *dev, uint64_t timeout_ns, struct frame_hello *hello)
@@ -26,8 +25,9 @@ static int memory_differs(uint64_t from, uint64_t to)
 	char a[32], b[32];
 
 	return fail(ST_DEVICE,
-		    "the devices have different memory: %s (%" PRIu64 " bytes) is saved, %s (%" PRIu64 " bytes) loads",
-		    text_bytes(a, sizeof(a), from), from, text_bytes(b, sizeof(b), to), to);
+		    "the memory differs: %s (%llu bytes) is saved, %s (%llu bytes) loads",
+		    text_bytes(a, sizeof(a), from), (unsigned long long)from,
+		    text_bytes(b, sizeof(b), to), (unsigned long long)to);
 }
 
 /* Only what is known on both sides can differ; the rest is for the drivers to see */

@@ -203,12 +203,17 @@ static int hold(const struct device *dev)
 
 int keep_target(struct keep *keep, const struct device *dev, int status)
 {
-	int ret = status ?: dump_regions(keep, dev);
+	int ret = ST_OK, dumped = ST_OK;
 
+	if (!status || status == ST_AFTER)
+		dumped = dump_regions(keep, dev);
 	keep_forget(keep);
-	if (ret)
-		return ret;
+	if (status && status != ST_AFTER)
+		return status;
+	/* The state is in this device only: it is kept, even if there is no copy */
 	if (keep->opt->run)
-		return run_command(dev, keep->opt->run);
-	return keep->opt->hold ? hold(dev) : ST_OK;
+		ret = run_command(dev, keep->opt->run);
+	else if (keep->opt->hold)
+		ret = hold(dev);
+	return ret ?: dumped ?: status;
 }

@@ -33,8 +33,9 @@ int keep_begin(struct keep *keep, const struct device *dev, const struct options
 int keep_source(struct keep *keep, const struct device *dev, int status);
 
 /*
- * A target: unless @status is a failure, copy its regions, hold it or run the
- * COMMAND, whose exit status this returns. ST_AFTER if that fails.
+ * A target: copy its regions, hold it or run the COMMAND, whose exit status this
+ * returns; ST_AFTER if something fails, or has before. Nothing of it if @status says
+ * that the device has not been loaded.
  */
 int keep_target(struct keep *keep, const struct device *dev, int status);
 

@@ -81,12 +81,14 @@ enum {
  * @arg: name of its argument, or NULL
  * @help: what it does
  */
-static const struct known {
+struct known {
 	struct option	opt;
 	const char	*commands;
 	const char	*arg;
 	const char	*help;
-} known[] = {
+};
+
+static const struct known known[] = {
 	{ { "output", required_argument, NULL, 'o' }, "s", "FILE",
 	  "where to save to (default: standard output)" },
 	{ { "input", required_argument, NULL, 'i' }, "il", "FILE",
@@ -140,13 +142,15 @@ static const struct known {
  * @synopsis: its arguments
  * @help: what it does
  */
-static const struct command {
+struct command {
 	const char	*name;
 	char		letter;
 	int		devices;
 	const char	*synopsis;
 	const char	*help;
-} commands[] = {
+};
+
+static const struct command commands[] = {
 	{ "info", 'i', 1, "DEVICE | -i FILE",
 	  "Prints how a device is bound and whether it can migrate, or what a snapshot holds." },
 	{ "save", 's', 1, "DEVICE [-o FILE]", "Writes a device's state to a file." },
@@ -158,7 +162,8 @@ static const struct command {
 	{ "move", 'm', 2, "SOURCE TARGET KEEP",
 	  "Moves a device to another one of this host." },
 	{ "run", 'u', 1, "fd:N", "Runs a device that a migration has left stopped." },
-	{ "list", 't', 0, "", "Lists the devices that are bound to a VFIO driver. Opens none of them." },
+	{ "list", 't', 0, "",
+	  "Lists the devices that are bound to a VFIO driver. Opens none of them." },
 	{ "check", 'c', 2, "SOURCE TARGET", "Says whether SOURCE can be moved to TARGET." },
 };
 
@@ -232,7 +237,8 @@ static int parse_rate(const char *name, const char *text, uint64_t *rate)
 	end += *end == 'B';
 	end += !strcmp(end, "/s") ? 2 : 0;
 	if (end == text || *end || !(value >= KIB && value <= 1e15))
-		return fail(ST_USAGE, "--%s wants bytes a second, 1K at least, such as 100M, not '%s'",
+		return fail(ST_USAGE,
+			    "--%s wants bytes a second, 1K at least, such as 100M, not '%s'",
 			    name, text);
 	*rate = value;
 	return ST_OK;

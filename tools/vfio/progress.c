@@ -50,7 +50,7 @@ struct line {
 };
 
 #define FIELD(line, which, ...)	\
-	snprintf((line)->field[which], sizeof((line)->field[which]), __VA_ARGS__)
+	snprintf((line)->field[which], sizeof((line)->field[0]), __VA_ARGS__)
 
 /* The first @nr fields that are known, with commas between */
 static int join(const struct line *line, int nr, char *buf, size_t size)
@@ -124,7 +124,8 @@ static void put_rates(struct line *line, const struct transfer *t)
 	char text[32];
 
 	if (t->phase == PHASE_INITIAL || t->phase == PHASE_WAIT || t->phase == PHASE_DIRTY)
-		FIELD(line, FIELD_DIRTY, "%s/s dirty", text_bytes(text, sizeof(text), t->dirty_rate));
+		FIELD(line, FIELD_DIRTY, "%s/s dirty",
+		      text_bytes(text, sizeof(text), t->dirty_rate));
 	if (t->bandwidth && t->phase != PHASE_WAIT && t->phase != PHASE_FINISH)
 		FIELD(line, FIELD_RATE, "%s/s", text_bytes(text, sizeof(text), t->bandwidth));
 }
@@ -227,7 +228,8 @@ static void describe_arrival(const struct arrival *arrival, uint64_t startup_ns,
 		FIELD(line, FIELD_TIME, "%.1f s left", ns / 1e9);
 	FIELD(line, FIELD_BYTES, "%s", text_bytes(text, sizeof(text), arrival->bytes));
 	if (arrival->rate.value >= 1)
-		FIELD(line, FIELD_RATE, "%s/s", text_bytes(text, sizeof(text), arrival->rate.value));
+		FIELD(line, FIELD_RATE, "%s/s",
+		      text_bytes(text, sizeof(text), arrival->rate.value));
 }
 
 void progress_arrival(struct arrival *arrival, uint64_t bytes, uint64_t startup_ns)

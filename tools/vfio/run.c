@@ -17,7 +17,7 @@ static bool needs_reset(uint32_t state)
 	return state == VFIO_DEVICE_STATE_ERROR || state == VFIO_DEVICE_STATE_RESUMING;
 }
 
-static int reset(const struct device *dev, uint32_t state, bool allowed)
+static int reset_device(const struct device *dev, uint32_t state, bool allowed)
 {
 	if (!allowed)
 		return fail(ST_DEVICE,
@@ -34,7 +34,7 @@ static int run(const struct device *dev, uint32_t before, bool allowed)
 	int ret;
 
 	if (needs_reset(state)) {
-		ret = reset(dev, state, allowed);
+		ret = reset_device(dev, state, allowed);
 		if (ret)
 			return ret;
 		mig_get_state(dev, &state);

@@ -249,8 +249,7 @@ static int expect_end_of_file(struct reader *in)
 			if (interrupted())
 				return interrupted();
 			if (deadline != NEVER && now_ns() >= deadline) {
-				say("the snapshot is complete, but %s is not at its end: waiting for that",
-				    in->path);
+				say("the snapshot is complete; waiting for the end of %s", in->path);
 				deadline = NEVER;
 			}
 			continue;

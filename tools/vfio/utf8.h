@@ -18,7 +18,8 @@ static inline size_t utf8_length(const uint8_t *p, size_t len)
 
 	if (!len)
 		return 0;
-	n = p[0] < 0x80 ? 1 : p[0] >> 5 == 0x6 ? 2 : p[0] >> 4 == 0xe ? 3 : p[0] >> 3 == 0x1e ? 4 : 0;
+	n = p[0] < 0x80 ? 1 : p[0] >> 5 == 0x6 ? 2 :
+	    p[0] >> 4 == 0xe ? 3 : p[0] >> 3 == 0x1e ? 4 : 0;
 	if (!n || n > len)
 		return 0;
 	c = n == 1 ? p[0] : p[0] & (0x7f >> n);

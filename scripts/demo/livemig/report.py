@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a person reads. No line is wider than a terminal of 80 columns, but for tables."""
+import re
 import textwrap
+import time
 
 from .migration import BANDWIDTH
 
@@ -13,6 +15,22 @@ def paragraph(text, indent=""):
     """Text of several sentences, in lines."""
     return textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent,
                          subsequent_indent=indent)
+
+
+class Sparse:
+    """Which lines of vfio-migrate's progress are shown: the first of a phase, and some more."""
+    EVERY_S = 5
+
+    def __init__(self, clock=time.monotonic):
+        self.clock, self.phase, self.at = clock, None, 0
+
+    def shows(self, text):
+        # There may be a time in front of it
+        phase, now = re.sub(r"^[\d:]+ ", "", text).split(",")[0], self.clock()
+        if phase == self.phase and now - self.at < self.EVERY_S:
+            return False
+        self.phase, self.at = phase, now
+        return True
 
 
 def mib(count):
@@ -140,6 +158,6 @@ def assumptions(setup):
             "a downtime for bytes divided by that, and knows of no other cost.")
 
 
-__all__ = ["assumptions", "gain", "meanwhile", "mib", "milliseconds", "paragraph", "seconds",
+__all__ = ["Sparse", "assumptions", "gain", "meanwhile", "mib", "milliseconds", "paragraph", "seconds",
            "slow_start_ms", "table", "timeline", "title",
            "waiting"]

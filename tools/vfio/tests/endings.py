@@ -15,8 +15,8 @@ import subprocess
 import sys
 
 import two_devices as lab
-from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, put, read_file, run,
-                         set_state, start, state, sysfs, until, write_file)
+from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, read_file, run, set_state,
+                         start, state, sysfs, until, write_file)
 
 TESTS = []
 ENDING = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT, signal.SIGUSR1, signal.SIGUSR2,
@@ -236,6 +236,18 @@ def moved_and_then_something_failed():
     run("load", B, "-i", path("snap"), "--", path("script"), status=8)
     # With a failure before, that one counts
     run("send", A, "--to", "unix:/nonexistent/x", "--timeout", "0.1", "--dump-region", "2=/dev/full", status=4)
+
+
+@test
+def what_fails_afterwards_does_not_take_the_device():
+    run("save", A, "-q", "--fill-region", "2=" + write_file("in", contents(212)), "-o", path("snap"))
+    script = f"touch {path('ran')}; exit "
+    for args, out in (("--dump-region", "2=/dev/full"), subprocess.DEVNULL), (("--json",), open("/dev/full", "wb")):
+        for own in 0, 3:
+            ended(popen("load", B, "-i", path("snap"), *args, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
+            os.unlink(path("ran"))
+            ended(popen("move", A, B, *args, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
+            os.unlink(path("ran"))
 
 
 @test

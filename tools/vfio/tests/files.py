@@ -219,7 +219,7 @@ def load_refuses_what_follows_the_end():
     with subprocess.Popen(["sh", "-c", f"cat {path('snap')}; exec sleep 1000"], stdout=subprocess.PIPE) as pipe:
         loader = subprocess.Popen([VM, "load", B, "--verify"], stdin=pipe.stdout, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while "not at its end" not in (line := loader.stderr.readline()):
+        while "waiting for the end" not in (line := loader.stderr.readline()):
             check(line, "no word")
         check(state(B) != "RUNNING", "it runs already")
         loader.send_signal(signal.SIGTERM)

@@ -738,7 +738,8 @@ static void test_options(void)
 		"vm save a --optimize speed", "vm save a --stop-copy --max-downtime 5",
 		"vm save a --fill-region 2", "vm save a --fill-region =x",
 		"vm save a --fill-region 999=x", "vm send a --to x:1 -- sh",
-		"vm list a", "vm check a", "vm check a b c", "vm info a -i f", "vm list --iommu type1",
+		"vm list a", "vm check a", "vm check a b c", "vm info a -i f",
+		"vm list --iommu type1",
 		"vm load a --verify --bandwidth 1M", "vm save a --vf-token x",
 		"vm save a --vf-token 11111111-2222-3333-4444-55555555555",
 		"vm save a --vf-token 11111111-2222-3333-4444-5555555555555",
@@ -809,7 +810,8 @@ static void test_utf8(void)
 		"\xf0\x80\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80",
 		"\x1b", "\x7f", "\xc2\x9b",
 	};
-	static const char valid[] = "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xed\x9f\xbf\xee\x80\x80";
+	static const char valid[] =
+		"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xed\x9f\xbf\xee\x80\x80";
 	char text[100], payload[100];
 	size_t i, len;
 
@@ -820,9 +822,10 @@ static void test_utf8(void)
 		frame_get_text((const uint8_t *)payload, len + 2, text, sizeof(text));
 		CHECK(text[0] == 'a' && strspn(text + 1, "?") == len && text[len + 1] == 'b');
 	}
-	CHECK(!strcmp(quoted_by_json(valid), "\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xed\x9f\xbf\xee\x80\x80\""));
+	snprintf(payload, sizeof(payload), "\"%s\"", valid);
+	CHECK(!strcmp(quoted_by_json(valid), payload));
 	CHECK(!strcmp(quoted_by_json("\xe2\x82"), "\"\\ufffd\\ufffd\""));
-	CHECK(!strcmp(quoted_by_json("a\xff" "b\x7f"), "\"a\\ufffdb\\u007f\""));
+	CHECK(!strcmp(quoted_by_json("a\xffz\x7f"), "\"a\\ufffdz\\u007f\""));
 	frame_get_text((const uint8_t *)valid, sizeof(valid) - 1, text, sizeof(text));
 	CHECK(!strcmp(text, valid));
 	/* Cut where there is no more room, and not within a character */
@@ -841,17 +844,20 @@ static bool file_says(const char *path, const char *text)
 static int in_child(void (*run)(int), int arg)
 {
 	pid_t child = fork();
-	int status;
+	int status = 0;
 
 	if (!child) {
 		run(arg);
 		_exit(100);
 	}
-	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	if (child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status))
+		return WEXITSTATUS(status);
+	printf("# process %d: %s, wait status %x\n", child, strerror(errno), status);
+	return -1;
 }
 
 /* A directory of its own, for one test at a time */
-static char work[] = "/tmp/vfio-migrate-unit.XXXXXX";
+static char work[40];
 
 static const char *in_work(const char *name)
 {
@@ -865,7 +871,7 @@ static const char *in_work(const char *name)
 
 static void work_begin(void)
 {
-	strcpy(work + strlen(work) - 6, "XXXXXX");
+	snprintf(work, sizeof(work), "/tmp/vfio-migrate-unit.XXXXXX");
 	CHECK(mkdtemp(work));
 }
 
@@ -982,7 +988,7 @@ static void test_long_names(void)
 	CHECK(file_says(in_work(longest), "one"));
 	CHECK(!unlink(in_work(longest)));
 	/* As long as a path can be: that of a temporary file would be longer */
-	strcpy(path, work);
+	snprintf(path, sizeof(path), "%s", work);
 	while (strlen(path) < PATH_MAX - 4)
 		strcat(path, "/.");
 	strcat(path, "/f");
@@ -1078,7 +1084,15 @@ static void test_data_on_stdout(void)
 	CHECK(in_child(stdout_takes_data, 0) == 0);
 }
 
-#define SOCKET	"/tmp/vfio-migrate-unit.socket"
+/* Several of these programs may run at a time */
+static char socket_path[64];
+static char unix_address[80];
+
+static void name_socket(void)
+{
+	snprintf(socket_path, sizeof(socket_path), "/tmp/vfio-migrate-unit.%d", getpid());
+	snprintf(unix_address, sizeof(unix_address), "unix:%s", socket_path);
+}
 
 static void test_addresses(void)
 {
@@ -1096,13 +1110,13 @@ static void test_addresses(void)
 	path[sizeof(path) - 1] = '\0';
 	CHECK(endpoint_connect(path, now_ns(), &fd) == ST_USAGE);
 	CHECK(endpoint_connect("unix:/nonexistent/socket", now_ns(), &fd) == ST_PEER);
-	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
-	CHECK(!access(SOCKET, F_OK));
+	CHECK(endpoint_listen(unix_address, now_ns(), &listener) == ST_OK);
+	CHECK(!access(socket_path, F_OK));
 	/* It is in use, and stays so */
-	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &other) == ST_PEER);
+	CHECK(endpoint_listen(unix_address, now_ns(), &other) == ST_PEER);
 	CHECK(greet_source(&listener, now_ns(), NS_PER_S, &fd, &hello) == ST_PEER);
 	endpoint_close(&listener);
-	CHECK(access(SOCKET, F_OK));
+	CHECK(access(socket_path, F_OK));
 }
 
 static void test_ports(void)
@@ -1246,7 +1260,7 @@ static int connect_to(const char *path)
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	strcpy(un.sun_path, path);
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
 	if (connect(fd, (struct sockaddr *)&un, sizeof(un)))
 		CHECK(!"connect");
 	return fd;
@@ -1270,17 +1284,17 @@ static void test_strays(void)
 	struct frame_hello hello = { };
 	size_t len;
 
-	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
+	CHECK(endpoint_listen(unix_address, now_ns(), &listener) == ST_OK);
 	/* A second receiver sees whether the socket is in use */
-	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &second) == ST_PEER);
+	CHECK(endpoint_listen(unix_address, now_ns(), &second) == ST_PEER);
 	for (i = 0; i < 5; i++)
-		stray[i] = connect_to(SOCKET);
+		stray[i] = connect_to(socket_path);
 	CHECK(write_all(stray[1], noise, sizeof(noise)));
 	CHECK(write_all(stray[2], buf, make_frame(buf, FRAME_DATA, 0)));
 	len = make_hello(buf, "half");
 	CHECK(write_all(stray[3], buf, len - 1));
 	close(stray[4]);
-	source = connect_to(SOCKET);
+	source = connect_to(socket_path);
 	CHECK(write_all(source, buf, make_hello(buf, "the one")));
 	CHECK(write_all(source, buf, make_frame(buf, FRAME_GO, 1)));
 	CHECK(greet_source(&listener, now_ns() + 60 * NS_PER_S, 60 * NS_PER_S, &fd, &hello) ==
@@ -1304,13 +1318,13 @@ static void test_many_strays(void)
 	struct frame_hello hello;
 	pid_t child;
 
-	CHECK(endpoint_listen("unix:" SOCKET, now_ns(), &listener) == ST_OK);
+	CHECK(endpoint_listen(unix_address, now_ns(), &listener) == ST_OK);
 	for (i = 0; i < 12; i++)
-		many[i] = connect_to(SOCKET);
+		many[i] = connect_to(socket_path);
 	/* Their time is over at once */
 	CHECK(greet_source(&listener, now_ns() + 50 * NS_PER_MS, 0, &fd, &hello) == ST_PEER);
 	CHECK(strstr(last_failure(), "12 others"));
-	source = connect_to(SOCKET);
+	source = connect_to(socket_path);
 	CHECK(write_all(source, buf, make_hello(buf, "late")));
 	CHECK(greet_source(&listener, NEVER, NS_PER_S, &fd, &hello) == ST_OK);
 	close(fd);
@@ -1320,7 +1334,7 @@ static void test_many_strays(void)
 	child = fork();
 	if (!child) {
 		for (i = 0; i < GREET_STRAYS + 10; i++)
-			close(connect_to(SOCKET));
+			close(connect_to(socket_path));
 		_exit(0);
 	}
 	CHECK(greet_source(&listener, NEVER, NS_PER_S, &fd, &hello) == ST_PEER);
@@ -1360,7 +1374,8 @@ static void test_progress_keeps_the_time_left(void)
 	progress_line(&t, now, 79, buf, sizeof(buf));
 	CHECK(strstr(buf, "dirty") && !strstr(buf, "dirty, ") && buf[0] == '[');
 	progress_line(&t, now, 0, buf, sizeof(buf));
-	CHECK(!strcmp(buf, "59:59 initial, 1.0 s left, 1023.0 MiB to go, 1023.9 MiB/s dirty, 1023.9 MiB/s"));
+	CHECK(!strcmp(buf, "59:59 initial, 1.0 s left, 1023.0 MiB to go, "
+		      "1023.9 MiB/s dirty, 1023.9 MiB/s"));
 	/* It stands still: nothing is dirtied, and the time is what the target needs */
 	t.phase = PHASE_FINISH;
 	t.pending = 0;
@@ -1420,12 +1435,14 @@ static void test_signals(void)
 		SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU,
 		SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT,
 	};
+	int status;
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(nrs); i++) {
-		CHECK(in_child(interrupt_by, nrs[i]) == 0);
-		if (failures)
-			printf("# signal %d\n", nrs[i]);
+		status = in_child(interrupt_by, nrs[i]);
+		CHECK(status == 0);
+		if (status)
+			printf("# signal %d: %d\n", nrs[i], status);
 	}
 	CHECK(in_child(interrupt_by, SIGRTMIN) == 0);
 	CHECK(in_child(interrupt_by, SIGRTMAX) == 0);
@@ -1524,6 +1541,7 @@ int main(void)
 	signals_init();
 	silent = true;
 	quiet = true;
+	name_socket();
 	printf("TAP version 13\n1..%zu\n", ARRAY_LEN(tests));
 	for (i = 0; i < ARRAY_LEN(tests); i++) {
 		failures = 0;
