@@ -161,6 +161,11 @@ def turn_knob(bdf, name, value):
         raise Failure(f"cannot set the test knob {path}: {error.strerror}") from error
 
 
+def knob_is_on(bdf, name):
+    with open(f"{DEBUGFS}/{bdf}/precopy/{name}") as file:
+        return file.read().strip() in ("Y", "1")
+
+
 def turn_knobs(setup):
     """The knobs apply when QEMU opens the device."""
     for name, bdf in (side for pair in setup.pairs for side in pair.items()):
