@@ -289,6 +289,18 @@ static int must_end(const struct source *src, uint64_t announced)
 		    text_bytes(b, sizeof(b), announced));
 }
 
+/* What has left the source is left to do until it has arrived, so that "left" only falls */
+static void note_stopped(struct source *src, size_t moved)
+{
+	struct outlook look = { };
+
+	src->sink->look(src->sink, &look);
+	src->t.in_flight = look.in_flight;
+	src->t.pending -= min_u64(src->t.pending, moved);
+	src->t.bandwidth = bandwidth(src);
+	progress_show(&src->t);
+}
+
 /* The device stands still from here on */
 static int stop_and_copy(struct source *src)
 {
@@ -308,9 +320,7 @@ static int stop_and_copy(struct source *src)
 		      move_some(src, FRAME_MAX_DATA, PHASE_STOPPED, &moved);
 		if (ret || !moved)
 			break;
-		src->t.pending -= min_u64(src->t.pending, moved);
-		src->t.bandwidth = bandwidth(src);
-		progress_show(&src->t);
+		note_stopped(src, moved);
 	}
 	return ret;
 }
