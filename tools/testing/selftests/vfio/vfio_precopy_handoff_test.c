@@ -311,7 +311,8 @@ TEST_F(handoff, question_on_saving)
 
 /*
  * While it is held, a startup or a stop does not end: what is looked at in
- * between does not depend on how fast the machine is.
+ * between does not depend on how fast the machine is. The way to RESUMING has a
+ * stop in it, so a startup is held after that.
  */
 static int hold(bool on)
 {
@@ -401,8 +402,8 @@ TEST_F(handoff, target_of_nothing)
 
 	wire_put_header(&self->wire);
 	handoff_put_preface(&self->wire, 0);
-	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
+	ASSERT_EQ(0, hold(true));
 	ASSERT_EQ(0, mig_write_all(self->fd, self->wire.stream.data,
 				   self->wire.stream.len, SZ_64K, NULL));
 	ASSERT_EQ(0, handoff_get(self->fd, &info));
@@ -839,8 +840,8 @@ TEST_F(handoff, barrier_nonblocking)
 	u64 began;
 
 	save_some(self);
-	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
+	ASSERT_EQ(0, hold(true));
 	fcntl_set_nonblock(self->fd);
 	done = self->marks.barrier + last;
 	EXPECT_EQ((ssize_t)done,
@@ -901,8 +902,8 @@ TEST_F(handoff, barrier_two_writers)
 	struct writer w = { .self = self };
 
 	save_some(self);
-	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
+	ASSERT_EQ(0, hold(true));
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, writer_thread, &w));
 	ASSERT_TRUE(wait_at_barrier(self));
 	EXPECT_EQ(STARTING, handoff_phase(self->fd));
@@ -940,8 +941,8 @@ TEST_F(handoff, writer_killed_at_barrier)
 	pid_t child;
 
 	save_some(self);
-	ASSERT_EQ(0, hold(true));
 	go_resuming(self);
+	ASSERT_EQ(0, hold(true));
 	before = handoff_stat(bdfs[0], "loaded_bytes");
 	ASSERT_EQ(0, feed(self, 0, self->marks.barrier, NULL));
 	child = fork();
