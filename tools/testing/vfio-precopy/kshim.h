@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of the kernel as drivers/vfio/pci/precopy/stream.c needs to be built
+ * As much of the kernel as drivers/vfio/pci/precopy/mig/stream.c needs to be built
  * in user space. kshim.mk makes each header that it includes lead here.
  *
  * crc32c() of the benchmark comes from ISA-L, which chooses the instructions as

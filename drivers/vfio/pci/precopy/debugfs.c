@@ -4,9 +4,9 @@
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>
 
-#include "backend.h"
+#include "mem/ram.h"
+#include "mig/save.h"
 #include "precopy.h"
-#include "save.h"
 
 static void precopy_stat(struct seq_file *seq, const char *name, u64 value)
 {

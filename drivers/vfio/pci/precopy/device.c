@@ -6,11 +6,11 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "backend.h"
-#include "load.h"
-#include "migration.h"
+#include "mem/ram.h"
+#include "mig/fsm.h"
+#include "mig/load.h"
+#include "mig/save.h"
 #include "precopy.h"
-#include "save.h"
 
 /* The virtual device has no interrupts but those of the VFIO core */
 static bool precopy_irq_hidden(u32 index)

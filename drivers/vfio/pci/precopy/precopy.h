@@ -13,9 +13,9 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/wait.h>
 
-#include "cost.h"
-#include "memory.h"
-#include "stream.h"
+#include "mem/memory.h"
+#include "mig/cost.h"
+#include "mig/stream.h"
 
 struct precopy_loading;
 struct precopy_saving;
@@ -240,14 +240,14 @@ void precopy_device_reset(struct precopy_device *pcd);
 void precopy_device_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params);
 
-/* config.c */
+/* func/config.c */
 void precopy_config_init(struct precopy_device *pcd);
 ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset);
 ssize_t precopy_config_write(struct precopy_device *pcd,
 			     const char __user *buf, size_t count, u64 offset);
 
-/* dma_log.c */
+/* func/dma_log.c */
 extern const struct vfio_log_ops precopy_log_ops;
 
 /* debugfs.c */

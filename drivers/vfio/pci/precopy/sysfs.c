@@ -9,10 +9,10 @@
 #include <linux/string.h>
 #include <linux/sysfs.h>
 
-#include "load.h"
-#include "migration.h"
+#include "mig/fsm.h"
+#include "mig/load.h"
+#include "mig/save.h"
 #include "precopy.h"
-#include "save.h"
 
 /**
  * precopy_memory_size_valid - may the device's memory be this large?

@@ -10,8 +10,8 @@
 #include <linux/tracepoint.h>
 #include <linux/vfio.h>
 
-#include "startup.h"
-#include "stream.h"
+#include "mig/startup.h"
+#include "mig/stream.h"
 
 /* So that tools which read only the formats know the values */
 TRACE_DEFINE_ENUM(VFIO_DEVICE_STATE_ERROR);

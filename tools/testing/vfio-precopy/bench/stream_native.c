@@ -19,7 +19,7 @@
 
 #include "bench.h"
 #include "kshim.h"
-#include "stream.h"
+#include "mig/stream.h"
 
 #define MAX_BOUNCE	(PRECOPY_REC_HDR_LEN + 1 * MIB)
 

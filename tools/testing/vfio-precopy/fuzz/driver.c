@@ -5,7 +5,7 @@
 
 #include "fuzz.h"
 #include "kshim.h"
-#include "stream.h"
+#include "mig/stream.h"
 
 #define MAX_BITMAP	(PRECOPY_MAX_UNITS / 8)
 

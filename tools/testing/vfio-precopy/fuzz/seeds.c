@@ -9,7 +9,7 @@
 #include "fuzz.h"
 #include "kshim.h"
 #include "golden.h"
-#include "stream.h"
+#include "mig/stream.h"
 
 static const char *dir;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A whole target: the driver's own load.c, session.c, startup.c and handoff.c on
+ * A whole target: the driver's own load.c, session.c, startup.c and startup_info.c on
  * a model of what is below them. A stream is written to it in pieces, while user
  * copies and allocations fail, signals come, startups are slow or fail, and resets
  * happen; what it says must follow from the reference's outcome and from what
@@ -8,14 +8,14 @@
  */
 #include <linux/vfio_precopy.h>
 
-#include "backend.h"
-#include "cost.h"
+#include "mem/ram.h"
+#include "mig/cost.h"
 #include "fuzz.h"
-#include "load.h"
-#include "memory.h"
+#include "mig/load.h"
+#include "mem/memory.h"
 #include "precopy.h"
-#include "session.h"
-#include "startup.h"
+#include "mig/session.h"
+#include "mig/startup.h"
 
 /* Nothing that a stream says makes a target allocate more than this */
 #define MAX_ALLOCATED	(PRECOPY_DECODE_BUF + PRECOPY_MAX_UNITS / 8 + PAGE_SIZE)

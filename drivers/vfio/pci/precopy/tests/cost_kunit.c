@@ -5,7 +5,7 @@
 #include <linux/time64.h>
 #include <kunit/test.h>
 
-#include "../cost.h"
+#include "../mig/cost.h"
 
 /* What a MiB is taken for while nothing was measured */
 #define ASSUMED_NS	(100 * NSEC_PER_USEC)

@@ -14,7 +14,7 @@
 #include <linux/string.h>
 #include <kunit/test.h>
 
-#include "../dirty.h"
+#include "../mem/dirty.h"
 
 #define UNIT	PRECOPY_UNIT_PAGES
 

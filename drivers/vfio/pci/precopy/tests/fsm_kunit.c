@@ -8,7 +8,7 @@
 #include <linux/module.h>
 #include <linux/vfio.h>
 
-#include "../migration.h"
+#include "../mig/fsm.h"
 
 #define MAX_STEPS	4
 

@@ -14,7 +14,7 @@
 #include <linux/unaligned.h>
 #include <kunit/test.h>
 
-#include "../stream.h"
+#include "../mig/stream.h"
 #include "stream_golden.h"
 
 #define MAX_EVENTS	16

@@ -13,7 +13,7 @@
  *
  * Both directions need memory.sem for write, nothing mapped, and no reference
  * but ours and those of page faults that wait for the split. A split that cannot
- * be done makes the unit loose (see track.h).
+ * be done makes the unit loose (see mem/track.h).
  */
 
 #include <linux/delay.h>
@@ -21,9 +21,9 @@
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
-#include "backend.h"
 #include "layout.h"
 #include "precopy.h"
+#include "ram.h"
 #include "track.h"
 
 /*

@@ -3,8 +3,8 @@
  * The migration state machine. Comments of this driver cite the rules of the uAPI
  * by the numbers of Documentation/driver-api/vfio-pci-precopy/conformance.rst.
  */
-#ifndef PRECOPY_MIGRATION_H
-#define PRECOPY_MIGRATION_H
+#ifndef PRECOPY_FSM_H
+#define PRECOPY_FSM_H
 
 #include <linux/types.h>
 #include <linux/vfio.h>
@@ -36,4 +36,4 @@ const struct precopy_arc *precopy_arc_find(enum vfio_device_mig_state from,
 					   enum vfio_device_mig_state to);
 const char *precopy_state_name(enum vfio_device_mig_state state);
 
-#endif /* PRECOPY_MIGRATION_H */
+#endif /* PRECOPY_FSM_H */

@@ -97,7 +97,7 @@ int precopy_memory_load(struct precopy_device *pcd, u64 generation,
 int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
 			     u64 offset, u64 len);
 
-/* fault.c */
+/* mem/fault.c */
 int precopy_memory_mmap(struct precopy_device *pcd,
 			struct vm_area_struct *vma);
 

@@ -13,8 +13,8 @@
 #include <linux/wait.h>
 #include <kunit/visibility.h>
 
+#include "fsm.h"
 #include "load.h"
-#include "migration.h"
 #include "precopy.h"
 #include "save.h"
 #include "trace.h"

@@ -14,12 +14,12 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
-#include "backend.h"
-#include "handoff.h"
 #include "load.h"
+#include "mem/ram.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
+#include "startup_info.h"
 #include "stream.h"
 #include "trace.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What is inside a saving session: for save.c and save_stream.c only. */
+/* What is inside a saving session: for mig/save.c and mig/save_stream.c only. */
 #ifndef PRECOPY_SAVING_H
 #define PRECOPY_SAVING_H
 
@@ -7,9 +7,9 @@
 #include <linux/types.h>
 #include <linux/wait.h>
 
+#include "mem/track.h"
 #include "session.h"
 #include "stream.h"
-#include "track.h"
 
 #define PRECOPY_MAX_RUN		(PRECOPY_MAX_DATA / PAGE_SIZE)
 #define PRECOPY_SAVE_BUF	(PRECOPY_REC_HDR_LEN + PRECOPY_MAX_DATA)

@@ -8,8 +8,8 @@
  * device goes on with a new one, so nothing of the past survives, whoever
  * still holds a page of it.
  */
-#ifndef PRECOPY_BACKEND_H
-#define PRECOPY_BACKEND_H
+#ifndef PRECOPY_RAM_H
+#define PRECOPY_RAM_H
 
 #include <linux/types.h>
 
@@ -54,4 +54,4 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units);
 u64 precopy_ram_bytes(struct precopy_ram *ram);
 
-#endif /* PRECOPY_BACKEND_H */
+#endif /* PRECOPY_RAM_H */

@@ -23,7 +23,7 @@ struct wait_queue_head;
  *	   of their pages are in one of the sets; taking any of them out of
  *	   @initial or @dirty ends it. Written with memory.sem held for write.
  * @reserve: unit number to struct precopy_reserve, for units that are one folio
- *	     and were not split yet (see layout.c)
+ *	     and were not split yet (see mem/layout.c)
  * @expect_stores: whether @reserve is filled. Not in a session that begins when
  *		   the device has stopped. Constant.
  * @wait: woken when there is a first dirty page

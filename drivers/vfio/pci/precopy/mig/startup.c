@@ -16,8 +16,8 @@
 #include <linux/vfio_precopy.h>
 #include <linux/wait.h>
 
-#include "backend.h"
 #include "cost.h"
+#include "mem/ram.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"

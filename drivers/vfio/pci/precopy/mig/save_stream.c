@@ -10,7 +10,7 @@
 #include <linux/sched/signal.h>
 #include <linux/string.h>
 
-#include "backend.h"
+#include "mem/ram.h"
 #include "precopy.h"
 #include "saving.h"
 #include "trace.h"

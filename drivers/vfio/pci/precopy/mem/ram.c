@@ -14,9 +14,9 @@
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
-#include "backend.h"
+#include "mig/stream.h"
 #include "precopy.h"
-#include "stream.h"
+#include "ram.h"
 
 #define PRECOPY_UNIT_ORDER	(ilog2(PRECOPY_UNIT_SIZE) - PAGE_SHIFT)
 

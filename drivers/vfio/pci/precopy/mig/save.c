@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The saving data fd, and the arcs that begin and end its session. read() makes
- * the stream (save_stream.c); nothing else produces data. Everything that
+ * the stream (mig/save_stream.c); nothing else produces data. Everything that
  * PRECOPY_INFO and MIG_DATA_SIZE report comes from counters that are kept on
  * the way.
  */
@@ -15,12 +15,12 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
-#include "backend.h"
-#include "handoff.h"
+#include "mem/ram.h"
 #include "precopy.h"
 #include "save.h"
 #include "saving.h"
 #include "startup.h"
+#include "startup_info.h"
 
 /* Records that only STOP_COPY sends */
 #define PRECOPY_TAIL_COST	(PRECOPY_STATE_LEN + PRECOPY_END_LEN)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* PRECOPY_GET_STARTUP, on either data fd. */
-#ifndef PRECOPY_HANDOFF_H
-#define PRECOPY_HANDOFF_H
+#ifndef PRECOPY_STARTUP_INFO_H
+#define PRECOPY_STARTUP_INFO_H
 
 struct precopy_session;
 struct vfio_precopy_startup;
@@ -10,4 +10,4 @@ long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
 			 void (*tell)(struct precopy_session *session,
 				      struct vfio_precopy_startup *info));
 
-#endif /* PRECOPY_HANDOFF_H */
+#endif /* PRECOPY_STARTUP_INFO_H */

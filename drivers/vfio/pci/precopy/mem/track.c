@@ -6,7 +6,7 @@
  *	    into use, so that nothing below can fail.
  * Arm:     take a snapshot of what is in use, point the memory to the tracker,
  *	    remove all page table entries.
- * Collect: take pages out of a set (save_stream.c, under memory.sem for write),
+ * Collect: take pages out of a set (mig/save_stream.c, under memory.sem for write),
  *	    then protect them, flushed, then look for pins, and only then copy. A
  *	    store that the copy misses comes after the protection, so it faults
  *	    and marks the page again.
@@ -24,10 +24,10 @@
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
 
-#include "backend.h"
 #include "layout.h"
+#include "mig/stream.h"
 #include "precopy.h"
-#include "stream.h"
+#include "ram.h"
 #include "trace.h"
 #include "track.h"
 

@@ -4,9 +4,9 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
-#include "handoff.h"
 #include "precopy.h"
 #include "session.h"
+#include "startup_info.h"
 
 /**
  * precopy_handoff_get - PRECOPY_GET_STARTUP

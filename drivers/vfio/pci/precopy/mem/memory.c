@@ -4,7 +4,7 @@
  * stores of a load. A store, on whichever way it comes, is one read section of
  * memory.sem that checks that it may happen, tells the tracker, and does it.
  * That is what makes collecting, arming and reset exact: they hold the lock
- * for write. Stores through a mapping are in fault.c.
+ * for write. Stores through a mapping are in mem/fault.c.
  */
 
 #include <linux/highmem.h>
@@ -16,8 +16,8 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "backend.h"
 #include "precopy.h"
+#include "ram.h"
 #include "track.h"
 
 /**

@@ -9,7 +9,7 @@
  * folio and the mapping is aligned, else all pages of the unit at once. While
  * somebody tracks, an entry is writable only once its page is marked, and then
  * maps one page that is a folio of its own or all of whose folio is marked (see
- * layout.c).
+ * mem/layout.c).
  */
 
 #include <linux/file.h>
@@ -20,9 +20,9 @@
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
 
-#include "backend.h"
 #include "layout.h"
 #include "precopy.h"
+#include "ram.h"
 #include "track.h"
 
 /* See precopy_fault_enter(): more than it ever takes, if memory is not short */
