@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Simulated host bridges: a PCI domain each, with one bus. No bridge has windows
+ * for memory or I/O ports, so nothing behind it can have a BAR.
+ */
+#include <linux/cleanup.h>
+#include <linux/iommu-sim.h>
+#include <linux/irqdomain.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+
+#include "pci-host-sim.h"
+
+/* One function in each device, as long as there are devices; then the second... */
+unsigned int pci_sim_devfn(unsigned int index)
+{
+	return PCI_DEVFN(index % PCI_SIM_SLOTS, index / PCI_SIM_SLOTS);
+}
+
+/**
+ * pci_sim_fits() - whether what is wanted fits into one bus
+ * @options: what is wanted
+ *
+ * A PF is in the device after those of the plain functions, and its VFs follow
+ * from the next device on.
+ *
+ * Return: true if it fits.
+ */
+bool pci_sim_fits(const struct pci_sim_options *options)
+{
+	unsigned int first;
+
+	if (!options->total_vfs)
+		return options->functions <= PCI_SIM_FUNCTIONS;
+	if (options->functions >= PCI_SIM_SLOTS)
+		return false;
+	first = pci_sim_devfn(options->functions) + PCI_SIM_VF_OFFSET;
+	return first < PCI_SIM_FUNCTIONS &&
+	       options->total_vfs <= PCI_SIM_FUNCTIONS - first;
+}
+
+/* ---- plugging ------------------------------------------------------------------- */
+
+static bool pci_sim_is_gone(struct pci_sim_host *host, struct pci_dev *pdev)
+{
+	guard(raw_spinlock_irqsave)(&host->lock);
+	return !host->functions[pdev->devfn]->present;
+}
+
+/* As a hotplug controller does after a surprise. VFs go with their PF. */
+static void pci_sim_remove_gone(struct work_struct *work)
+{
+	struct pci_sim_host *host = container_of(work, struct pci_sim_host, removal);
+	struct pci_dev *pdev;
+
+	pci_lock_rescan_remove();
+	for (unsigned int devfn = 0; devfn < PCI_SIM_FUNCTIONS; devfn++) {
+		pdev = pci_get_slot(host->bridge->bus, devfn);
+		if (!pdev)
+			continue;
+		if (!pdev->is_virtfn && pci_sim_is_gone(host, pdev))
+			pci_stop_and_remove_bus_device(pdev);
+		pci_dev_put(pdev);
+	}
+	pci_unlock_rescan_remove();
+}
+
+/* So that nobody waits for a function that does not answer */
+static int pci_sim_mark_gone(struct pci_dev *pdev, void *unused)
+{
+	struct pci_sim_function *fn = pci_sim_function(pdev);
+
+	if (!READ_ONCE(fn->present))
+		WRITE_ONCE(pdev->error_state, pci_channel_io_perm_failure);
+	return 0;
+}
+
+static int pci_sim_parse(const char *buf, unsigned int *devfn)
+{
+	unsigned int device, function;
+	char rest;
+
+	if (sscanf(buf, "%x.%x %c", &device, &function, &rest) != 2)
+		return -EINVAL;
+	if (device >= PCI_SIM_SLOTS || function > 7)
+		return -EINVAL;
+	*devfn = PCI_DEVFN(device, function);
+	return 0;
+}
+
+static struct pci_sim_host *dev_to_sim_host(struct device *dev)
+{
+	return pci_host_bridge_priv(to_pci_host_bridge(dev));
+}
+
+static ssize_t unplug_store(struct device *dev, struct device_attribute *attr,
+			    const char *buf, size_t count)
+{
+	struct pci_sim_host *host = dev_to_sim_host(dev);
+	unsigned int devfn;
+	int ret;
+
+	ret = pci_sim_parse(buf, &devfn) ?: pci_sim_unplug(host, devfn);
+	if (ret)
+		return ret;
+	pci_walk_bus(host->bridge->bus, pci_sim_mark_gone, NULL);
+	/* The removal waits for whoever has the device open; the writer does not */
+	queue_work(system_long_wq, &host->removal);
+	return count;
+}
+static DEVICE_ATTR_WO(unplug);
+
+static ssize_t plug_store(struct device *dev, struct device_attribute *attr,
+			  const char *buf, size_t count)
+{
+	struct pci_sim_host *host = dev_to_sim_host(dev);
+	struct pci_dev *pdev;
+	unsigned int devfn;
+	int ret;
+
+	ret = pci_sim_parse(buf, &devfn);
+	if (ret)
+		return ret;
+	/* Is the one that was unplugged still in use? */
+	pdev = pci_get_slot(host->bridge->bus, devfn);
+	pci_dev_put(pdev);
+	if (pdev)
+		return pci_sim_is_gone(host, pdev) ? -EBUSY : -EEXIST;
+	ret = pci_sim_plug(host, devfn);
+	if (ret)
+		return ret;
+	pci_lock_rescan_remove();
+	pci_rescan_bus(host->bridge->bus);
+	pci_unlock_rescan_remove();
+	return count;
+}
+static DEVICE_ATTR_WO(plug);
+
+static struct attribute *pci_sim_attrs[] = {
+	&dev_attr_unplug.attr,
+	&dev_attr_plug.attr,
+	NULL
+};
+
+static const struct attribute_group pci_sim_group = {
+	.attrs = pci_sim_attrs,
+};
+
+/* ---- making a host -------------------------------------------------------------- */
+
+static int pci_sim_add_function(struct pci_sim_host *host, unsigned int devfn,
+				enum pci_sim_kind kind)
+{
+	struct pci_sim_function *fn = kzalloc_obj(*fn);
+
+	if (!fn)
+		return -ENOMEM;
+	fn->kind = kind;
+	fn->present = kind != PCI_SIM_VF;
+	host->functions[devfn] = fn;
+	pci_sim_config_init(host, devfn);
+	return 0;
+}
+
+static int pci_sim_add_functions(struct pci_sim_host *host)
+{
+	const struct pci_sim_options *options = host->options;
+	unsigned int i, pf = pci_sim_devfn(options->functions);
+	int ret = 0;
+
+	for (i = 0; i < options->functions && !ret; i++)
+		ret = pci_sim_add_function(host, pci_sim_devfn(i), PCI_SIM_PLAIN);
+	if (options->total_vfs && !ret)
+		ret = pci_sim_add_function(host, pf, PCI_SIM_PF);
+	for (i = 0; i < options->total_vfs && !ret; i++)
+		ret = pci_sim_add_function(host, pf + PCI_SIM_VF_OFFSET + i, PCI_SIM_VF);
+	return ret;
+}
+
+/*
+ * No function can raise an interrupt, or write to where that would raise one. So
+ * interrupts are isolated, which VFIO and iommufd want to be told by the domain.
+ */
+static const struct irq_domain_ops pci_sim_msi_ops = {};
+
+static int pci_sim_init_msi(struct pci_sim_host *host, int nr)
+{
+	host->msi_fwnode = irq_domain_alloc_named_id_fwnode("pci-host-sim", nr);
+	if (!host->msi_fwnode)
+		return -ENOMEM;
+	host->msi = irq_domain_create_linear(host->msi_fwnode, 1, &pci_sim_msi_ops, host);
+	if (!host->msi)
+		return -ENOMEM;
+	host->msi->flags |= IRQ_DOMAIN_FLAG_ISOLATED_MSI;
+	dev_set_msi_domain(&host->bridge->dev, host->msi);
+	return 0;
+}
+
+/* With the last reference to the bridge. Its domain number is returned next. */
+static void pci_sim_release(struct pci_host_bridge *bridge)
+{
+	struct pci_sim_host *host = pci_host_bridge_priv(bridge);
+
+	if (host->msi)
+		irq_domain_remove(host->msi);
+	if (host->msi_fwnode)
+		irq_domain_free_fwnode(host->msi_fwnode);
+	for (unsigned int i = 0; i < PCI_SIM_FUNCTIONS; i++)
+		kfree(host->functions[i]);
+}
+
+/* Firmware's domains are not in the allocator of the numbers */
+static int pci_sim_init_domain(struct pci_sim_host *host, unsigned int first)
+{
+	int nr = pci_bus_find_emul_domain_nr(first, 1, U16_MAX);
+
+	if (nr < 0)
+		return nr;
+	host->bridge->domain_nr = nr;
+	host->sysdata.domain = nr;
+	return pci_find_bus(nr, 0) ? -EEXIST : 0;
+}
+
+static int pci_sim_init_bridge(struct pci_sim_host *host, unsigned int domain)
+{
+	struct pci_host_bridge *bridge = host->bridge;
+	int ret;
+
+	ret = pci_sim_init_domain(host, domain);
+	if (ret)
+		return ret;
+	ret = pci_sim_init_msi(host, bridge->domain_nr);
+	if (ret)
+		return ret;
+	host->sysdata.node = NUMA_NO_NODE;
+	bridge->sysdata = &host->sysdata;
+	bridge->ops = &pci_sim_ops;
+	host->busn = DEFINE_RES_NAMED(0, 1, "pci-host-sim", IORESOURCE_BUS);
+	pci_add_resource(&bridge->windows, &host->busn);
+	return pci_sim_add_functions(host);
+}
+
+static void pci_sim_remove_bus(struct pci_sim_host *host)
+{
+	pci_lock_rescan_remove();
+	pci_stop_root_bus(host->bridge->bus);
+	pci_remove_root_bus(host->bridge->bus);
+	pci_unlock_rescan_remove();
+	iommu_sim_remove_bridge(host->bridge);
+}
+
+static int pci_sim_add_bus(struct pci_sim_host *host)
+{
+	int ret;
+
+	ret = iommu_sim_add_bridge(host->bridge);
+	if (ret)
+		return ret;
+	ret = pci_host_probe(host->bridge);
+	if (ret) {
+		iommu_sim_remove_bridge(host->bridge);
+		return ret;
+	}
+	ret = sysfs_create_group(&host->bridge->dev.kobj, &pci_sim_group);
+	if (ret)
+		pci_sim_remove_bus(host);
+	return ret;
+}
+
+/**
+ * pci_sim_host_create() - make a host bridge with functions, and add it
+ * @options: what it is made of; must live as long as the host
+ * @domain: first number to try for its PCI domain
+ *
+ * Return: the host, or an ERR_PTR().
+ */
+struct pci_sim_host *pci_sim_host_create(const struct pci_sim_options *options,
+					 unsigned int domain)
+{
+	struct pci_host_bridge *bridge = pci_alloc_host_bridge(sizeof(struct pci_sim_host));
+	struct pci_sim_host *host;
+	int ret;
+
+	if (!bridge)
+		return ERR_PTR(-ENOMEM);
+	host = pci_host_bridge_priv(bridge);
+	host->bridge = bridge;
+	host->options = options;
+	raw_spin_lock_init(&host->lock);
+	INIT_WORK(&host->removal, pci_sim_remove_gone);
+	pci_set_host_bridge_release(bridge, pci_sim_release, NULL);
+	ret = pci_sim_init_bridge(host, domain) ?: pci_sim_add_bus(host);
+	if (ret) {
+		pci_free_host_bridge(bridge);
+		return ERR_PTR(ret);
+	}
+	return host;
+}
+
+/**
+ * pci_sim_host_destroy() - remove a host bridge and its functions
+ * @host: host, none of whose functions has a driver but the PF's
+ */
+void pci_sim_host_destroy(struct pci_sim_host *host)
+{
+	/* What these do takes the lock that the removal of the bus holds */
+	sysfs_remove_group(&host->bridge->dev.kobj, &pci_sim_group);
+	cancel_work_sync(&host->removal);
+	pci_sim_remove_bus(host);
+	pci_free_host_bridge(host->bridge);
+}
