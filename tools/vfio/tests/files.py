@@ -327,12 +327,12 @@ def every_failure_is_json():
 def json_is_utf_8():
     name = path("ä€😀")
     got = json.loads(vm("load", B, "--json", "--verify", "-i", name, status=7).stdout)
-    check(got["error"].startswith(name + ": "), got)
+    check(got["error"].startswith(f"--input {name}: "), got)
     got = json.loads(vm("load", B, "--json", "--verify", "-i", b"/none\xff/x", status=7).stdout)
-    check(got["error"].startswith("/none\ufffd/x: "), got)
+    check(got["error"].startswith("--input /none\ufffd/x: "), got)
     long = path("y" * 255)
     got = json.loads(vm("load", B, "--json", "--verify", "-i", long, status=7).stdout)
-    check(got["error"] == long + ": No such file or directory", got)
+    check(got["error"] == f"--input {long}: No such file or directory", got)
 
 
 @test
