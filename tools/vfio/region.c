@@ -108,11 +108,12 @@ int device_check_region(const struct device *dev, unsigned int index)
 static int too_large(const struct device *dev, const struct vfio_region_info *info,
 		     const char *path)
 {
-	return fail(ST_FILE, "--fill-region %s is larger than region %u of %s", path, info->index, dev->name);
+	return fail(ST_FILE, "--fill-region %s is larger than region %u of %s", path,
+		    info->index, dev->name);
 }
 
-static int fill(const struct device *dev, const struct vfio_region_info *info, int file,
-		const char *path, char *buf)
+static int fill_from(const struct device *dev, const struct vfio_region_info *info, int file,
+		     const char *path, char *buf)
 {
 	struct pollfd pfd = { .fd = file, .events = POLLIN };
 	uint64_t at = 0;
@@ -163,7 +164,7 @@ int device_fill_region(const struct device *dev, unsigned int index, const char 
 	}
 	buf = malloc(CHUNK);
 	before = decode_on(dev);
-	ret = buf ? fill(dev, &info, file, path, buf) : fail(ST_FAILED, "no memory");
+	ret = buf ? fill_from(dev, &info, file, path, buf) : fail(ST_FAILED, "no memory");
 	decode_back(dev, before);
 	free(buf);
 	close(file);

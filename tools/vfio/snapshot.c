@@ -249,7 +249,8 @@ static int expect_end_of_file(struct reader *in)
 			if (interrupted())
 				return interrupted();
 			if (deadline != NEVER && now_ns() >= deadline) {
-				say("the snapshot is complete; waiting for the end of %s", in->path);
+				say("the snapshot is complete; waiting for the end of %s",
+				    in->path);
 				deadline = NEVER;
 			}
 			continue;
