@@ -304,6 +304,11 @@ TEST_F(memory, startup_beyond_the_limit)
 /* ------------------------------------------------------------------------ */
 /* A target needs no more than its source                                   */
 
+/*
+ * Beside the units that are whole, for single pages with their lists: less than
+ * another whole unit, and enough where the kernel pads its objects
+ */
+#define SINGLES		SZ_1M
 /* So much is left of the limit for the session of a load */
 #define SESSION		SZ_512K
 
@@ -345,7 +350,7 @@ static void starts_where_it_ran(struct __test_metadata *_metadata,
 TEST_F(memory, target_starts_where_its_source_ran)
 {
 	u64 before = cg_kernel_bytes(self->cgroup), unit;
-	u64 limit = cg_current(self->cgroup) + USED;
+	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
 	for (unit = 0; unit < SIZE / WIRE_UNIT - 1; unit++)
@@ -358,7 +363,7 @@ TEST_F(memory, sparse_units_leave_memory_for_whole_ones)
 {
 	u64 before = cg_kernel_bytes(self->cgroup), unit;
 	u64 first = SIZE / WIRE_UNIT - UNITS, whole = UNITS - 1;
-	u64 limit = cg_current(self->cgroup) + USED;
+	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
 	precopy_fill(&self->a, first * UNIT_PAGES, whole * UNIT_PAGES, 1,
