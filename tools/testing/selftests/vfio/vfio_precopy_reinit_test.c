@@ -187,6 +187,7 @@ TEST_F(reinit, needs_precopy)
 TEST_F(reinit, too_early)
 {
 	struct handoff_marks marks = {};
+	struct vfio_precopy_info info;
 
 	begin(self);
 	EXPECT_EQ(-EAGAIN, reinit_now());
@@ -199,11 +200,14 @@ TEST_F(reinit, too_early)
 	}
 	/* And in between: what is left is still the first. */
 	while (reinit_now() == -EAGAIN) {
-		EXPECT_EQ(0, info_of(self->fd).flags);
+		info = info_of(self->fd);
+		EXPECT_EQ(0, info.flags);
 		handoff_marks(&self->stream, &marks);
 		ASSERT_EQ(0, marks.initial_ends);
-		/* Less than a record header, and few enough steps for KASAN */
-		ASSERT_LT(0, mig_stream_read(&self->stream, self->fd, 16));
+		/* In steps below a record header only where it matters */
+		ASSERT_LT(0, mig_stream_read(&self->stream, self->fd,
+					     info.initial_bytes > SZ_8K ?
+					     SZ_4K : 16));
 	}
 	/* INITIAL_END is made; part of it is still to be read. */
 	handoff_marks(&self->stream, &marks);
