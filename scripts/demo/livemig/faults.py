@@ -113,6 +113,10 @@ def hold_before_switchover(scene, target, proxy=None):
                       + scene.why())
 
 
+class Unmet(Failure):
+    """The machine did not come into the situation in which the fault is to happen."""
+
+
 def hold_with_much_left(scene):
     """
     The same when much of the device is left to be sent: while the line stands still
@@ -131,7 +135,7 @@ def hold_with_much_left(scene):
         scene.end(target)
         delay *= 2
         if delay > 12000:
-            raise Failure(f"only {left} bytes were left for after the switchover")
+            raise Unmet(f"only {left} bytes were left for after the switchover")
 
 
 def cancelled_switching_over(scene):
