@@ -193,7 +193,7 @@ static bool pt_empty(unsigned long *table, unsigned int level)
 	return true;
 }
 
-/* What was mapped below, and is no more, may have left tables behind */
+/* A leaf may replace a table that earlier mappings have left empty */
 static int pt_set_leaf(struct iommu_sim_pt *pt, unsigned long *slot,
 		       unsigned int level, unsigned long leaf)
 {

@@ -163,7 +163,7 @@ static void pt_mapped_twice_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, iommu_sim_pt_lookup(pt_of(test), SZ_2M), PHYS);
 }
 
-/* What was mapped before the failure is told, so that the caller can undo it */
+/* A failed map reports the bytes mapped so far, so that the caller can unmap them */
 static void pt_mapped_counts_up_to_a_failure(struct kunit *test)
 {
 	size_t mapped = 0;

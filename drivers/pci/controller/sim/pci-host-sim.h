@@ -11,7 +11,7 @@
 #define PCI_SIM_FUNCTIONS	256
 /* Number of devices of a bus */
 #define PCI_SIM_SLOTS		32
-/* What the capabilities need; all registers behind it are 0 */
+/* Bytes of config space that the capabilities take; all later registers are 0 */
 #define PCI_SIM_CONFIG_SIZE	0x140
 /* One of Red Hat's identifiers that are free for experiments */
 #define PCI_SIM_PF_VENDOR	PCI_VENDOR_ID_REDHAT
