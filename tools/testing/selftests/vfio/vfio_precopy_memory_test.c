@@ -346,30 +346,54 @@ static void starts_where_it_ran(struct __test_metadata *_metadata,
 	free(got);
 }
 
-/* A page in each unit: the first units are whole, the others are single pages. */
+/* Within the limit the first units are whole, and the others are single pages. */
+static void store_a_page_to_each(struct precopy_dev *pd, u64 nr_units)
+{
+	u64 unit;
+
+	for (unit = 0; unit < nr_units; unit++)
+		precopy_fill(pd, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
+}
+
 TEST_F(memory, target_starts_where_its_source_ran)
 {
-	u64 before = cg_kernel_bytes(self->cgroup), unit;
+	u64 before = cg_kernel_bytes(self->cgroup);
 	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
-	for (unit = 0; unit < SIZE / WIRE_UNIT - 1; unit++)
-		precopy_fill(&self->a, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
+	store_a_page_to_each(&self->a, SIZE / WIRE_UNIT - 1);
 	starts_where_it_ran(_metadata, self, before, limit);
+}
+
+/* Where a target has room for whole units, it takes single pages all the same. */
+TEST_F(memory, target_allocates_what_its_source_had)
+{
+	struct mig_stream stream = {};
+	u64 used;
+
+	limit_to(_metadata, self, USED + SINGLES);
+	store_a_page_to_each(&self->a, SIZE / WIRE_UNIT - 1);
+	used = handoff_stat(bdfs[0], "bytes_in_use");
+	EXPECT_LT(used, SIZE / 2);
+	ASSERT_EQ(0, cg_write(self->cgroup, "memory.max", "max"));
+	ASSERT_EQ(0, mig_save(self->a.dev, &stream));
+	precopy_reset(&self->a);
+	EXPECT_EQ(0, mig_load(self->a.dev, &stream, SZ_64K));
+	EXPECT_EQ(used, handoff_stat(bdfs[0], "bytes_in_use"));
+	mig_stream_free(&stream);
 }
 
 /* The units that are whole, and full of data, are the last that come. */
 TEST_F(memory, sparse_units_leave_memory_for_whole_ones)
 {
-	u64 before = cg_kernel_bytes(self->cgroup), unit;
+	u64 before = cg_kernel_bytes(self->cgroup);
 	u64 first = SIZE / WIRE_UNIT - UNITS, whole = UNITS - 1;
 	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
 	precopy_fill(&self->a, first * UNIT_PAGES, whole * UNIT_PAGES, 1,
 		     BY_PWRITE);
-	for (unit = 0; unit < first; unit++)
-		precopy_fill(&self->a, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
+	store_a_page_to_each(&self->a, first);
 	starts_where_it_ran(_metadata, self, before, limit);
 }
 
