@@ -40,7 +40,9 @@
 #define SIZE		SZ_4M
 #define MAX_LEN		SZ_128K
 #define POOL		24
-#define CUT_SHORT	16		/* one stream in so many is */
+/* One stream in so many is cut short, and one goes on after its end. */
+#define CUT_SHORT	16
+#define TOO_LONG	16
 /* All of the memory is compared so often; a few pages each time */
 #define THOROUGH	32
 
@@ -318,6 +320,12 @@ static void make_stream(void)
 	/* Few that are bent or made up are only cut short. */
 	if (f.nr % CUT_SHORT == CUT_SHORT - 1) {
 		mig_stream_append(&f.now, f.good.data, roll(f.good.len));
+		return;
+	}
+	/* Fewer still are good up to their end, and have bytes after it. */
+	if (f.nr % TOO_LONG == 0) {
+		mig_stream_append(&f.now, f.good.data, f.good.len);
+		mig_stream_append(&f.now, f.good.data, 1 + roll(f.good.len));
 		return;
 	}
 	if (roll(3))
