@@ -20,8 +20,10 @@ from .vm import Deadline, Failure
 MINUTES_MS = 600000             # a startup that nobody waits for
 EARLY_TRIES = 20
 ENDLESS = 5                     # seconds in which nothing comes that ever will
-EARLY_MS = 2000                 # a downtime so long that the switchover comes early,
-LEFT = 400 << 10                # when so much is left that no buffer holds it
+EARLY_MS = 2000                 # a downtime so long that the switchover comes early
+LEFT = 400 << 10                # more than all buffers between source and target hold
+READ = 1 << 20                  # what QEMU reads from the device at a time
+ROUND = 0.1                     # seconds after which it looks at the downtime limit again
 
 
 def say_so(said):
@@ -104,38 +106,48 @@ def cancelled_after_ack(scene):
     return seen
 
 
-def hold_before_switchover(scene, target, proxy=None):
+def wait_switchover(scene):
     """The VM is stopped, and its device with it; the last of the data is still to come."""
-    scene.begin(target, proxy, pause=True, downtime_limit=EARLY_MS)
     scene.wait(lambda: scene.status() in ("pre-switchover",) + ENDED, "the switchover")
     if scene.status() != "pre-switchover":
         raise Failure(f"the migration {scene.status()} instead of pausing; QEMU says: "
                       + scene.why())
 
 
-class Unmet(Failure):
-    """The machine did not come into the situation in which the fault is to happen."""
+def hold_before_switchover(scene, target):
+    scene.begin(target, pause=True, downtime_limit=EARLY_MS)
+    wait_switchover(scene)
+
+
+def much_is_left(scene):
+    """The guest has written enough, and the source has stopped reading the device."""
+    if int(device_attribute(scene.source.bdf, "dirty_bytes")) < LEFT + 2 * READ:
+        return False
+    sent = scene.sent()
+    time.sleep(3 * ROUND)
+    return scene.sent() == sent
 
 
 def hold_with_much_left(scene):
     """
-    The same when much of the device is left to be sent: while the line stands still
-    because the target starts, the guest writes on; how fast we do not know.
+    The same when much of the device is left to be sent. After the acknowledgment only
+    the downtime limit keeps QEMU from the switchover. The line is held until the guest
+    has written enough; then QEMU may switch over. It ends its round, which has one read
+    of the device, and another round if this one was too short to look at the limit.
     """
-    delay = 1500
-    while True:
-        target = scene.target()
-        proxy = scene.line_to(target)
-        migration.turn_knob(target.bdf, "startup_delay_ms", delay)
-        hold_before_switchover(scene, target, proxy)
-        left = migration.statistic(scene.source.bdf, "stop_copy_bytes")
-        if left >= LEFT:
-            return target, proxy, left
-        cancel(scene)
-        scene.end(target)
-        delay *= 2
-        if delay > 12000:
-            raise Unmet(f"only {left} bytes were left for after the switchover")
+    target = scene.target()
+    proxy = scene.line_to(target)
+    scene.begin(target, proxy, pause=True, downtime_limit=0)
+    scene.wait_acked()
+    proxy.hold()
+    scene.wait(lambda: much_is_left(scene), "the guest writing while the line is held", 300)
+    scene.source.cmd("migrate-set-parameters", **{"downtime-limit": EARLY_MS})
+    proxy.let_go()
+    wait_switchover(scene)
+    left = migration.statistic(scene.source.bdf, "stop_copy_bytes")
+    if left < LEFT:
+        raise Failure(f"only {left} bytes were left for after the switchover")
+    return target, proxy, left
 
 
 def cancelled_switching_over(scene):

@@ -11,7 +11,8 @@ class Proxy:
     """
     Passes one connection on from the Unix socket path to the Unix socket where.
     When byte number at is through, action(self) is called, once, by the thread
-    that passes things on; the bytes after it wait for that.
+    that passes things on; the bytes after it wait for that. Between hold() and
+    let_go() nothing is passed on to where, but what was read before.
     """
 
     def __init__(self, path, where, at=None, action=None):
@@ -21,6 +22,8 @@ class Proxy:
         self.action = action
         self.passed = 0                 # bytes from the source to the target
         self.acted = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
         self.ends = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -32,6 +35,12 @@ class Proxy:
     def uri(self):
         return f"unix:{self.path}"
 
+    def hold(self):
+        self.free.clear()
+
+    def let_go(self):
+        self.free.set()
+
     def cut(self):
         for end in self.ends:
             try:
@@ -41,6 +50,7 @@ class Proxy:
 
     def close(self):
         self.cut()
+        self.let_go()
         try:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -75,6 +85,7 @@ class Proxy:
     def _pass_on(self, source, target):
         try:
             while data := source.recv(CHUNK):
+                self.free.wait()
                 self._pass(data, target)
             target.shutdown(socket.SHUT_WR)
         except OSError:
