@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * User-space shim over the installed <linux/vfio.h>.
+ * User-space wrapper of the installed <linux/vfio.h>.
  *
- * Distributions ship headers that are years older than the kernel a test or a
- * tool runs on. This file takes the installed header and adds the parts of the
- * migration interface that it may lack, so that user space builds the same way
- * everywhere. Every addition steps aside when the installed header has it.
+ * Distributions ship headers that are years older than the kernel that a test or a
+ * tool runs on. This file includes the installed header and defines the parts of
+ * the migration interface that the header lacks. Each definition is skipped if the
+ * installed header has it.
  *
- * It is for user space only and must never be on the include path of kernel
+ * The file is for user space only and must not be on the include path of kernel
  * objects.
  */
 #ifndef _PRECOPY_SHIM_LINUX_VFIO_H
@@ -19,7 +19,7 @@
 
 #include_next <linux/vfio.h>
 
-/* Linux 6.17: a VF token for a device that is bound to an iommufd */
+/* Linux 6.17: VF token in VFIO_DEVICE_BIND_IOMMUFD */
 #ifndef VFIO_DEVICE_BIND_FLAG_TOKEN
 #define VFIO_DEVICE_BIND_FLAG_TOKEN		(1 << 0)
 #endif
@@ -28,15 +28,16 @@
 #define VFIO_MIGRATION_P2P			(1 << 1)
 #endif
 
-/* Linux 6.2: pre-copy states and how much is left of the pre-copy data */
+/* Linux 6.2: pre-copy states, and the amount of pre-copy data that is left */
 #ifndef VFIO_MIGRATION_PRE_COPY
 #define VFIO_MIGRATION_PRE_COPY			(1 << 2)
 #endif
 
 /*
- * Enumerators cannot be tested by the preprocessor, but they and this ioctl
- * came with the same change. They are macros here because the installed enum
- * is already closed.
+ * The preprocessor cannot test for enumerators. The ioctl was added by the same
+ * change as the two states, so its absence shows that they are missing. They are
+ * macros here because enumerators cannot be added to the enum of the installed
+ * header.
  */
 #ifndef VFIO_MIG_GET_PRECOPY_INFO
 #define VFIO_DEVICE_STATE_PRE_COPY		6
@@ -58,7 +59,7 @@ struct vfio_precopy_info {
 #define VFIO_PRECOPY_INFO_REINIT		(1 << 0)
 #endif
 
-/* Linux 6.6: a device of its own, without a group */
+/* Linux 6.6: opening a device through its own node and an iommufd */
 #ifndef VFIO_DEVICE_BIND_IOMMUFD
 struct vfio_device_bind_iommufd {
 	__u32 argsz;
@@ -70,7 +71,7 @@ struct vfio_device_bind_iommufd {
 #define VFIO_DEVICE_BIND_IOMMUFD		_IO(VFIO_TYPE, VFIO_BASE + 18)
 #endif
 
-/* Linux 6.1: the log of the pages that the device wrote by DMA */
+/* Linux 6.1: log of the pages that a device has written by DMA */
 #ifndef VFIO_DEVICE_FEATURE_DMA_LOGGING_START
 struct vfio_device_feature_dma_logging_control {
 	__aligned_u64 page_size;
@@ -102,7 +103,7 @@ struct vfio_device_feature_dma_logging_report {
 #define VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT	8
 #endif
 
-/* Linux 6.2: how many bytes STOP_COPY would transfer */
+/* Linux 6.2: number of bytes that STOP_COPY would transfer */
 #ifndef VFIO_DEVICE_FEATURE_MIG_DATA_SIZE
 struct vfio_device_feature_mig_data_size {
 	__aligned_u64 stop_copy_length;
