@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Statistics and, for tests, knobs; beside the core's own files in debugfs. */
+/* Statistics and test knobs in debugfs, in a directory of the VFIO core. */
 
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>
@@ -127,15 +127,15 @@ static void precopy_debugfs_knobs(struct precopy_device *pcd,
 }
 
 /**
- * precopy_debugfs_init - create the driver's files
- * @pcd: the device, registered; the core removes its directory, and ours in
- *	 it, when the device is unregistered
+ * precopy_debugfs_init - create the driver's files in debugfs
+ * @pcd: the device, registered with the VFIO core. The core removes its directory
+ *	 and the files in it when the device is unregistered.
  */
 void precopy_debugfs_init(struct precopy_device *pcd)
 {
 	struct dentry *dir;
 
-	/* Without CONFIG_VFIO_DEBUGFS there is none */
+	/* The core has no directory without CONFIG_VFIO_DEBUGFS */
 	if (!pcd->core->vdev.debug_root)
 		return;
 	dir = debugfs_create_dir("precopy", pcd->core->vdev.debug_root);

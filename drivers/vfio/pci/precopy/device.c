@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The vfio device: open and close, reset, regions, ioctls. */
+/* VFIO device operations: open, close, reset, regions, ioctls. */
 
 #include <linux/iommufd.h>
 #include <linux/mutex.h>
@@ -12,7 +12,7 @@
 #include "mig/save.h"
 #include "precopy.h"
 
-/* The virtual device has no interrupts but those of the VFIO core */
+/* The virtual device has only ERR and REQ, the interrupts of the VFIO core */
 static bool precopy_irq_hidden(u32 index)
 {
 	return index <= VFIO_PCI_MSIX_IRQ_INDEX;
@@ -22,13 +22,14 @@ static bool precopy_irq_hidden(u32 index)
  * precopy_device_reset - reset the virtual device
  * @pcd: the device
  *
- * After it: RUNNING, memory zero, no session, no DMA log. Config space stays,
- * as it does for a physical device that Linux resets.
+ * After the reset the state is RUNNING, the memory is zero, and there is no session
+ * and no DMA log. Config space is not changed, as on a physical device that Linux
+ * resets and then restores.
  *
- * Comes by ioctl, from open and close, and from every reset of the carrier that
- * somebody asked for, with or without the core's memory_lock held. So it takes no lock that is
- * ever held across a user copy, a wait, or mmap_lock; memory.sem is not.
- * Memory is freed by a worker.
+ * Called for VFIO_DEVICE_RESET, at open and close, and after every requested reset
+ * of the carrier; the core's memory_lock may be held. The function must therefore
+ * not take a lock that is ever held during a user copy, a wait, or while taking
+ * mmap_lock; memory.sem meets this condition. A worker frees the memory.
  *
  * Context: process context, may sleep.
  */
@@ -65,9 +66,9 @@ void precopy_device_reset(struct precopy_device *pcd)
 }
 
 /**
- * precopy_device_params - what a migration stream of this device must say
+ * precopy_device_params - get the parameters that a stream of this device must have
  * @pcd: the device, open
- * @params: result
+ * @params: result; compared with the file header of a stream
  */
 void precopy_device_params(struct precopy_device *pcd,
 			   struct precopy_stream_params *params)
@@ -142,7 +143,7 @@ static int precopy_init_device(struct vfio_device *vdev)
 		return -ENOMEM;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	vdev->mig_ops = &precopy_migration_ops;
-	/* Without it the core could start logging, but never report */
+	/* Without IOMMUFD_DRIVER the core could start logging, but not report */
 	if (IS_ENABLED(CONFIG_IOMMUFD_DRIVER))
 		vdev->log_ops = &precopy_log_ops;
 	ret = vfio_pci_core_init_dev(vdev);
@@ -159,7 +160,7 @@ static void precopy_release_device(struct vfio_device *vdev)
 	precopy_device_put(pcd);
 }
 
-/* From here on memory_size cannot be changed */
+/* Get the size for this open; until close, memory_size cannot be changed */
 static u64 precopy_freeze_size(struct precopy_device *pcd)
 {
 	guard(spinlock)(&pcd->state_lock);
@@ -191,7 +192,7 @@ static int precopy_open_device(struct vfio_device *vdev)
 	precopy_memory_open(pcd, size);
 	precopy_config_init(pcd);
 	precopy_device_reset(pcd);
-	/* After the reset no startup of an earlier user adds to it */
+	/* After the reset, startups of the previous user add no more samples */
 	precopy_cost_forget(&pcd->startup_cost);
 	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
@@ -310,7 +311,7 @@ static long precopy_get_info(unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, len) ? -EFAULT : 0;
 }
 
-/* INTx, MSI and MSI-X: none. ERR and REQ: the core's, one eventfd each. */
+/* INTx, MSI and MSI-X have count 0; ERR and REQ have one eventfd each */
 static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_irq_info, count);
@@ -331,7 +332,7 @@ static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
 }
 
-/* Disabling what is not there is fine: VMMs do it when they clean up */
+/* VMMs disable interrupts during cleanup, so this succeeds although none exist */
 static bool precopy_irqs_disable(const struct vfio_irq_set *hdr)
 {
 	return !hdr->start && !hdr->count &&
@@ -340,9 +341,9 @@ static bool precopy_irqs_disable(const struct vfio_irq_set *hdr)
 }
 
 /*
- * The core reads the header again, and the index may not be the same then. So
- * it must not find interrupts of the carrier at any index: probe set no_msi,
- * and open took away the interrupt pin.
+ * The core reads the header again from user space, which may have changed the index
+ * in between. The core must therefore find no interrupt of the carrier at any index:
+ * probe sets no_msi, and open clears the interrupt pin.
  */
 static long precopy_set_irqs(struct vfio_device *vdev, unsigned long arg)
 {
@@ -372,7 +373,7 @@ static long precopy_ioctl(struct vfio_device *vdev, unsigned int cmd,
 		precopy_device_reset(to_precopy(vdev));
 		return 0;
 	case VFIO_DEVICE_IOEVENTFD:
-		/* Would store to the memory behind the tracker's back */
+		/* The tracker would miss stores of an ioeventfd to the memory */
 		return -ENOTTY;
 	default:
 		return vfio_pci_core_ioctl(vdev, cmd, arg);
@@ -382,7 +383,7 @@ static long precopy_ioctl(struct vfio_device *vdev, unsigned int cmd,
 static int precopy_device_feature(struct vfio_device *vdev, u32 flags,
 				  void __user *arg, size_t argsz)
 {
-	/* A dma-buf could be written by devices, unseen by the tracker */
+	/* The tracker would miss stores of other devices to a dma-buf */
 	if ((flags & VFIO_DEVICE_FEATURE_MASK) == VFIO_DEVICE_FEATURE_DMA_BUF)
 		return -ENOTTY;
 	return vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * precopy-vfio-pci: a vfio-pci variant driver with pre-copy live migration of
- * device memory. PCI glue: ids, probe and remove, resets of the carrier.
+ * device memory. PCI driver: ids, probe, remove, and resets of the carrier.
  */
 
 #include <linux/module.h>
@@ -29,7 +29,7 @@ static const struct kernel_param_ops precopy_param_ops = {
 
 module_param_cb(memory_size, &precopy_param_ops, &memory_size, 0444);
 MODULE_PARM_DESC(memory_size,
-		 "Size of the memory of newly bound devices in bytes, or with K, M or G; a power of two from 1M to 64G (default 64M)");
+		 "Memory size of newly bound devices in bytes, or with suffix K, M or G; a power of two from 1M to 64G (default 64M)");
 
 static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
@@ -43,10 +43,10 @@ static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return PTR_ERR(function);
 	pcd = function->pcd;
 	pcd->next_size = memory_size;
-	/* None of the carrier's vectors: see precopy_set_irqs() */
+	/* Hide the carrier's interrupt vectors, see precopy_set_irqs() */
 	pcd->no_msi = pdev->no_msi;
 	pdev->no_msi = 1;
-	/* The core's handlers expect this of every driver on top of it */
+	/* vfio-pci-core's PCI error handlers expect its object in the drvdata */
 	dev_set_drvdata(&pdev->dev, pcd->core);
 	ret = vfio_pci_core_register_device(pcd->core);
 	if (ret) {
@@ -64,14 +64,14 @@ static void precopy_remove(struct pci_dev *pdev)
 
 	vfio_pci_core_unregister_device(pcd->core);
 	pdev->no_msi = pcd->no_msi;
-	/* Data fds may keep @pcd, but not what the core knows */
+	/* Open data fds may keep @pcd, but not the core's object */
 	vfio_put_device(&pcd->core->vdev);
 }
 
 /*
- * After every reset of the carrier that somebody asked for (rule R53). Error
- * recovery resets links without calling this, and may: none of the device's
- * state is in the carrier, and the VMM is told by the core's handler.
+ * Called after every requested reset of the carrier (rule R53). Recovery from PCI
+ * Express errors resets links without this call. The device then keeps its state,
+ * none of which is in the carrier, and the core's error handler informs the VMM.
  */
 static void precopy_reset_done(struct pci_dev *pdev)
 {
@@ -84,9 +84,9 @@ static const struct pci_error_handlers precopy_err_handlers = {
 };
 
 /*
- * Any function can be bound by name with driver_override. The table is for
- * tools that look for a vfio_pci: alias, and exact, so that no hardware is
- * ever taken by surprise: this is QEMU's pci-testdev.
+ * driver_override can bind any function by the driver's name. The table is for tools
+ * that select a driver by its vfio_pci: alias. It has only QEMU's pci-testdev, without
+ * wildcards in its ids, so that these tools select this driver for no other hardware.
  */
 static const struct pci_device_id precopy_ids[] = {
 	{
@@ -132,7 +132,7 @@ module_init(precopy_init);
 static void __exit precopy_exit(void)
 {
 	pci_unregister_driver(&precopy_driver);
-	/* Frees what is still on its way out */
+	/* Waits for the workers that free memory */
 	destroy_workqueue(precopy_wq);
 }
 module_exit(precopy_exit);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The device: what every part of the driver shares. */
+/* Device structures and declarations that all parts of the driver share. */
 #ifndef PRECOPY_H
 #define PRECOPY_H
 
@@ -25,10 +25,11 @@ struct precopy_saving;
 #define PRECOPY_MIN_MEMORY	SZ_1M
 
 /**
- * struct precopy_config - the synthetic config space
- * @bytes: what a read returns, BAR2/3 excepted. Protected by memory.sem,
- *	   because COMMAND's memory bit decides whether the BAR decodes.
- * @bar: last value written to BAR2 and BAR3 as one 64-bit register
+ * struct precopy_config - the synthetic config space; protected by memory.sem,
+ *			   because COMMAND's memory bit decides whether the BAR
+ *			   decodes
+ * @bytes: contents of all registers except BAR2 and BAR3
+ * @bar: last value written to BAR2 and BAR3, as one 64-bit register
  */
 struct precopy_config {
 	u8	bytes[PRECOPY_CONFIG_SIZE];
@@ -36,33 +37,34 @@ struct precopy_config {
 };
 
 /**
- * struct precopy_stats - counters shown in debugfs, never reset
- * @resets: resets of the virtual device, those at open and close included
- * @saved_bytes: bytes read from saving data fds
- * @loaded_bytes: bytes written to resuming data fds
- * @startups: startups completed on this device as a target
- * @last_startup_ns: how long the last of them took
- * @refused_streams: streams given up because of their contents
- * @arms: times that tracking began
- * @last_arm_ns: how long that held up every access, the last time
- * @last_disarm_ns: the same of the end of tracking
- * @collected_pages: pages that tracking found written, or in use at its start
- * @set_aside_pages: how many of them had to wait for a reference to go
- * @rechecked_units: looks at a unit with pages set aside, whether some were
- *		     released
- * @left_pinned_pages: pages that were in pinned folios when the memory that
- *		       they belonged to was freed
- * @splits: units that became single pages, because they were written while
- *	    tracked
- * @failed_splits: units that should have, and could not
- * @collapses: units that became one folio again
- * @save_protect_ns: time spent on protecting pages before they are copied
- * @save_copy_ns: on copying them, or finding them zero
- * @save_checksum_ns: on making records of them
- * @save_user_ns: on handing them to the user
- * @load_user_ns: on taking the stream from the user
- * @load_checksum_ns: on checking it
- * @load_store_ns: on storing what it holds
+ * struct precopy_stats - counters shown in debugfs, never reset; times in ns
+ * @resets: number of resets of the virtual device, including open and close
+ * @saved_bytes: number of bytes read from saving data fds
+ * @loaded_bytes: number of bytes written to resuming data fds
+ * @startups: number of startups completed on this device as a target
+ * @last_startup_ns: duration of the last completed startup
+ * @refused_streams: number of loads that failed because of the stream's contents
+ * @arms: number of times that tracking began
+ * @last_arm_ns: time for which the last arm delayed all accesses to the BAR
+ * @last_disarm_ns: time for which the last disarm delayed all accesses
+ * @collected_pages: number of pages taken from the initial or the dirty set
+ * @set_aside_pages: number of those pages that were set aside because of a pin or
+ *		     another extra reference
+ * @rechecked_units: number of checks whether pages of a unit that were set aside
+ *		     have been released
+ * @left_pinned_pages: number of pages in folios that were still pinned when the
+ *		       memory that they belonged to was freed
+ * @splits: number of units that were divided into single pages, because they were
+ *	    written while tracked
+ * @failed_splits: number of units that stayed one folio because the split failed
+ * @collapses: number of units of single pages that became one folio again
+ * @save_protect_ns: time spent on write-protecting pages before they are copied
+ * @save_copy_ns: time spent on copying pages, and on finding pages that are zero
+ * @save_checksum_ns: time spent on creating records, including their checksums
+ * @save_user_ns: time spent on copying the stream to user space
+ * @load_user_ns: time spent on copying the stream from user space
+ * @load_checksum_ns: time spent on verifying records, including their checksums
+ * @load_store_ns: time spent on storing received data to the memory
  */
 struct precopy_stats {
 	atomic64_t	resets;
@@ -91,15 +93,16 @@ struct precopy_stats {
 };
 
 /**
- * struct precopy_knobs - test knobs, set through debugfs
- * @startup_delay_ms: added to every startup of this device as a target
- * @startup_fail: errno that every startup of this device fails with, or 0
- * @slow_stop_ms: added to every stop of this device
- * @hold: while it is set, startups and stops of this device do not end
- * @no_precopy: offer STOP_COPY and P2P only, from the next open on
- * @fail_save_at: bytes of the stream after which saving fails, or 0
- * @fail_load_at: the same of loading
- * @data_size: what MIG_DATA_SIZE reports, or 0 for the truth
+ * struct precopy_knobs - test knobs; set through debugfs, read by precopy_knob()
+ * @startup_delay_ms: delay added to every startup of this device as a target, ms
+ * @startup_fail: errno with which every startup of this device fails, or 0
+ * @slow_stop_ms: delay added to every stop of this device, ms
+ * @no_precopy: true if the device offers only STOP_COPY and P2P, from the next
+ *		open on
+ * @hold: true if startups and stops of this device do not complete
+ * @fail_save_at: number of bytes of a stream after which saving fails, or 0
+ * @fail_load_at: number of bytes of a stream after which loading fails, or 0
+ * @data_size: value that MIG_DATA_SIZE reports instead of the true one, or 0
  */
 struct precopy_knobs {
 	u32	startup_delay_ms;
@@ -112,39 +115,41 @@ struct precopy_knobs {
 	u64	data_size;
 };
 
-/* A knob as it is now; none is there to turn in an ordinary kernel */
+/* Current value of a test knob; 0 without CONFIG_PRECOPY_VFIO_PCI_TEST */
 #define precopy_knob(pcd, name)					\
 	(IS_ENABLED(CONFIG_PRECOPY_VFIO_PCI_TEST) ?		\
 	 READ_ONCE((pcd)->knobs.name) : 0)
 
 /**
  * struct precopy_device - one bound PCI function
- * @kref: held by the VFIO core's side of it, and by each session, whose data
- *	  fd may outlive that. The last put may sleep.
- * @core: the VFIO core's side, valid while the driver is bound. Sessions use it
- *	  only where a lock and the generation, or the tracker, tell them that
- *	  they are not dead: the device is open then.
- * @pdev: the carrier; a reference, since messages and events name it
- * @arc_mutex: serialises SET_STATE; may be held while an arc waits, so
- *	       neither reset nor GET_STATE takes it
+ * @kref: references, held by struct precopy_function and by each session, whose
+ *	  data fd may outlive the binding. The last put may sleep.
+ * @core: the VFIO core's object, valid while the driver is bound. A session may
+ *	  use it only after it has checked, under a lock that excludes a reset, that
+ *	  the session is not dead: the device is open then.
+ * @pdev: the carrier, with a reference, because messages and events print its
+ *	  name
+ * @arc_mutex: serialises SET_STATE. It may be held while an arc waits, so neither
+ *	       reset nor GET_STATE takes it.
  * @state_lock: protects @mig_state, @generation, @saving, @loading,
- *		@logging, @opened, @next_size and the fields of sessions that
- *		say so. Innermost but for wait queue locks and that of struct
- *		precopy_cost; taken inside memory.sem where both are needed.
- * @mig_state: the state that GET_STATE reports
- * @generation: counts resets; whoever waited compares it. Written with
- *		memory.sem (write) and @state_lock held, so either is enough
- *		to read it.
+ *		@logging, @opened, @next_size and the fields of sessions whose
+ *		description says so. Innermost, except for wait queue locks and
+ *		the lock of struct precopy_cost; taken inside memory.sem where
+ *		both are needed.
+ * @mig_state: migration state that GET_STATE reports
+ * @generation: number of resets; compared after a wait to detect a reset. Written
+ *		with memory.sem (write) and @state_lock held, so either of them is
+ *		enough to read it.
  * @saving: the saving session, NULL outside PRE_COPY* and STOP_COPY
  * @loading: the resuming session, NULL outside RESUMING
- * @logging: DMA logging was started
- * @opened: a user has the device open
- * @no_msi: the carrier's no_msi, to be restored
- * @next_size: size of the memory from the next open on, bytes
- * @wait: what waits for a reset, a startup, or a session to be idle
+ * @logging: true while DMA logging is started
+ * @opened: true while a user has the device open
+ * @no_msi: original value of the carrier's no_msi, restored at unbind
+ * @next_size: size of the memory from the next open on, in bytes
+ * @wait: wait queue for resets, startups, and sessions that become idle
  * @config: the synthetic config space
  * @memory: the memory behind the BAR
- * @startup_cost: what the startups of the present user's loads took
+ * @startup_cost: measured startups of the present user's loads
  * @stats: counters for debugfs
  * @knobs: test knobs
  */
@@ -170,15 +175,14 @@ struct precopy_device {
 	struct precopy_knobs		knobs;
 };
 
-/* The stream knows pages of 4 KiB, and so does all of this driver */
+/* The stream format has pages of 4 KiB, and the driver relies on the same size */
 static_assert(PAGE_SIZE == PRECOPY_STREAM_PAGE_SIZE);
 
 /**
- * struct precopy_function - the VFIO core's side of a bound PCI function
- * @core: the vfio-pci device; must stay first
- * @pcd: our side. It is apart because whoever holds on to @core keeps the
- *	 function in the set of devices that are reset together, even after
- *	 unbind.
+ * struct precopy_function - the VFIO core's object of a bound PCI function
+ * @core: the vfio-pci device; must be the first member
+ * @pcd: the driver's own object. It is separate because a reference on @core keeps
+ *	 the function in the core's reset set, even after unbind.
  */
 struct precopy_function {
 	struct vfio_pci_core_device	core;
@@ -196,7 +200,7 @@ static inline struct precopy_device *to_precopy(struct vfio_device *vdev)
 	return to_precopy_function(vdev)->pcd;
 }
 
-/* While the driver is bound to @dev */
+/* Valid while the driver is bound to @dev */
 static inline struct precopy_device *precopy_from_dev(struct device *dev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
@@ -209,7 +213,7 @@ static inline struct device *precopy_dev(struct precopy_device *pcd)
 	return &pcd->pdev->dev;
 }
 
-/* Add the time since @mark to @sum, and set the mark anew */
+/* Add the time since @mark to @sum, and set @mark to the present time */
 static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 {
 	ktime_t now = ktime_get();
@@ -219,16 +223,16 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 }
 
 /*
- * A signal has ended a wait before the system call did anything. Unless it is
- * fatal, the call begins anew once the signal is handled, and the user does not
- * notice; so handlers run and freezers need not wait.
+ * Error for a wait that a signal has ended before the system call did anything. If
+ * the signal is not fatal, the call is restarted after the signal was handled, which
+ * the user does not notice. Signal handlers can thus run, and the task can be frozen.
  */
 static inline int precopy_interrupted(void)
 {
 	return fatal_signal_pending(current) ? -EINTR : -ERESTARTNOINTR;
 }
 
-/* main.c; frees memory and runs startups */
+/* main.c; the workqueue that frees memory and runs startups */
 extern struct workqueue_struct *precopy_wq;
 
 /* device.c */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The precopy/ directory of the PCI device in sysfs. */
+/* Attributes in the directory precopy/ of the PCI device in sysfs. */
 
 #include <linux/ctype.h>
 #include <linux/device.h>
@@ -15,10 +15,10 @@
 #include "precopy.h"
 
 /**
- * precopy_memory_size_valid - may the device's memory be this large?
- * @size: bytes
+ * precopy_memory_size_valid - check a size of the device's memory
+ * @size: size in bytes
  *
- * Return: true if so.
+ * Return: true if @size is a power of two from 1 MiB to 64 GiB.
  */
 bool precopy_memory_size_valid(u64 size)
 {
@@ -39,15 +39,15 @@ static unsigned int precopy_suffix_shift(char suffix)
 }
 
 /**
- * precopy_memory_size_parse - read a size that a person has written
- * @text: a number as for kstrtou64(), then K, M or G in either case if need be,
- *	  then a line feed if need be
- * @size: result, bytes; not checked by precopy_memory_size_valid()
+ * precopy_memory_size_parse - parse the text of a size
+ * @text: a number in a format of kstrtou64(), optionally followed by K, M or G in
+ *	  either case, optionally followed by a line feed
+ * @size: result in bytes; not checked by precopy_memory_size_valid()
  *
- * memparse() would take numbers that overflow, and leave it to its callers to
- * look for what follows.
+ * memparse() is not used, because it accepts numbers that overflow, and leaves the
+ * check of trailing characters to its callers.
  *
- * Return: 0, -EINVAL for anything else, -ERANGE if it is too large.
+ * Return: 0, -ERANGE if the size does not fit into 64 bits, -EINVAL for other text.
  */
 int precopy_memory_size_parse(const char *text, u64 *size)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Tracepoints: a migration as the driver sees it. */
+/* Tracepoints of a migration: state changes, records, tracking, startup. */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM precopy
 
@@ -13,7 +13,7 @@
 #include "mig/startup.h"
 #include "mig/stream.h"
 
-/* So that tools which read only the formats know the values */
+/* Export the values to tools that parse the format files */
 TRACE_DEFINE_ENUM(VFIO_DEVICE_STATE_ERROR);
 TRACE_DEFINE_ENUM(VFIO_DEVICE_STATE_STOP);
 TRACE_DEFINE_ENUM(VFIO_DEVICE_STATE_RUNNING);
@@ -76,7 +76,10 @@ TRACE_EVENT(precopy_arc,
 		      precopy_show_state(__entry->to), __entry->ret)
 );
 
-/* length: bytes of memory for DATA and ZERO, else of the record; 0 for INITIAL_END */
+/*
+ * A record of the stream. @offset and @length are the range of memory in bytes for DATA
+ * and ZERO. For other types @length is that of the record, and 0 for INITIAL_END.
+ */
 DECLARE_EVENT_CLASS(precopy_record,
 		    TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
 		    TP_ARGS(dev, type, offset, length),
@@ -93,13 +96,13 @@ DECLARE_EVENT_CLASS(precopy_record,
 			      __entry->length)
 );
 
-/* A record is made, for the next read() */
+/* A record was added to the buffer, to be returned by read() */
 DEFINE_EVENT(precopy_record, precopy_save_record,
 	     TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
 	     TP_ARGS(dev, type, offset, length)
 );
 
-/* A record has arrived and is verified */
+/* A record has arrived and was verified */
 DEFINE_EVENT(precopy_record, precopy_load_record,
 	     TP_PROTO(struct device *dev, int type, u64 offset, u64 length),
 	     TP_ARGS(dev, type, offset, length)

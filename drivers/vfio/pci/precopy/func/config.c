@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The synthetic config space: the carrier's identity, COMMAND, BAR2/3, and
- * nothing else. No write reaches the hardware. In particular the carrier never
- * becomes bus master, which is why the DMA log may say that it wrote nothing.
+ * The synthetic config space. It has the ids of the carrier, COMMAND, and BAR2/3 as
+ * one 64-bit BAR. No write reaches the hardware. In particular the carrier never
+ * becomes bus master, which is why an empty DMA log is correct.
  */
 
 #include <linux/minmax.h>
@@ -17,7 +17,7 @@
 				 PCI_BASE_ADDRESS_MEM_PREFETCH)
 #define PRECOPY_BAR_END		(PCI_BASE_ADDRESS_2 + sizeof(u64))
 
-/* Bits that a write changes; all other bytes are read-only */
+/* Writable bits of the byte at @offset; BAR2/3 are handled by the callers */
 static u8 precopy_config_mask(u64 offset)
 {
 	static const u16 command = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER |
@@ -38,7 +38,7 @@ static u8 precopy_config_mask(u64 offset)
 	}
 }
 
-/* What the BAR register reads as: sizing falls out of the mask */
+/* Value of BAR2/3. Masking the low bits by the size makes sizing work. */
 static u64 precopy_config_bar(const struct precopy_device *pcd)
 {
 	return (pcd->config.bar & ~(pcd->memory.size - 1)) | PRECOPY_BAR_FLAGS;
@@ -71,7 +71,10 @@ static void precopy_config_set(struct precopy_device *pcd, u64 offset, u8 val)
 	}
 }
 
-/* Without memory decode accesses fail; those by mmap must fault to find out */
+/*
+ * Apply COMMAND's memory bit. Without memory decode accesses must fail. Removing the
+ * page table entries makes accesses by mmap fault, and the fault checks the bit.
+ */
 static void precopy_config_decode(struct precopy_device *pcd)
 {
 	struct precopy_memory *mem = &pcd->memory;
@@ -83,11 +86,11 @@ static void precopy_config_decode(struct precopy_device *pcd)
 }
 
 /**
- * precopy_config_init - set the config space to what a new user finds
- * @pcd: the device; ids, class and revision are those of its carrier
+ * precopy_config_init - initialise the config space at open
+ * @pcd: the device. Ids, class and revision are copied from its carrier.
  *
- * The memory bit of COMMAND is set, as vfio-pci shows it: opening has enabled
- * the function. So a program may map the BAR and use it at once.
+ * The memory bit of COMMAND is set, as on vfio-pci, where opening the device enables
+ * the function. A program can therefore map the BAR and use it at once.
  */
 void precopy_config_init(struct precopy_device *pcd)
 {
@@ -117,11 +120,11 @@ static size_t precopy_config_len(size_t count, u64 offset)
 /**
  * precopy_config_read - read() of the config region
  * @pcd: the device
- * @buf: to copy to
- * @count: bytes wanted
- * @offset: register
+ * @buf: user buffer to copy to
+ * @count: number of bytes to read
+ * @offset: offset of the first byte in config space
  *
- * Return: bytes read; -EINVAL past the end, -EFAULT.
+ * Return: number of bytes read, -EINVAL if @offset is past the end, or -EFAULT.
  */
 ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset)
@@ -140,14 +143,15 @@ ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
 /**
  * precopy_config_write - write() of the config region
  * @pcd: the device
- * @buf: to copy from
- * @count: bytes
- * @offset: register
+ * @buf: user buffer to copy from
+ * @count: number of bytes to write
+ * @offset: offset of the first byte in config space
  *
- * Writes to read-only registers are accepted and have no effect, as on the
- * bus. Works in every migration state: VMMs restore config space in RESUMING.
+ * Writes to read-only registers succeed and have no effect, as on a PCI bus. The
+ * function works in every migration state, because VMMs restore config space in
+ * RESUMING.
  *
- * Return: bytes written; -EINVAL past the end, -EFAULT.
+ * Return: number of bytes written, -EINVAL if @offset is past the end, or -EFAULT.
  */
 ssize_t precopy_config_write(struct precopy_device *pcd,
 			     const char __user *buf, size_t count, u64 offset)
