@@ -382,7 +382,7 @@ bed_need() {
 		l1|kvm|debug|kcsan|clang)
 			FLAVOUR=$want
 			case $want in l1|kvm) guess=400 ;; debug|kcsan) guess=700 ;; clang) guess=120 ;; esac
-			entry_make "kernel.$want" "$(kernel_key "$want")" 1500 $guess "building the '$want' kernel $(source_version)" make_kernel
+			entry_make "kernel.$want" "$(kernel_key "$want")" 3000 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
 			KERNEL_DIR=$ENTRY/build ;;
 		distro)
