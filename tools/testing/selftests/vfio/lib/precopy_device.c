@@ -18,6 +18,7 @@
 
 #define MAX_DEVICES	4
 #define REPORT_PAGES	4
+#define COMPARED	(256 * PRECOPY_PAGE)	/* by one read() */
 #define CLOSING_MS	60000
 #define BLOCKING_MS	60000
 
@@ -335,23 +336,36 @@ static void report_page(struct precopy_dev *pd, u64 page, const u8 *want,
 		pd->bdf, page, i, want[i], by_read[i], by_mmap[i]);
 }
 
+/* Compares @len bytes at @offset; returns how many pages differ. */
+static u64 differ_at(struct precopy_dev *pd, const u8 *shadow, u64 offset,
+		     size_t len, u64 reported)
+{
+	u8 *read = malloc_assert(2 * len), *mapped = read + len;
+	u64 at, differ = 0;
+
+	precopy_load(pd, offset, read, len, BY_PWRITE);
+	precopy_load(pd, offset, mapped, len, BY_MMAP);
+	for (at = 0; at < len; at += PRECOPY_PAGE) {
+		if (!memcmp(shadow + offset + at, read + at, PRECOPY_PAGE) &&
+		    !memcmp(shadow + offset + at, mapped + at, PRECOPY_PAGE))
+			continue;
+		if (reported + differ++ < REPORT_PAGES)
+			report_page(pd, (offset + at) / PRECOPY_PAGE,
+				    shadow + offset + at, read + at, mapped + at);
+	}
+	free(read);
+
+	return differ;
+}
+
 u64 precopy_differ(struct precopy_dev *pd, const u8 *shadow)
 {
-	u8 by_read[PRECOPY_PAGE], by_mmap[PRECOPY_PAGE];
-	u64 page, differ = 0;
-	const u8 *want;
+	u64 offset, differ = 0;
+	size_t len;
 
-	for (page = 0; page < precopy_nr_pages(pd); page++) {
-		want = shadow + page * PRECOPY_PAGE;
-		precopy_load(pd, page * PRECOPY_PAGE, by_read, PRECOPY_PAGE,
-			     BY_PWRITE);
-		precopy_load(pd, page * PRECOPY_PAGE, by_mmap, PRECOPY_PAGE,
-			     BY_MMAP);
-		if (!memcmp(want, by_read, PRECOPY_PAGE) &&
-		    !memcmp(want, by_mmap, PRECOPY_PAGE))
-			continue;
-		if (differ++ < REPORT_PAGES)
-			report_page(pd, page, want, by_read, by_mmap);
+	for (offset = 0; offset < pd->size; offset += len) {
+		len = pd->size - offset < COMPARED ? pd->size - offset : COMPARED;
+		differ += differ_at(pd, shadow, offset, len, differ);
 	}
 
 	return differ;
