@@ -524,27 +524,38 @@ TEST_F(dirty_pin, direct_read_storm)
 /* ------------------------------------------------------------------------ */
 /* Pins for good would write without a trace, and are refused               */
 
-static bool maps_for_dma(const char *mode, u8 *vaddr, size_t size)
+static bool maps_for_dma(struct iommu *iommu, struct iova_allocator *allocator,
+			 u8 *vaddr, size_t size)
 {
 	struct dma_region region = { .vaddr = vaddr, .size = size };
-	struct iova_allocator *allocator;
-	struct vfio_pci_device *dev;
-	struct iommu *iommu;
 	int ret;
 
-	/* Through another device, as one that would do peer-to-peer DMA. */
-	iommu = iommu_init(mode);
-	dev = vfio_pci_device_init(bdfs[1], iommu);
-	allocator = iova_allocator_init(iommu);
 	region.iova = iova_allocator_alloc(allocator, size);
 	ret = __iommu_map(iommu, &region);
 	if (!ret)
 		__iommu_unmap(iommu, &region, NULL);
+
+	return !ret;
+}
+
+/* Through another device, as one that would do peer-to-peer DMA. */
+static void refuse_dma_in(struct __test_metadata *_metadata, pin_t *self,
+			  const char *mode)
+{
+	struct iommu *iommu = iommu_init(mode);
+	struct vfio_pci_device *dev = vfio_pci_device_init(bdfs[1], iommu);
+	struct iova_allocator *allocator = iova_allocator_init(iommu);
+
+	EXPECT_FALSE(maps_for_dma(iommu, allocator, self->t.a.bar, SIZE))
+		TH_LOG("%s", mode);
+	EXPECT_FALSE(maps_for_dma(iommu, allocator, at(self, 7), PRECOPY_PAGE))
+		TH_LOG("%s", mode);
+	/* Writable entries, 2 MiB of them where there are such. */
+	EXPECT_FALSE(maps_for_dma(iommu, allocator, at(self, UNIT_PAGES),
+				  WIRE_UNIT)) TH_LOG("%s", mode);
 	iova_allocator_cleanup(allocator);
 	vfio_pci_device_cleanup(dev);
 	iommu_cleanup(iommu);
-
-	return !ret;
 }
 
 static void refuse_dma(struct __test_metadata *_metadata, pin_t *self)
@@ -555,15 +566,8 @@ static void refuse_dma(struct __test_metadata *_metadata, pin_t *self)
 	size_t i;
 
 	precopy_close(&self->t.b);
-	for (i = 0; i < ARRAY_SIZE(modes); i++) {
-		EXPECT_FALSE(maps_for_dma(modes[i], self->t.a.bar, SIZE))
-			TH_LOG("%s", modes[i]);
-		EXPECT_FALSE(maps_for_dma(modes[i], at(self, 7), PRECOPY_PAGE))
-			TH_LOG("%s", modes[i]);
-		/* Writable entries, 2 MiB of them where there are such. */
-		EXPECT_FALSE(maps_for_dma(modes[i], at(self, UNIT_PAGES),
-					  WIRE_UNIT)) TH_LOG("%s", modes[i]);
-	}
+	for (i = 0; i < ARRAY_SIZE(modes); i++)
+		refuse_dma_in(_metadata, self, modes[i]);
 	precopy_open(&self->t.b, bdfs[1], "iommufd", SIZE);
 }
 
