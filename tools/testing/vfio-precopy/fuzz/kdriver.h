@@ -254,9 +254,10 @@ struct poll_table_struct;
 
 #define wake_up_all(wait)		((void)(wait))
 #define poll_wait(filp, wait, table)	((void)(wait), (void)(table))
-#define msecs_to_jiffies(ms)		((long)(ms))
+#define ms_to_ktime(ms)			((ktime_t)(ms))
 /* Nothing ever becomes true later here; it is known whether it will */
-#define wait_event_timeout(wait, cond, timeout)	(cond)
+#define wait_event_hrtimeout(wait, cond, timeout) \
+	((void)(wait), (void)(timeout), (cond) ? 0 : -ETIME)
 /* For what the model never does: to wait for a test knob */
 #define wait_event_idle(wait, cond)	((void)(cond))
 #define wait_event_interruptible(wait, cond) ({				\

@@ -8,7 +8,7 @@
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/jiffies.h>
+#include <linux/ktime.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
 #include <kunit/visibility.h>
@@ -37,19 +37,20 @@ static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 }
 
 /*
- * There is nothing to stop; the test knobs make that take long. Killable only: a
- * call that was restarted would stop for the whole time again.
+ * There is nothing to stop; the test knobs make that take long, and never less
+ * than they say. Killable only: a call that was restarted would stop for the
+ * whole time again.
  */
 static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 {
 	u32 ms = precopy_knob(pcd, slow_stop_ms);
-	long ret = 0;
+	int ret = -ETIME;
 
 	if (ms)
-		ret = wait_event_killable_timeout(pcd->wait,
-						  precopy_arc_outdated(pcd, generation),
-						  msecs_to_jiffies(ms));
-	if (!ret)
+		ret = __wait_event_hrtimeout(pcd->wait,
+					     precopy_arc_outdated(pcd, generation),
+					     ms_to_ktime(ms), TASK_KILLABLE);
+	if (ret == -ETIME)
 		ret = wait_event_killable(pcd->wait, !precopy_knob(pcd, hold) ||
 					  precopy_arc_outdated(pcd, generation));
 	if (ret < 0)

@@ -10,7 +10,7 @@
 
 #include <linux/bitmap.h>
 #include <linux/cpumask.h>
-#include <linux/jiffies.h>
+#include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/topology.h>
 #include <linux/vfio_precopy.h>
@@ -95,16 +95,19 @@ static bool precopy_startup_held(struct precopy_startup *startup)
 	       !precopy_session_dead(startup->session);
 }
 
-/* The test knobs, on top of the real work */
+/*
+ * The test knobs, on top of the real work. No delay may end early, as one in
+ * jiffies does if these are behind when it begins.
+ */
 static int precopy_startup_delay(struct precopy_startup *startup)
 {
 	struct precopy_device *pcd = startup->session->pcd;
 	u32 error = precopy_knob(pcd, startup_fail);
 
 	if (startup->delay_ms &&
-	    wait_event_timeout(pcd->wait,
-			       precopy_session_dead(startup->session),
-			       msecs_to_jiffies(startup->delay_ms)))
+	    !wait_event_hrtimeout(pcd->wait,
+				  precopy_session_dead(startup->session),
+				  ms_to_ktime(startup->delay_ms)))
 		return -ECANCELED;
 	if (precopy_startup_held(startup)) {
 		wait_event_idle(pcd->wait, !precopy_startup_held(startup));
