@@ -109,6 +109,26 @@ static int precopy_hold_set(void *data, u64 value)
 DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_fops, precopy_hold_get, precopy_hold_set,
 			 "%llu\n");
 
+static int precopy_hold_startup_at_get(void *data, u64 *value)
+{
+	struct precopy_device *pcd = data;
+
+	*value = precopy_knob(pcd, hold_startup_at);
+	return 0;
+}
+
+static int precopy_hold_startup_at_set(void *data, u64 value)
+{
+	struct precopy_device *pcd = data;
+
+	WRITE_ONCE(pcd->knobs.hold_startup_at, value);
+	wake_up_all(&pcd->wait);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_startup_at_fops,
+			 precopy_hold_startup_at_get,
+			 precopy_hold_startup_at_set, "%llu\n");
+
 static void precopy_debugfs_knobs(struct precopy_device *pcd,
 				  struct dentry *dir)
 {
@@ -123,6 +143,8 @@ static void precopy_debugfs_knobs(struct precopy_device *pcd,
 	debugfs_create_u64("data_size", 0600, dir, &pcd->knobs.data_size);
 	debugfs_create_bool("no_precopy", 0600, dir, &pcd->knobs.no_precopy);
 	debugfs_create_file("hold", 0600, dir, pcd, &precopy_hold_fops);
+	debugfs_create_file("hold_startup_at", 0600, dir, pcd,
+			    &precopy_hold_startup_at_fops);
 	debugfs_create_file("reinit", 0200, dir, pcd, &precopy_reinit_fops);
 }
 

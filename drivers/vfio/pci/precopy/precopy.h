@@ -100,6 +100,8 @@ struct precopy_stats {
  * @no_precopy: true if the device offers only STOP_COPY and P2P, from the next
  *		open on
  * @hold: true if startups and stops of this device do not complete
+ * @hold_startup_at: offset in the BAR from which on startups of this device
+ *		     prepare no memory, bytes, or 0
  * @fail_save_at: number of bytes of a stream after which saving fails, or 0
  * @fail_load_at: number of bytes of a stream after which loading fails, or 0
  * @data_size: value that MIG_DATA_SIZE reports instead of the true one, or 0
@@ -110,6 +112,7 @@ struct precopy_knobs {
 	u32	slow_stop_ms;
 	bool	no_precopy;
 	bool	hold;
+	u64	hold_startup_at;
 	u64	fail_save_at;
 	u64	fail_load_at;
 	u64	data_size;

@@ -69,6 +69,16 @@ static int precopy_startup_populate_unit(struct precopy_startup *startup,
 	return 0;
 }
 
+/* True while the test knob keeps workers from preparing this unit */
+static bool precopy_startup_halted(struct precopy_startup *startup,
+				   unsigned long unit)
+{
+	u64 at = precopy_knob(startup->session->pcd, hold_startup_at);
+
+	return at && (u64)unit * PRECOPY_UNIT_SIZE >= at &&
+	       !precopy_session_dead(startup->session);
+}
+
 static int precopy_startup_populate(struct precopy_startup *startup,
 				    struct precopy_ram *ram)
 {
@@ -79,6 +89,9 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 		unit = precopy_startup_claim(startup);
 		if (unit >= startup->nr_units)
 			return 0;
+		if (precopy_startup_halted(startup, unit))
+			wait_event_idle(startup->session->pcd->wait,
+					!precopy_startup_halted(startup, unit));
 		if (precopy_session_dead(startup->session))
 			return -ECANCELED;
 		ret = precopy_startup_populate_unit(startup, ram, unit);

@@ -207,6 +207,7 @@ static void clear_knobs(const char *bdf)
 	static const char * const knobs[] = {
 		"startup_delay_ms", "startup_fail", "slow_stop_ms",
 		"fail_save_at", "fail_load_at", "data_size", "hold",
+		"hold_startup_at",
 	};
 	size_t i;
 
