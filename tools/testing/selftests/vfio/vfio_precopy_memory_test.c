@@ -40,7 +40,7 @@
 #define USED		(UNITS * WIRE_UNIT)
 /* Charges are made in advance by each processor, and page tables cost, too */
 #define SLACK		SZ_1M
-#define SETTLE_MS	10000
+#define SETTLE_MS	60000
 
 static char **bdfs;
 static int nr_bdfs;
