@@ -94,6 +94,31 @@ def each_command_has_help_of_its_own():
     check("--fill-region" not in run("load", "-h").stdout, "options of others")
 
 
+def bash_says_first(script):
+    """What bash offers in the place of the command."""
+    got = subprocess.run(["bash", "-c", 'source "$1"; COMP_WORDS=(vfio-migrate ""); COMP_CWORD=1;'
+                          '_vfio_migrate; printf "%s\\n" "${COMPREPLY[@]}"', "-", script],
+                         stdout=subprocess.PIPE, text=True, check=True)
+    return got.stdout.split()
+
+
+def zsh_says_first(text):
+    """The same of zsh: its list of commands, and the options that may stand alone."""
+    names = re.findall(r"^\t\t'([^':]+):[^']+'$", re.search(r"^\tcommands=\(\n(.*?)^\t\)", text, re.M | re.S)[1], re.M)
+    alone = re.search(r"^\t_arguments -C (.*):command:->command", text, re.M | re.S)[1]
+    return names + re.findall(r"--[a-z]+", alone)
+
+
+@test
+def completions_offer_the_commands():
+    wanted = list(dict.fromkeys(commands())) + ["--help", "--version"]
+    got = bash_says_first(os.path.join(HERE, "..", "vfio-migrate.bash"))
+    check(sorted(got) == sorted(wanted), "bash:", got, wanted)
+    with open(os.path.join(HERE, "..", "vfio-migrate.zsh")) as file:
+        got = zsh_says_first(file.read())
+    check(sorted(got) == sorted(wanted), "zsh:", got, wanted)
+
+
 @test
 def completions_know_all_commands_and_options():
     script = os.path.join(HERE, "..", "vfio-migrate.bash")
