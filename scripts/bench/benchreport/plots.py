@@ -137,20 +137,17 @@ def downtime(samples, axis, label):
 
 
 def where(machine):
-    """On what it was measured, as far as that is known."""
-    cpu, cpus = machine.get("L1 cpu", ""), machine.get("L1 cpus")
-    found = ["emulated"] if "TCG" in cpu else ["in a virtual machine"] if cpu else []
-    return found + ([f"{cpus} CPUs"] if cpus else [])
+    return drawing.where(machine.get("L1 cpu", ""), machine.get("L1 cpus"))
 
 
 def subtitle(plot, machine):
     """What the points are, and where they come from."""
     counts = plot.counts()
     if not counts:
-        return ", ".join(where(machine))
+        return where(machine)
     runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     what = f"median and range of {runs} runs" if counts[-1] > 1 else "1 run"
-    return "; ".join([what, *filter(None, [", ".join(where(machine))])])
+    return "; ".join(filter(None, [what, where(machine)]))
 
 
 def script(plot, machine):

@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SVG files by gnuplot, each of which says what made it."""
+import os
 import re
 import subprocess
 from xml.sax.saxutils import escape
 
 TERMINAL = "set terminal svg size {},{} dynamic enhanced background rgb 'white' font 'sans,13'\n"
 LICENCE = "<!-- SPDX-License-Identifier: GPL-2.0-only -->"
+
+
+def this_machine():
+    """where() this runs."""
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.partition(": ")[2].strip() for line in file
+                    if line.startswith("model name")), "")
+    return where(cpu, os.cpu_count())
+
+
+def where(cpu, cpus):
+    """On what it was measured, as far as that is known: the processor's model and number."""
+    found = ["emulated"] if "TCG" in cpu else ["in a virtual machine"] if cpu else []
+    return ", ".join(found + ([f"{cpus} CPUs"] if cpus else []))
 
 
 def svg(path, script, about, made_by, size=(900, 440)):

@@ -80,17 +80,25 @@ def frame(number, count):
     return "\n".join(lines) + "\n"
 
 
-def script(evidences):
+def remark(text):
+    """Below the key of the last panel."""
+    return f"set label 2 \"{text}\" at screen 0.79, 0.06 left font ',11' textcolor rgb '#606060'\n"
+
+
+def script(evidences, machine):
     count = len(evidences)
     until = max(bar.till for evidence in evidences for bar in bars(evidence))
     lanes = ", ".join(f"'{name}' {len(LANES) - i}" for i, name in enumerate(LANES))
     head = (f"set multiplot\nset border 1\nset tics nomirror\nset ytics ({lanes}) scale 0\n"
             f"set yrange [0.4:{len(LANES) + 0.6}]\nset grid x lc rgb '#d0d0d0'\n"
             "set lmargin at screen 0.08\nset rmargin at screen 0.76\n")
-    return head + "".join(frame(number, count) + panel(number, evidence, until)
+    said = "; ".join(filter(None, ["1 run each", machine]))
+    return head + "".join(frame(number, count) + (remark(said) if number == count else "")
+                          + panel(number, evidence, until)
                           for number, evidence in enumerate(evidences, 1)) + "unset multiplot\n"
 
 
-def draw(path, evidences, made_by):
-    drawing.svg(path, script(evidences), "When a VM stands still, and why", made_by,
+def draw(path, evidences, made_by, machine=""):
+    """With the machine that the runs were seen on, see drawing.where()."""
+    drawing.svg(path, script(evidences, machine), "When a VM stands still, and why", made_by,
                 size=(900, 200 * len(evidences) + 20))
