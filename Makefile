@@ -20,6 +20,7 @@ help:
 	@echo ''
 	@echo 'Test it'
 	@echo '  check         all tests, on the plain and on the debug kernel'
+	@echo '                (CHECK=--failed: again what failed in the last run)'
 	@echo '  test          one kselftest: T=PROGRAM[:[FIXTURE.]TEST] [K=debug] [MODE=iommufd]'
 	@echo '                (scripts/run-test --help)'
 	@echo '  kunit         the unit tests of the driver [K=debug]'
@@ -123,9 +124,10 @@ deb:
 dkms-source:
 	@$(SCRIPTS)/dkms-source $(DESTDIR)
 
+# Options, such as CHECK=--failed
 .PHONY: check
 check:
-	@$(SCRIPTS)/check
+	@$(SCRIPTS)/check $(CHECK)
 
 # One test, without the rest of the suite
 .PHONY: test kunit
