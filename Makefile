@@ -122,7 +122,7 @@ tools:
 deb:
 	@$(SCRIPTS)/deb-build $(DEB)
 dkms-source:
-	@$(SCRIPTS)/dkms-source $(DESTDIR)
+	@$(SCRIPTS)/dkms-source $(if $(SIM),--sim) $(DESTDIR)
 
 # Options, such as CHECK=--failed
 .PHONY: check
