@@ -292,7 +292,7 @@ base_key() {
 	{ echo $CACHE_FORMAT; source_version; echo "$BASE_PATHS"; } | hash_of
 }
 
-BASE_PATHS='Makefile MAINTAINERS drivers/vfio Documentation/driver-api Documentation/userspace-api/ioctl Documentation/ABI/testing include/uapi/linux tools/testing/selftests/vfio'
+BASE_PATHS='Makefile MAINTAINERS drivers/vfio drivers/iommu/Kconfig drivers/iommu/Makefile drivers/pci/controller/Kconfig drivers/pci/controller/Makefile Documentation/driver-api Documentation/userspace-api/ioctl Documentation/ABI/testing include/uapi/linux tools/testing/selftests/vfio'
 
 # The checkout's files, without what was built in it.
 checkout_files() {

@@ -18,47 +18,15 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cleanup.h>
-#include <linux/delay.h>
-#include <linux/highmem.h>
 #include <linux/iommu.h>
 #include <linux/iommu-sim.h>
 #include <linux/lockdep.h>
-#include <linux/memremap.h>
-#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/slab.h>
-#include <uapi/linux/iommufd.h>
 
-#include "pgtable.h"
-#include "test.h"
-
-/**
- * struct iommu_sim_domain - a paging domain
- * @domain: what the IOMMU core knows
- * @pt: page table
- * @lock: held for reading while DMA uses a translation, for writing to wait
- *	until all such uses are over
- * @tracking: whether dirty bits may be read, set by iommufd
- */
-struct iommu_sim_domain {
-	struct iommu_domain domain;
-	struct iommu_sim_pt pt;
-	rwlock_t lock;
-	bool tracking;
-};
-
-/**
- * struct iommu_sim_device - a claimed function
- * @lock: protects @domain; held for reading during DMA, taken before the lock
- *	of the domain
- * @domain: paging domain that the function is attached to, NULL if blocked
- */
-struct iommu_sim_device {
-	rwlock_t lock;
-	struct iommu_sim_domain *domain;
-};
+#include "sim.h"
 
 /**
  * struct iommu_sim_bridge - a host bridge whose functions are claimed
@@ -70,189 +38,11 @@ struct iommu_sim_bridge {
 	struct pci_host_bridge *bridge;
 };
 
-static struct iommu_device iommu_sim;
+/* The simulated IOMMU, one for all bridges */
+struct iommu_device iommu_sim;
 static LIST_HEAD(iommu_sim_bridges);
 /* Protects iommu_sim_bridges */
 static DEFINE_MUTEX(iommu_sim_lock);
-
-static struct iommu_sim_domain *to_sim_domain(struct iommu_domain *domain)
-{
-	return container_of(domain, struct iommu_sim_domain, domain);
-}
-
-/* ---- paging domains -------------------------------------------------------- */
-
-static int iommu_sim_map_pages(struct iommu_domain *domain, unsigned long iova,
-			       phys_addr_t paddr, size_t pgsize, size_t pgcount,
-			       int prot, gfp_t gfp, size_t *mapped)
-{
-	unsigned long perm = 0;
-
-	/* Only memory can be accessed, see iommu_sim_dma_page() */
-	if (prot & IOMMU_READ && !(prot & IOMMU_MMIO))
-		perm |= IOMMU_SIM_READ;
-	if (prot & IOMMU_WRITE && !(prot & IOMMU_MMIO))
-		perm |= IOMMU_SIM_WRITE;
-	return iommu_sim_pt_map(&to_sim_domain(domain)->pt, iova, paddr, pgsize,
-				pgcount, perm, gfp, mapped);
-}
-
-static size_t iommu_sim_unmap_pages(struct iommu_domain *domain,
-				    unsigned long iova, size_t pgsize,
-				    size_t pgcount,
-				    struct iommu_iotlb_gather *gather)
-{
-	return iommu_sim_pt_unmap(&to_sim_domain(domain)->pt, iova,
-				  pgsize * pgcount);
-}
-
-/*
- * Wait until DMA has ended that may use a translation which is gone now, or
- * whose store belongs to a dirty bit that is cleared now. VFIO and iommufd unpin
- * pages, and report dirty ones, only after this.
- */
-static void iommu_sim_sync(struct iommu_sim_domain *domain)
-{
-	LIST_HEAD(retired);
-
-	iommu_sim_pt_take_retired(&domain->pt, &retired);
-	write_lock(&domain->lock);
-	write_unlock(&domain->lock);
-	iommu_sim_pt_free_retired(&retired);
-}
-
-static void iommu_sim_iotlb_sync(struct iommu_domain *domain,
-				 struct iommu_iotlb_gather *gather)
-{
-	iommu_sim_sync(to_sim_domain(domain));
-}
-
-static void iommu_sim_flush_iotlb_all(struct iommu_domain *domain)
-{
-	iommu_sim_sync(to_sim_domain(domain));
-}
-
-static phys_addr_t iommu_sim_iova_to_phys(struct iommu_domain *domain,
-					  dma_addr_t iova)
-{
-	return iommu_sim_pt_lookup(&to_sim_domain(domain)->pt, iova);
-}
-
-/* All DMA is done by CPUs, which snoop */
-static bool iommu_sim_enforce_cache_coherency(struct iommu_domain *domain)
-{
-	return true;
-}
-
-static int iommu_sim_set_dirty_tracking(struct iommu_domain *domain,
-					bool enabled)
-{
-	to_sim_domain(domain)->tracking = enabled;
-	return 0;
-}
-
-static int iommu_sim_read_and_clear_dirty(struct iommu_domain *domain,
-					  unsigned long iova, size_t size,
-					  unsigned long flags,
-					  struct iommu_dirty_bitmap *dirty)
-{
-	struct iommu_sim_domain *sim = to_sim_domain(domain);
-	bool clear = !(flags & IOMMU_DIRTY_NO_CLEAR);
-	u64 next = iova, last = iova + size - 1;
-	size_t n;
-
-	/* Without a bitmap, stale bits are cleared before tracking begins */
-	if (!sim->tracking && dirty->bitmap)
-		return -EINVAL;
-	while ((n = iommu_sim_pt_next_dirty(&sim->pt, &next, last, clear))) {
-		iommu_dirty_bitmap_record(dirty, next, n);
-		next += n;
-	}
-	return 0;
-}
-
-static const struct iommu_dirty_ops iommu_sim_dirty_ops = {
-	.set_dirty_tracking = iommu_sim_set_dirty_tracking,
-	.read_and_clear_dirty = iommu_sim_read_and_clear_dirty,
-};
-
-static void iommu_sim_domain_free(struct iommu_domain *domain)
-{
-	struct iommu_sim_domain *sim = to_sim_domain(domain);
-
-	iommu_sim_pt_destroy(&sim->pt);
-	kfree(sim);
-	module_put(THIS_MODULE);
-}
-
-static int iommu_sim_attach(struct iommu_domain *domain, struct device *dev,
-			    struct iommu_domain *old)
-{
-	struct iommu_sim_device *sdev = dev_iommu_priv_get(dev);
-	bool paging = domain->type & __IOMMU_DOMAIN_PAGING;
-
-	guard(write_lock)(&sdev->lock);
-	sdev->domain = paging ? to_sim_domain(domain) : NULL;
-	return 0;
-}
-
-static const struct iommu_domain_ops iommu_sim_domain_ops = {
-	.attach_dev = iommu_sim_attach,
-	.map_pages = iommu_sim_map_pages,
-	.unmap_pages = iommu_sim_unmap_pages,
-	.iotlb_sync = iommu_sim_iotlb_sync,
-	.flush_iotlb_all = iommu_sim_flush_iotlb_all,
-	.iova_to_phys = iommu_sim_iova_to_phys,
-	.enforce_cache_coherency = iommu_sim_enforce_cache_coherency,
-	.free = iommu_sim_domain_free,
-};
-
-static void iommu_sim_domain_init(struct iommu_sim_domain *sim, bool dirty)
-{
-	rwlock_init(&sim->lock);
-	sim->domain.type = IOMMU_DOMAIN_UNMANAGED;
-	sim->domain.ops = &iommu_sim_domain_ops;
-	sim->domain.pgsize_bitmap = SZ_4K | SZ_2M | SZ_1G;
-	sim->domain.geometry.aperture_end = BIT_ULL(IOMMU_SIM_IOVA_BITS) - 1;
-	sim->domain.geometry.force_aperture = true;
-	if (dirty) {
-		/* One bit for each 4 KiB, so that reports are exact */
-		sim->domain.pgsize_bitmap = SZ_4K;
-		sim->domain.dirty_ops = &iommu_sim_dirty_ops;
-	}
-}
-
-static struct iommu_domain *
-iommu_sim_domain_alloc(struct device *dev, u32 flags,
-		       const struct iommu_user_data *user_data)
-{
-	struct iommu_sim_domain *sim;
-	int ret;
-
-	if (flags & ~IOMMU_HWPT_ALLOC_DIRTY_TRACKING || user_data)
-		return ERR_PTR(-EOPNOTSUPP);
-	sim = kzalloc_obj(*sim, GFP_KERNEL_ACCOUNT);
-	if (!sim)
-		return ERR_PTR(-ENOMEM);
-	ret = iommu_sim_pt_init(&sim->pt);
-	if (ret) {
-		kfree(sim);
-		return ERR_PTR(ret);
-	}
-	iommu_sim_domain_init(sim, flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
-	/* A domain may outlive its devices, which hold references as well */
-	__module_get(THIS_MODULE);
-	return &sim->domain;
-}
-
-static const struct iommu_domain_ops iommu_sim_blocked_ops = {
-	.attach_dev = iommu_sim_attach,
-};
-
-static struct iommu_domain iommu_sim_blocked = {
-	.type = IOMMU_DOMAIN_BLOCKED,
-	.ops = &iommu_sim_blocked_ops,
-};
 
 /* ---- host bridges and functions --------------------------------------------- */
 
@@ -429,102 +219,6 @@ static const struct iommu_ops iommu_sim_ops = {
 	.blocked_domain = &iommu_sim_blocked,
 	.release_domain = &iommu_sim_blocked,
 };
-
-/* ---- DMA ---------------------------------------------------------------------- */
-
-/*
- * Memory that the kernel has mapped: not the registers or memory of a real
- * device, which VFIO maps as well for peer-to-peer DMA.
- */
-static struct page *iommu_sim_memory(phys_addr_t phys)
-{
-	struct page *page;
-
-	if (!pfn_valid(PHYS_PFN(phys)))
-		return NULL;
-	page = pfn_to_page(PHYS_PFN(phys));
-	if (is_zero_page(page))
-		return page;
-	if (PageReserved(page) || PageHWPoison(page) || is_pci_p2pdma_page(page))
-		return NULL;
-	return page;
-}
-
-#ifdef IOMMU_SIM_TEST
-/* Time between translation and access, in us, which iommu-sim-test can set */
-u32 iommu_sim_delay_us;
-EXPORT_SYMBOL_GPL(iommu_sim_delay_us);
-
-static void iommu_sim_delay(void)
-{
-	udelay(min(READ_ONCE(iommu_sim_delay_us), IOMMU_SIM_MAX_DELAY_US));
-}
-#else
-static void iommu_sim_delay(void) {}
-#endif
-
-/* The dirty bit is set before the store, and iommu_sim_sync() waits for both */
-static int iommu_sim_dma_page(struct iommu_sim_domain *domain, dma_addr_t iova,
-			      void *buf, size_t len, bool write)
-{
-	struct page *page;
-	phys_addr_t phys;
-	int ret;
-
-	guard(read_lock)(&domain->lock);
-	ret = iommu_sim_pt_access(&domain->pt, iova, write, &phys);
-	if (ret)
-		return ret;
-	page = iommu_sim_memory(phys);
-	if (!page)
-		return -EFAULT;
-	iommu_sim_delay();
-	if (write)
-		memcpy_to_page(page, offset_in_page(phys), buf, len);
-	else
-		memcpy_from_page(buf, page, offset_in_page(phys), len);
-	return 0;
-}
-
-/**
- * iommu_sim_dma_rw() - DMA of a function that is modelled in software
- * @dev: the function, to whose driver the caller belongs
- * @iova: I/O virtual address
- * @buf: data to write, or room for data that is read
- * @len: number of bytes
- * @write: whether to write memory, as opposed to reading it
- *
- * Does what hardware behind an IOMMU would do: translates by the domain that the
- * function is attached to, checks permissions, and sets dirty bits. Pages are
- * accessed one by one in ascending order, so a range that is only partly mapped
- * is accessed up to its first fault. When a page has been unmapped, and the
- * unmapping has returned, it is not accessed any more.
- *
- * Context: process context; may sleep.
- * Return: 0; -EFAULT if something in the range is not mapped, not memory, or does
- * not allow the access; -ENODEV if @dev is not behind the simulated IOMMU.
- */
-int iommu_sim_dma_rw(struct device *dev, dma_addr_t iova, void *buf,
-		     size_t len, bool write)
-{
-	struct iommu_sim_device *sdev;
-	int ret = 0;
-	size_t n;
-
-	might_sleep();
-	if (!dev->iommu || dev->iommu->iommu_dev != &iommu_sim)
-		return -ENODEV;
-	sdev = dev_iommu_priv_get(dev);
-	for (; len && !ret; len -= n, buf += n, iova += n) {
-		n = min(len, PAGE_SIZE - offset_in_page(iova));
-		scoped_guard(read_lock, &sdev->lock)
-			ret = sdev->domain ? iommu_sim_dma_page(sdev->domain, iova, buf,
-								n, write) : -EFAULT;
-		cond_resched();
-	}
-	return ret;
-}
-EXPORT_SYMBOL_GPL(iommu_sim_dma_rw);
 
 /* ---- module ------------------------------------------------------------------- */
 

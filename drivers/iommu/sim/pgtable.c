@@ -7,7 +7,7 @@
  * An entry is 0, the address of the table below, or a leaf: physical address
  * and bits. All changes of an entry are single stores or compare-and-exchange,
  * so that a walk needs no lock to read entries. It needs one to use what it
- * found; see iommu_sim_sync() in main.c.
+ * found; see iommu_sim_sync() in domain.c.
  */
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>

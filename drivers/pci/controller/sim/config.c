@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Configuration space of simulated functions: power management, a PCI Express
- * capability of a root complex integrated endpoint, and SR-IOV for PFs. No BARs,
- * no expansion ROM, no interrupts.
+ * capability of a root complex integrated endpoint. No BARs, no expansion ROM, no
+ * interrupts. SR-IOV is in sriov.c.
  */
 #include <linux/cleanup.h>
 #include <linux/unaligned.h>
@@ -11,29 +11,27 @@
 
 #define PM	0x40
 #define EXP	0x48
-#define SRIOV	PCI_CFG_SPACE_SIZE
 
-static void set8(struct pci_sim_function *fn, int where, u8 value, u8 writable)
+/*
+ * Give a register of one, two or four bytes its initial value, and the bits that
+ * software can change.
+ */
+void pci_sim_set8(struct pci_sim_function *fn, int where, u8 value, u8 writable)
 {
 	fn->config[where] = value;
 	fn->writable[where] = writable;
 }
 
-static void set16(struct pci_sim_function *fn, int where, u16 value, u16 writable)
+void pci_sim_set16(struct pci_sim_function *fn, int where, u16 value, u16 writable)
 {
 	put_unaligned_le16(value, fn->config + where);
 	put_unaligned_le16(writable, fn->writable + where);
 }
 
-static void set32(struct pci_sim_function *fn, int where, u32 value, u32 writable)
+void pci_sim_set32(struct pci_sim_function *fn, int where, u32 value, u32 writable)
 {
 	put_unaligned_le32(value, fn->config + where);
 	put_unaligned_le32(writable, fn->writable + where);
-}
-
-static u16 get16(struct pci_sim_function *fn, int where)
-{
-	return get_unaligned_le16(fn->config + where);
 }
 
 /* ---- registers after power-on ------------------------------------------------- */
@@ -42,69 +40,52 @@ static void init_ids(struct pci_sim_function *fn, const struct pci_sim_ids *ids)
 {
 	switch (fn->kind) {
 	case PCI_SIM_PLAIN:
-		set16(fn, PCI_VENDOR_ID, ids->vendor, 0);
-		set16(fn, PCI_DEVICE_ID, ids->device, 0);
+		pci_sim_set16(fn, PCI_VENDOR_ID, ids->vendor, 0);
+		pci_sim_set16(fn, PCI_DEVICE_ID, ids->device, 0);
 		break;
 	case PCI_SIM_PF:
-		set16(fn, PCI_VENDOR_ID, PCI_SIM_PF_VENDOR, 0);
-		set16(fn, PCI_DEVICE_ID, PCI_SIM_PF_DEVICE, 0);
+		pci_sim_set16(fn, PCI_VENDOR_ID, PCI_SIM_PF_VENDOR, 0);
+		pci_sim_set16(fn, PCI_DEVICE_ID, PCI_SIM_PF_DEVICE, 0);
 		break;
 	case PCI_SIM_VF:
 		/* The PF has them in its SR-IOV capability */
-		set16(fn, PCI_VENDOR_ID, 0xffff, 0);
-		set16(fn, PCI_DEVICE_ID, 0xffff, 0);
+		pci_sim_set16(fn, PCI_VENDOR_ID, 0xffff, 0);
+		pci_sim_set16(fn, PCI_DEVICE_ID, 0xffff, 0);
 		break;
 	}
-	set16(fn, PCI_SUBSYSTEM_VENDOR_ID, ids->subvendor, 0);
-	set16(fn, PCI_SUBSYSTEM_ID, ids->subdevice, 0);
+	pci_sim_set16(fn, PCI_SUBSYSTEM_VENDOR_ID, ids->subvendor, 0);
+	pci_sim_set16(fn, PCI_SUBSYSTEM_ID, ids->subdevice, 0);
 }
 
 static void init_header(struct pci_sim_function *fn, bool multifunction)
 {
-	set16(fn, PCI_COMMAND, 0, PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY |
-				  PCI_COMMAND_INTX_DISABLE);
-	set16(fn, PCI_STATUS, PCI_STATUS_CAP_LIST, 0);
-	set16(fn, PCI_CLASS_DEVICE, PCI_CLASS_NOT_DEFINED << 8 | 0xff, 0);
-	set8(fn, PCI_CACHE_LINE_SIZE, 0, 0xff);
-	set8(fn, PCI_HEADER_TYPE, multifunction ? PCI_HEADER_TYPE_MFD : 0, 0);
-	set8(fn, PCI_INTERRUPT_LINE, 0, 0xff);
-	set8(fn, PCI_CAPABILITY_LIST, PM, 0);
+	pci_sim_set16(fn, PCI_COMMAND, 0, PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY |
+					  PCI_COMMAND_INTX_DISABLE);
+	pci_sim_set16(fn, PCI_STATUS, PCI_STATUS_CAP_LIST, 0);
+	pci_sim_set16(fn, PCI_CLASS_DEVICE, PCI_CLASS_NOT_DEFINED << 8 | 0xff, 0);
+	pci_sim_set8(fn, PCI_CACHE_LINE_SIZE, 0, 0xff);
+	pci_sim_set8(fn, PCI_HEADER_TYPE, multifunction ? PCI_HEADER_TYPE_MFD : 0, 0);
+	pci_sim_set8(fn, PCI_INTERRUPT_LINE, 0, 0xff);
+	pci_sim_set8(fn, PCI_CAPABILITY_LIST, PM, 0);
 }
 
 static void init_pm(struct pci_sim_function *fn)
 {
-	set8(fn, PM + PCI_CAP_LIST_ID, PCI_CAP_ID_PM, 0);
-	set8(fn, PM + PCI_CAP_LIST_NEXT, EXP, 0);
-	set16(fn, PM + PCI_PM_PMC, 3, 0);
-	set16(fn, PM + PCI_PM_CTRL, PCI_PM_CTRL_NO_SOFT_RESET, PCI_PM_CTRL_STATE_MASK);
+	pci_sim_set8(fn, PM + PCI_CAP_LIST_ID, PCI_CAP_ID_PM, 0);
+	pci_sim_set8(fn, PM + PCI_CAP_LIST_NEXT, EXP, 0);
+	pci_sim_set16(fn, PM + PCI_PM_PMC, 3, 0);
+	pci_sim_set16(fn, PM + PCI_PM_CTRL, PCI_PM_CTRL_NO_SOFT_RESET, PCI_PM_CTRL_STATE_MASK);
 }
 
 static void init_express(struct pci_sim_function *fn, bool flr)
 {
 	u16 type = PCI_EXP_TYPE_RC_END << 4;
 
-	set8(fn, EXP + PCI_CAP_LIST_ID, PCI_CAP_ID_EXP, 0);
-	set16(fn, EXP + PCI_EXP_FLAGS, type | 2, 0);
-	set32(fn, EXP + PCI_EXP_DEVCAP,
-	      PCI_EXP_DEVCAP_RBER | (flr ? PCI_EXP_DEVCAP_FLR : 0), 0);
-	set16(fn, EXP + PCI_EXP_DEVCTL, 0, flr ? 0xffff : 0x7fff);
-}
-
-static void init_sriov(struct pci_sim_function *fn, unsigned int devfn,
-		       const struct pci_sim_options *options)
-{
-	set32(fn, SRIOV, PCI_EXT_CAP_ID_SRIOV | 1 << 16, 0);
-	set16(fn, SRIOV + PCI_SRIOV_CTRL, 0, PCI_SRIOV_CTRL_VFE | PCI_SRIOV_CTRL_MSE);
-	set16(fn, SRIOV + PCI_SRIOV_INITIAL_VF, options->total_vfs, 0);
-	set16(fn, SRIOV + PCI_SRIOV_TOTAL_VF, options->total_vfs, 0);
-	set16(fn, SRIOV + PCI_SRIOV_NUM_VF, 0, 0xffff);
-	set8(fn, SRIOV + PCI_SRIOV_FUNC_LINK, PCI_FUNC(devfn), 0);
-	set16(fn, SRIOV + PCI_SRIOV_VF_OFFSET, PCI_SIM_VF_OFFSET, 0);
-	set16(fn, SRIOV + PCI_SRIOV_VF_STRIDE, 1, 0);
-	set16(fn, SRIOV + PCI_SRIOV_VF_DID, options->ids.device, 0);
-	/* 4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB and 4 MiB must be supported */
-	set32(fn, SRIOV + PCI_SRIOV_SUP_PGSIZE, 0x553, 0);
-	set32(fn, SRIOV + PCI_SRIOV_SYS_PGSIZE, 1, ~0);
+	pci_sim_set8(fn, EXP + PCI_CAP_LIST_ID, PCI_CAP_ID_EXP, 0);
+	pci_sim_set16(fn, EXP + PCI_EXP_FLAGS, type | 2, 0);
+	pci_sim_set32(fn, EXP + PCI_EXP_DEVCAP,
+		      PCI_EXP_DEVCAP_RBER | (flr ? PCI_EXP_DEVCAP_FLR : 0), 0);
+	pci_sim_set16(fn, EXP + PCI_EXP_DEVCTL, 0, flr ? 0xffff : 0x7fff);
 }
 
 /**
@@ -124,7 +105,7 @@ void pci_sim_config_init(struct pci_sim_host *host, unsigned int devfn)
 	init_pm(fn);
 	init_express(fn, options->flr);
 	if (fn->kind == PCI_SIM_PF)
-		init_sriov(fn, devfn, options);
+		pci_sim_init_sriov(fn, devfn, options);
 }
 
 /* ---- accesses ------------------------------------------------------------------- */
@@ -147,29 +128,17 @@ static int pci_sim_read(struct pci_bus *bus, unsigned int devfn, int where,
 	return PCIBIOS_SUCCESSFUL;
 }
 
-/* VFs are present when the PF enables them, and counts them in */
-static void update_vfs(struct pci_sim_host *host, unsigned int devfn)
-{
-	struct pci_sim_function *pf = host->functions[devfn];
-	unsigned int n = 0;
-
-	if (pf->present && get16(pf, SRIOV + PCI_SRIOV_CTRL) & PCI_SRIOV_CTRL_VFE)
-		n = get16(pf, SRIOV + PCI_SRIOV_NUM_VF);
-	for (unsigned int i = 0; i < host->options->total_vfs; i++)
-		host->functions[devfn + PCI_SIM_VF_OFFSET + i]->present = i < n;
-}
-
 /* With a PF its VFs vanish, until the kernel has restored the PF's registers */
 static void reset_if_asked(struct pci_sim_function *fn)
 {
-	if (!(get16(fn, EXP + PCI_EXP_DEVCTL) & PCI_EXP_DEVCTL_BCR_FLR))
+	u16 control = get_unaligned_le16(fn->config + EXP + PCI_EXP_DEVCTL);
+
+	if (!(control & PCI_EXP_DEVCTL_BCR_FLR))
 		return;
 	put_unaligned_le16(0, fn->config + PCI_COMMAND);
 	put_unaligned_le16(0, fn->config + EXP + PCI_EXP_DEVCTL);
-	if (fn->kind == PCI_SIM_PF) {
-		put_unaligned_le16(0, fn->config + SRIOV + PCI_SRIOV_CTRL);
-		put_unaligned_le16(0, fn->config + SRIOV + PCI_SRIOV_NUM_VF);
-	}
+	if (fn->kind == PCI_SIM_PF)
+		pci_sim_reset_sriov(fn);
 }
 
 static int pci_sim_write(struct pci_bus *bus, unsigned int devfn, int where,
@@ -186,7 +155,7 @@ static int pci_sim_write(struct pci_bus *bus, unsigned int devfn, int where,
 				(value & fn->writable[i]);
 	reset_if_asked(fn);
 	if (fn->kind == PCI_SIM_PF)
-		update_vfs(host, devfn);
+		pci_sim_update_vfs(host, devfn);
 	return PCIBIOS_SUCCESSFUL;
 }
 
@@ -194,49 +163,3 @@ struct pci_ops pci_sim_ops = {
 	.read = pci_sim_read,
 	.write = pci_sim_write,
 };
-
-/* ---- plugging ------------------------------------------------------------------- */
-
-/**
- * pci_sim_unplug() - let a function vanish without notice
- * @host: host bridge
- * @devfn: device and function number
- *
- * From now on all of its registers read as ones, and so do those of its VFs.
- *
- * Return: 0, or -ENODEV if there is no such function, or it is a VF.
- */
-int pci_sim_unplug(struct pci_sim_host *host, unsigned int devfn)
-{
-	struct pci_sim_function *fn = host->functions[devfn];
-
-	guard(raw_spinlock_irqsave)(&host->lock);
-	if (!fn || fn->kind == PCI_SIM_VF || !fn->present)
-		return -ENODEV;
-	fn->present = false;
-	if (fn->kind == PCI_SIM_PF)
-		update_vfs(host, devfn);
-	return 0;
-}
-
-/**
- * pci_sim_plug() - let a function come back, as after power-on
- * @host: host bridge
- * @devfn: device and function number
- *
- * Return: 0; -ENODEV if there is no such function, or it is a VF; -EEXIST if
- * it is present.
- */
-int pci_sim_plug(struct pci_sim_host *host, unsigned int devfn)
-{
-	struct pci_sim_function *fn = host->functions[devfn];
-
-	guard(raw_spinlock_irqsave)(&host->lock);
-	if (!fn || fn->kind == PCI_SIM_VF)
-		return -ENODEV;
-	if (fn->present)
-		return -EEXIST;
-	pci_sim_config_init(host, devfn);
-	fn->present = true;
-	return 0;
-}

@@ -41,97 +41,8 @@ static bool flr = true;
 module_param(flr, bool, 0444);
 MODULE_PARM_DESC(flr, "Whether functions have a function level reset, which takes 100 ms (default yes)");
 
-static char *driver;
-module_param(driver, charp, 0444);
-MODULE_PARM_DESC(driver, "Driver to bind functions and virtual functions to, by driver_override (default none)");
-
 static struct pci_sim_options pci_sim_options;
 static LIST_HEAD(pci_sim_hosts);
-
-/* ---- driver of PFs -------------------------------------------------------------- */
-
-static int pci_sim_pf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
-{
-	return pci_sim_is_ours(pdev) ? 0 : -ENODEV;
-}
-
-static void pci_sim_pf_remove(struct pci_dev *pdev)
-{
-	pci_disable_sriov(pdev);
-}
-
-static const struct pci_device_id pci_sim_pf_ids[] = {
-	{ PCI_DEVICE(PCI_SIM_PF_VENDOR, PCI_SIM_PF_DEVICE) },
-	{}
-};
-
-static struct pci_driver pci_sim_pf_driver = {
-	.name = "pci-host-sim-pf",
-	.id_table = pci_sim_pf_ids,
-	.probe = pci_sim_pf_probe,
-	.remove = pci_sim_pf_remove,
-	.sriov_configure = pci_sriov_configure_simple,
-};
-
-/* ---- what happens to functions ---------------------------------------------------- */
-
-static void pci_sim_added(struct pci_dev *pdev)
-{
-	int ret;
-
-	if (!driver || pci_sim_function(pdev)->kind == PCI_SIM_PF)
-		return;
-	ret = device_set_driver_override(&pdev->dev, driver);
-	if (ret)
-		pci_warn(pdev, "driver_override cannot be set: error %d\n", ret);
-}
-
-/*
- * A function that has a driver keeps the module loaded. Unloading would unbind
- * it, and VFIO then waits until the last user has closed the device.
- */
-static void pci_sim_bound(struct pci_dev *pdev)
-{
-	if (pdev->dev.driver != &pci_sim_pf_driver.driver)
-		pci_sim_function(pdev)->pinned = try_module_get(THIS_MODULE);
-}
-
-/* The device does not know any more which driver that was */
-static void pci_sim_unbound(struct pci_dev *pdev)
-{
-	struct pci_sim_function *fn = pci_sim_function(pdev);
-
-	if (!fn->pinned)
-		return;
-	fn->pinned = false;
-	module_put(THIS_MODULE);
-}
-
-static int pci_sim_notify(struct notifier_block *nb, unsigned long action, void *data)
-{
-	struct pci_dev *pdev = to_pci_dev(data);
-
-	if (!pci_sim_is_ours(pdev))
-		return NOTIFY_DONE;
-	switch (action) {
-	case BUS_NOTIFY_ADD_DEVICE:
-		pci_sim_added(pdev);
-		break;
-	case BUS_NOTIFY_BOUND_DRIVER:
-		pci_sim_bound(pdev);
-		break;
-	case BUS_NOTIFY_UNBOUND_DRIVER:
-		pci_sim_unbound(pdev);
-		break;
-	}
-	return NOTIFY_OK;
-}
-
-static struct notifier_block pci_sim_notifier = {
-	.notifier_call = pci_sim_notify,
-};
-
-/* ---- module ----------------------------------------------------------------------- */
 
 static int pci_sim_parameters(void)
 {
@@ -188,24 +99,12 @@ static int __init pci_sim_init(void)
 {
 	int ret;
 
-	ret = pci_sim_parameters();
+	ret = pci_sim_parameters() ?: pci_sim_register();
 	if (ret)
 		return ret;
-	ret = bus_register_notifier(&pci_bus_type, &pci_sim_notifier);
-	if (ret)
-		return ret;
-	ret = pci_register_driver(&pci_sim_pf_driver);
-	if (ret)
-		goto unregister_notifier;
 	ret = pci_sim_create_hosts();
 	if (ret)
-		goto unregister_driver;
-	return 0;
-
-unregister_driver:
-	pci_unregister_driver(&pci_sim_pf_driver);
-unregister_notifier:
-	bus_unregister_notifier(&pci_bus_type, &pci_sim_notifier);
+		pci_sim_unregister();
 	return ret;
 }
 module_init(pci_sim_init);
@@ -213,8 +112,7 @@ module_init(pci_sim_init);
 static void __exit pci_sim_exit(void)
 {
 	pci_sim_destroy_hosts();
-	pci_unregister_driver(&pci_sim_pf_driver);
-	bus_unregister_notifier(&pci_bus_type, &pci_sim_notifier);
+	pci_sim_unregister();
 }
 module_exit(pci_sim_exit);
 

@@ -103,6 +103,8 @@ struct pci_sim_host {
 };
 
 extern struct pci_ops pci_sim_ops;
+extern struct pci_driver pci_sim_pf_driver;
+extern const struct attribute_group pci_sim_plug_group;
 
 static inline struct pci_sim_host *pci_sim_host(struct pci_bus *bus)
 {
@@ -119,14 +121,30 @@ static inline bool pci_sim_is_ours(struct pci_dev *pdev)
 	return pdev->bus->ops == &pci_sim_ops;
 }
 
+/* host.c */
 unsigned int pci_sim_devfn(unsigned int index);
 bool pci_sim_fits(const struct pci_sim_options *options);
-void pci_sim_config_init(struct pci_sim_host *host, unsigned int devfn);
-int pci_sim_unplug(struct pci_sim_host *host, unsigned int devfn);
-int pci_sim_plug(struct pci_sim_host *host, unsigned int devfn);
-
 struct pci_sim_host *pci_sim_host_create(const struct pci_sim_options *options,
 					 unsigned int domain);
 void pci_sim_host_destroy(struct pci_sim_host *host);
+
+/* config.c */
+void pci_sim_set8(struct pci_sim_function *fn, int where, u8 value, u8 writable);
+void pci_sim_set16(struct pci_sim_function *fn, int where, u16 value, u16 writable);
+void pci_sim_set32(struct pci_sim_function *fn, int where, u32 value, u32 writable);
+void pci_sim_config_init(struct pci_sim_host *host, unsigned int devfn);
+
+/* bind.c */
+int pci_sim_register(void);
+void pci_sim_unregister(void);
+
+/* sriov.c */
+void pci_sim_init_sriov(struct pci_sim_function *fn, unsigned int devfn,
+			const struct pci_sim_options *options);
+void pci_sim_reset_sriov(struct pci_sim_function *fn);
+void pci_sim_update_vfs(struct pci_sim_host *host, unsigned int devfn);
+
+/* plug.c */
+void pci_sim_remove_gone(struct work_struct *work);
 
 #endif /* _PCI_HOST_SIM_H */
