@@ -9,21 +9,21 @@ from .book import results as results_of
 HEAD = """\
 .. SPDX-License-Identifier: GPL-2.0-only
 
-=============================
-Migration with QEMU, all ways
-=============================
+=====================
+QEMU migration matrix
+=====================
 
-This page is written by ``make matrix MATRIX=--rst``; it is of {date}, with QEMU {release}, which
-Debian 13 has, and {newer}, which its backports have, on Linux {kernel}, in an emulated machine.
+``make matrix MATRIX=--rst`` writes this page. These results are of {date}, with QEMU {release} of
+Debian 13 and {newer} of its backports, on Linux {kernel}, in an emulated machine.
 
-Each number is of a migration of a running VM under KVM, {count} in all. Its guest writes to the
-device all the time, and afterwards compares every byte with what it remembers. The driver's
-tracepoints and QEMU's must show all steps in their order: the states of both sides, the preface
-before the startup, the startup before the barrier, the barrier before the acknowledgment, that
-before the VM stops; with two devices both in ``PRE_COPY_P2P`` before the first enters
-``STOP_COPY``, and both in ``RUNNING_P2P`` before the first enters ``RUNNING``. QEMU, both drivers
-and the trace must count the same bytes. All numbers are of migrations for which that is true; the
-page is not written before each of them is there.
+Each value is from one migration of a running VM under KVM, {count} migrations in all. The guest
+writes to the device all the time. After the migration it compares every byte with the value that
+it wrote. The tracepoints of the driver and of QEMU must show all steps in the correct order: the
+states of both sides; the preface before the startup, the startup before the barrier, the barrier
+before the acknowledgment, and the acknowledgment before the VM stops; and with two devices, both in
+``PRE_COPY_P2P`` before the first enters ``STOP_COPY``, and both in ``RUNNING_P2P`` before the first
+enters ``RUNNING``. QEMU, both drivers and the trace must agree on the number of bytes. The page is
+written only if all migrations fulfil these conditions.
 
 {tries}
 
@@ -33,58 +33,58 @@ page is not written before each of them is there.
 """
 
 STILL = """
-How long the VM stood still
-===========================
+Downtime
+========
 
-In ms, from the last that the guest could do at the source to the first at the target. The machine
-is emulated and does everything with two processors, so compare neighbours at most; the driver's
-own part is in :doc:`benchmarks`. A VM goes back and forth between the two QEMU, all columns but the
-last being of machine type ``{machine}``.
+In ms, from the last action of the guest at the source to its first at the target. The machine is
+emulated, with two processors for everything, so compare only neighbouring values; :doc:`benchmarks`
+has the driver's own share. Each VM migrates back and forth between the two versions of QEMU. The
+machine type is ``{machine}``, except in the last column.
 
 IOMMU
-  ``type1``: the group and its container; ``iommufd``: the device's cdev.
+  ``type1``: group and container; ``iommufd``: the device's cdev.
 lines
-  ``1``: a plain socket. ``multifd``: RAM goes by several, and the last of the device's state too,
-  by threads of QEMU's.
+  Connections of the migration. ``1``: one socket. ``multifd``: RAM uses several sockets, and so does
+  the last part of the device's state, which threads of QEMU transfer.
 ack
-  whether QEMU has to wait for the target's word that it has started (``switchover-ack``).
+  Whether QEMU waits for the acknowledgment that the target has started (``switchover-ack``).
 
 """
 
 MOVED = """
-What of the device moved
-========================
+Amount of device data
+=====================
 
-In KiB: what moved during pre-copy after the initial data, and then what moved while the VM stood
-still. The initial data, at most {initial} KiB, is all that the guest has in use ({in_use} MiB) and
-its headers; it went before in each of these. The guest writes as fast as it can, and what it has
-written moves again.
+In KiB: the amount sent in pre-copy after the initial data, then the amount sent while the VM was
+stopped. The initial data, at most {initial} KiB, is the memory that the guest has in use
+({in_use} MiB) with its headers, and was sent before in each migration. The guest writes as fast as it
+can, and written memory is sent again.
 
 """
 
 OTHERS = """
-Other machines
-==============
+Other machine types
+===================
 
-``multifd, RAM``: with this machine type, and with compression, QEMU does not send the device's
-state by several lines, and says nothing; it goes by the main line. Without pre-copy nothing moves
-before the VM stands still. A VM with ``x-no-mmap`` runs under TCG: where SVM is itself emulated,
-KVM gives up when an access to the device and an interrupt come together (``KVM internal error.
-Suberror: 3``), whatever the device. Bytes are in KiB.
+``multifd, RAM``: with this machine type, and with compression, QEMU sends the device's state by the
+main connection instead of multifd, without a message. Without pre-copy all device data is sent while
+the VM is stopped. The VM with ``x-no-mmap`` runs under TCG: on emulated SVM, KVM fails when an access to
+a device and an interrupt coincide (``KVM internal error. Suberror: 3``), whatever the device. Amounts
+are in KiB.
 
 """
 
 FAILED = """
-``release`` is the QEMU of Debian 13, ``newer`` that of its backports.
+``release`` is the QEMU version of Debian 13, and ``newer`` that of its backports.
 
 """
 
 NUMBERS = """
-All numbers
+All results
 ===========
 
-:download:`matrix.csv` has a line for each migration, with what QEMU says of the downtime
-(``qemu_downtime_ms``) and of the whole (``total_ms``), and with all bytes, those of RAM too.
+:download:`matrix.csv` has one line for each migration, with the downtime that QEMU reports
+(``qemu_downtime_ms``), the total time (``total_ms``), and all amounts of data, including RAM.
 """
 
 
@@ -211,17 +211,18 @@ def others_table(results, versions):
             rows.append([", ".join(what), f"{names[cell.source]} to {names[cell.target]}",
                          lines_used(result), still(result),
                          *(kib(facts[phase]) for phase in ("initial", "precopy", "stopcopy"))])
-    return simple_table(["Machine", "QEMU", "lines", "still, ms", "initial", "pre-copy",
+    return simple_table(["Machine", "QEMU", "lines", "downtime, ms", "initial", "pre-copy",
                          "stop-copy"], rows)
 
 
 REFUSED = """
 
-What QEMU refuses
-=================
+Configurations that QEMU refuses
+================================
 
-Tried, with the words that QEMU had for it. None of it is for the driver to change. A plain
-``x-migration-multifd-transfer``, which is ``auto``, falls back to the main line instead.
+These configurations were tried; the table has QEMU's messages. The driver cannot change these
+results. ``x-migration-multifd-transfer`` with its default value ``auto`` uses the main connection
+instead.
 
 """
 
@@ -231,7 +232,7 @@ def refusals(found, versions):
     for refusal, said in found:
         version = versions["release" if refusal.qemu is matrix.RELEASE else "newer"]
         rows.append([refusal.what, version, "\n".join(textwrap.wrap(said, 60))])
-    return simple_table(["What", "QEMU", "What it says"], rows)
+    return simple_table(["Configuration", "QEMU", "Message"], rows)
 
 
 # All numbers
@@ -257,10 +258,10 @@ def numbers_file(results, versions):
 
 def tries(book):
     """How it came about."""
-    said = [f"They were made in {len(book.runs())} runs."] * (len(book.runs()) > 1)
+    said = [f"The migrations were made in {len(book.runs())} runs."] * (len(book.runs()) > 1)
     failed = len(book.failures())
     if failed:
-        said.append(f"What failed was tried again ({failed} {'times' if failed > 1 else 'time'}), "
+        said.append(f"Failed attempts were repeated ({failed} {'times' if failed > 1 else 'time'}), "
                     "see below.")
     return " ".join(said)
 
@@ -269,8 +270,8 @@ def failures(book):
     """What of all this was not right at first."""
     rows = [["\n".join(textwrap.wrap(name, 50)), "\n".join(textwrap.wrap("; ".join(wrong), 50))]
             for name, wrong in book.failures()]
-    return heading("What was tried again") + FAILED + grid_table(
-        ["What", "What was wrong at first"], rows) + "\n" if rows else ""
+    return heading("Repeated attempts") + FAILED + grid_table(
+        ["Configuration", "Failure"], rows) + "\n" if rows else ""
 
 
 def files(book, kernel):
