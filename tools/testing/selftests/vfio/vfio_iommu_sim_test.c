@@ -16,6 +16,8 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <linux/iommufd.h>
 #include <linux/limits.h>
@@ -33,6 +35,15 @@
 /* Long, as compared with what the kernel does from an unmapping to its return */
 #define DELAY_US	"3000"
 #define ROUNDS		50
+
+/* Mappings that need a table each, and how many bytes of tables may be charged */
+#define TABLES		4096UL
+#define SPARSE		0x100000000000UL
+#define LIMIT		(SZ_4M)
+/* Charges are made in advance by each processor */
+#define SLACK		(SZ_1M)
+#define SETTLE_US	(10 * 1000 * 1000)
+#define CGROUP_ROOT	"/sys/fs/cgroup"
 
 static const char *bdf;
 
@@ -140,7 +151,8 @@ static void sim_close(struct sim *s)
 {
 	set_delay("0");
 	sim_close_device(s);
-	iommu_cleanup(s->iommu);
+	if (s->iommu)
+		iommu_cleanup(s->iommu);
 	munmap(s->mem, SIZE);
 }
 
@@ -296,6 +308,90 @@ TEST_F(sim, no_store_after_unmap_returns)
 	storm_ends = true;
 	pthread_join(thread, NULL);
 	EXPECT_EQ(0, stray);
+}
+
+/* ---- memory of the page tables ----------------------------------------------------- */
+
+static int cg_write(const char *dir, const char *file, const char *value)
+{
+	char path[PATH_MAX];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, value, strlen(value)) < 0 ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+static u64 cg_number(const char *dir, const char *file, const char *name)
+{
+	char path[PATH_MAX], word[64];
+	u64 number, found = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	f = fopen(path, "r");
+	VFIO_ASSERT_NOT_NULL(f);
+	while (fscanf(f, "%63s %lu", word, &number) == 2)
+		if (!strcmp(word, name))
+			found = number;
+	fclose(f);
+	return found;
+}
+
+/* In the cgroup: one page after the other, each of which needs a table of its own */
+static void map_until_refused(struct sim *s, const char *cgroup, u64 *done)
+{
+	char limit[32];
+
+	snprintf(limit, sizeof(limit), "%u", LIMIT + SLACK);
+	if (cg_write(cgroup, "cgroup.procs", "0") || cg_write(cgroup, "memory.max", limit))
+		_exit(1);
+	while (*done < TABLES && !map_read_only(s, SPARSE + *done * SZ_2M, s->mem))
+		++*done;
+	_exit(0);
+}
+
+/*
+ * The tables are charged to who maps, up to the limit of its memory cgroup, and
+ * are given back with the domain. The kernel may kill the process at the limit.
+ */
+TEST_F(sim, tables_are_charged_to_who_maps)
+{
+	char cgroup[] = CGROUP_ROOT "/iommu-sim-test";
+	unsigned int waited = 0;
+	int status;
+	u64 *done;
+	pid_t pid;
+
+	if (cg_write(CGROUP_ROOT, "cgroup.subtree_control", "+memory"))
+		SKIP(return, "no memory cgroups");
+	done = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, done);
+	ASSERT_EQ(0, mkdir(cgroup, 0755));
+	pid = fork();
+	if (!pid)
+		map_until_refused(&self->s, cgroup, done);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status) || !WEXITSTATUS(status));
+	TH_LOG("%lu of %lu pages were mapped", *done, TABLES);
+	EXPECT_LT(SLACK / SZ_4K, *done);
+	EXPECT_GE((LIMIT + SLACK) / SZ_4K, *done);
+	EXPECT_LT(0, cg_number(cgroup, "memory.events", "max"));
+	EXPECT_LE(*done * SZ_4K, cg_number(cgroup, "memory.stat", "kernel") + SLACK);
+	/* What others have mapped is not concerned */
+	EXPECT_EQ(0, dma('w', IOVA, SZ_4K, 0x11));
+
+	sim_close_device(&self->s);
+	iommu_cleanup(self->s.iommu);
+	self->s.iommu = NULL;
+	while (cg_number(cgroup, "memory.stat", "kernel") > SLACK && waited < SETTLE_US)
+		waited += usleep(1000) ?: 1000;
+	EXPECT_GE(SLACK, cg_number(cgroup, "memory.stat", "kernel"));
+	EXPECT_EQ(0, rmdir(cgroup));
 }
 
 /* ---- dirty tracking ----------------------------------------------------------------------- */
