@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For kernels built without CONFIG_MAPPING_DIRTY_HELPERS, which no user can turn
- * on by itself; scripts/kdir-build includes it before all else.
+ * Replacements for kernels built without CONFIG_MAPPING_DIRTY_HELPERS, an option that
+ * a user cannot enable alone. scripts/kdir-build includes this file first.
  *
- * precopy_tracker_clean() only goes ahead of precopy_tracker_seal(), which finds
- * every entry by itself and makes it read-only and clean. What it goes ahead for
- * is one flush of the TLB for many entries; without it there is one for each.
+ * precopy_tracker_clean() is an optimisation. precopy_tracker_seal(), which runs after
+ * it, makes every entry read-only and clean by itself, but flushes the TLB for each
+ * entry that it changes. The functions replaced here let precopy_tracker_clean() change
+ * most entries before, with one flush for many of them.
  */
 #ifndef _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H
 #define _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H

@@ -75,19 +75,18 @@ static int iommu_sim_dma_page(struct iommu_sim_domain *domain, dma_addr_t iova,
  * iommu_sim_dma_rw() - DMA of a function that is modelled in software
  * @dev: the function, to whose driver the caller belongs
  * @iova: I/O virtual address
- * @buf: data to write, or room for data that is read
+ * @buf: data to write, or buffer for data that is read
  * @len: number of bytes
- * @write: whether to write memory, as opposed to reading it
+ * @write: true to write memory, false to read it
  *
- * Does what hardware behind an IOMMU would do: translates by the domain that the
- * function is attached to, checks permissions, and sets dirty bits. Pages are
- * accessed one by one in ascending order, so a range that is only partly mapped
- * is accessed up to its first fault. When a page has been unmapped, and the
- * unmapping has returned, it is not accessed any more.
+ * Translates addresses with the domain that the function is attached to, checks
+ * permissions, and sets dirty bits, as hardware would. Pages are accessed one by
+ * one in ascending order, so a range that is only partly mapped is accessed up to
+ * its first fault. A page is not accessed after its unmapping has returned.
  *
  * Context: process context; may sleep.
  * Return: 0; -EFAULT if something in the range is not mapped, not memory, or does
- * not allow the access; -ENODEV if @dev is not behind the simulated IOMMU.
+ * not permit the access; -ENODEV if @dev is not behind the simulated IOMMU.
  */
 int iommu_sim_dma_rw(struct device *dev, dma_addr_t iova, void *buf,
 		     size_t len, bool write)

@@ -43,9 +43,9 @@ static size_t iommu_sim_unmap_pages(struct iommu_domain *domain,
 }
 
 /*
- * Wait until DMA has ended that may use a translation which is gone now, or
- * whose store belongs to a dirty bit that is cleared now. VFIO and iommufd unpin
- * pages, and report dirty ones, only after this.
+ * Wait for the end of all DMA that may still use a removed translation, or whose
+ * store belongs to a dirty bit that was just cleared. VFIO and iommufd unpin
+ * pages, and report dirty pages, only after this.
  */
 static void iommu_sim_sync(struct iommu_sim_domain *domain)
 {
@@ -74,7 +74,7 @@ static phys_addr_t iommu_sim_iova_to_phys(struct iommu_domain *domain,
 	return iommu_sim_pt_lookup(&to_sim_domain(domain)->pt, iova);
 }
 
-/* All DMA is done by CPUs, which snoop */
+/* CPUs perform all DMA, so it is always cache coherent */
 static bool iommu_sim_enforce_cache_coherency(struct iommu_domain *domain)
 {
 	return true;
@@ -184,7 +184,7 @@ iommu_sim_domain_alloc(struct device *dev, u32 flags,
 		return ERR_PTR(ret);
 	}
 	iommu_sim_domain_init(sim, flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
-	/* A domain may outlive its devices, which hold references as well */
+	/* A domain may outlive its devices, whose references are then dropped */
 	__module_get(THIS_MODULE);
 	return &sim->domain;
 }

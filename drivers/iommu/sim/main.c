@@ -8,12 +8,12 @@
  *
  * Invariant: no function with hardware behind it is ever claimed. Nothing
  * enforces these translations on hardware, so a claimed function must have
- * nothing that reaches memory by another way: no DMA, no BAR, no interrupt.
+ * no other means to access memory: no DMA, no BAR, no interrupt.
  * iommu_sim_add_bridge() and iommu_sim_may_claim() check it.
  *
- * An IOMMU driver keeps the module that registered it loaded while it has
- * devices. So this is a module apart from the one that creates the functions,
- * which could not be unloaded otherwise.
+ * The IOMMU core keeps the module of an IOMMU driver loaded while the IOMMU has
+ * devices. The functions are therefore created by a separate module, which could
+ * not be unloaded otherwise.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -57,7 +57,7 @@ static bool iommu_sim_has_bridge(struct pci_host_bridge *bridge)
 	return false;
 }
 
-/* A bridge that hardware is behind has been scanned, has a parent, or windows */
+/* A bridge of real hardware was scanned before, has a parent, or has windows */
 static bool iommu_sim_bridge_is_bare(struct pci_host_bridge *bridge)
 {
 	struct resource_entry *window;
@@ -71,7 +71,7 @@ static bool iommu_sim_bridge_is_bare(struct pci_host_bridge *bridge)
 }
 
 /**
- * iommu_sim_add_bridge() - announce a host bridge whose functions are software
+ * iommu_sim_add_bridge() - announce a host bridge of simulated functions
  * @bridge: host bridge that is not scanned yet, without a parent device and
  *	without windows for memory or I/O ports
  *

@@ -6,8 +6,8 @@
  *
  * An entry is 0, the address of the table below, or a leaf: physical address
  * and bits. All changes of an entry are single stores or compare-and-exchange,
- * so that a walk needs no lock to read entries. It needs one to use what it
- * found; see iommu_sim_sync() in domain.c.
+ * so that a walk needs no lock to read entries. It needs a lock to use the
+ * address that it finds; see iommu_sim_sync() in domain.c.
  */
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
@@ -54,7 +54,7 @@ static unsigned int pt_index(unsigned int level, u64 iova)
 	return (iova >> level_shift(level)) & (ENTRIES - 1);
 }
 
-/* The table that an entry refers to, if it does */
+/* The table that an entry refers to, or NULL for a leaf or an empty entry */
 static unsigned long *pt_child(unsigned long entry)
 {
 	return entry & ENTRY_LEAF ? NULL : (unsigned long *)entry;
@@ -94,14 +94,14 @@ static void pt_free_table(unsigned long *table, unsigned int level)
 			pt_free_table(child, level - 1);
 	}
 	free_page((unsigned long)table);
-	/* A table of level 1 had up to 513 pages to free */
+	/* A table of level 1 has up to 513 pages to free */
 	if (level == 1)
 		cond_resched();
 }
 
 /**
- * iommu_sim_pt_destroy() - free a page table and all that it holds
- * @pt: page table that nobody walks any more
+ * iommu_sim_pt_destroy() - free a page table with all of its tables
+ * @pt: page table; no walk may be in progress
  */
 void iommu_sim_pt_destroy(struct iommu_sim_pt *pt)
 {
@@ -110,7 +110,7 @@ void iommu_sim_pt_destroy(struct iommu_sim_pt *pt)
 }
 EXPORT_SYMBOL_IF_KUNIT(iommu_sim_pt_destroy);
 
-/* Remember a table, and those below it, until no walk can be in them */
+/* Add a table, and those below it, to the tables to be freed after all walks */
 static void pt_retire(struct iommu_sim_pt *pt, unsigned long *table,
 		      unsigned int level)
 {
@@ -151,7 +151,7 @@ void iommu_sim_pt_free_retired(struct list_head *list)
 }
 EXPORT_SYMBOL_IF_KUNIT(iommu_sim_pt_free_retired);
 
-/* The table below an entry, which is made if there is none */
+/* Return the table below an entry; allocate it if there is none */
 static unsigned long *pt_descend(unsigned long *slot, gfp_t gfp)
 {
 	unsigned long entry = READ_ONCE(*slot), *table;
@@ -162,13 +162,13 @@ static unsigned long *pt_descend(unsigned long *slot, gfp_t gfp)
 			return ERR_PTR(-ENOMEM);
 		if (try_cmpxchg(slot, &entry, (unsigned long)table))
 			return table;
-		/* Somebody who maps another range has been faster */
+		/* A concurrent mapping of another range has added a table */
 		free_page((unsigned long)table);
 	}
 	return pt_child(entry) ?: ERR_PTR(-EADDRINUSE);
 }
 
-/* The table of @level for an IOVA, which is made if there is none */
+/* Return the table of @level for an IOVA; allocate it if there is none */
 static unsigned long *pt_table(struct iommu_sim_pt *pt, u64 iova,
 			       unsigned int level, gfp_t gfp)
 {
@@ -193,7 +193,7 @@ static bool pt_empty(unsigned long *table, unsigned int level)
 	return true;
 }
 
-/* A leaf may replace a table that earlier mappings have left empty */
+/* Set a leaf. It may replace a table that has become empty by unmapping. */
 static int pt_set_leaf(struct iommu_sim_pt *pt, unsigned long *slot,
 		       unsigned int level, unsigned long leaf)
 {
@@ -215,7 +215,7 @@ static int pt_set_leaf(struct iommu_sim_pt *pt, unsigned long *slot,
  * @pgsize: size of each leaf in bytes: 4 KiB, 2 MiB or 1 GiB
  * @pgcount: number of leaves
  * @perm: IOMMU_SIM_READ, IOMMU_SIM_WRITE
- * @gfp: how to allocate tables, and who is charged for them
+ * @gfp: allocation flags for tables, which also select the charged cgroup
  * @mapped: incremented by the number of bytes that were mapped, also on failure
  *
  * Return: 0; -ERANGE if the range is beyond 48 bits; -EADDRINUSE if something
@@ -249,12 +249,12 @@ int iommu_sim_pt_map(struct iommu_sim_pt *pt, u64 iova, phys_addr_t paddr,
 }
 EXPORT_SYMBOL_IF_KUNIT(iommu_sim_pt_map);
 
-/* Put 512 leaves of the level below in place of one, each as dirty as that was */
+/* Replace a leaf with 512 leaves of the level below, with the same dirty bit */
 static bool pt_split(unsigned long *slot, unsigned int level)
 {
 	unsigned long *table, entry = READ_ONCE(*slot);
 
-	/* Whoever unmaps may be unable to wait */
+	/* The caller of an unmap may be in atomic context */
 	table = iommu_sim_pt_alloc_table(GFP_NOWAIT | __GFP_ACCOUNT);
 	if (!table)
 		return false;
@@ -269,8 +269,8 @@ static bool pt_unmap_table(struct iommu_sim_pt *pt, unsigned long *table,
 			   unsigned int level, u64 *iova, u64 end);
 
 /*
- * Unmap what one entry maps between *@iova and @end, and move *@iova behind it.
- * False if nothing is mapped at *@iova.
+ * Unmap the part of one entry between *@iova and @end, and advance *@iova to its end.
+ * Return false if nothing is mapped at *@iova.
  */
 static bool pt_unmap_slot(struct iommu_sim_pt *pt, unsigned long *slot,
 			  unsigned int level, u64 *iova, u64 end)
@@ -281,7 +281,7 @@ static bool pt_unmap_slot(struct iommu_sim_pt *pt, unsigned long *slot,
 
 	if (!entry)
 		return false;
-	/* If there is no memory to split, more is unmapped than was asked for */
+	/* Without memory for the split, more is unmapped than was requested */
 	if (entry & ENTRY_LEAF && (whole || !pt_split(slot, level))) {
 		WRITE_ONCE(*slot, 0);
 		*iova = base + size;
@@ -290,7 +290,7 @@ static bool pt_unmap_slot(struct iommu_sim_pt *pt, unsigned long *slot,
 	child = pt_child(READ_ONCE(*slot));
 	if (!pt_unmap_table(pt, child, level - 1, iova, end))
 		return false;
-	/* The caller owns all that this table can map */
+	/* The range covers the whole table, so no other caller uses it */
 	if (whole) {
 		WRITE_ONCE(*slot, 0);
 		pt_retire(pt, child, level - 1);
@@ -316,9 +316,9 @@ static bool pt_unmap_table(struct iommu_sim_pt *pt, unsigned long *table,
  * A leaf that is only partly in the range is split. If there is no memory for
  * that, all of it is unmapped, and the result may be larger than @size.
  *
- * A walk may still use what was unmapped; see struct iommu_sim_pt.
+ * A walk may still use an unmapped translation; see struct iommu_sim_pt.
  *
- * Return: number of bytes that are unmapped now, from @iova on.
+ * Return: number of bytes from @iova on that were unmapped.
  */
 size_t iommu_sim_pt_unmap(struct iommu_sim_pt *pt, u64 iova, size_t size)
 {
@@ -332,7 +332,7 @@ size_t iommu_sim_pt_unmap(struct iommu_sim_pt *pt, u64 iova, size_t size)
 }
 EXPORT_SYMBOL_IF_KUNIT(iommu_sim_pt_unmap);
 
-/* The entry that decides what an IOVA maps to: a leaf, or one that is empty */
+/* Return the entry that maps an IOVA: a leaf, or an empty entry */
 static unsigned long *pt_find(struct iommu_sim_pt *pt, u64 iova,
 			      unsigned int *level)
 {
@@ -356,7 +356,7 @@ static phys_addr_t pt_phys(unsigned long entry, unsigned int level, u64 iova)
  * @pt: page table
  * @iova: IOVA
  * @write: whether the access is a write, which sets the leaf's dirty bit
- * @phys: where to put the physical address
+ * @phys: result: physical address
  *
  * Return: 0, or -EFAULT if nothing is mapped there or the access is not allowed.
  */
@@ -382,11 +382,11 @@ int iommu_sim_pt_access(struct iommu_sim_pt *pt, u64 iova, bool write,
 EXPORT_SYMBOL_IF_KUNIT(iommu_sim_pt_access);
 
 /**
- * iommu_sim_pt_lookup() - find what an IOVA is mapped to
+ * iommu_sim_pt_lookup() - translate an IOVA without an access
  * @pt: page table
  * @iova: IOVA
  *
- * Return: the physical address, or 0.
+ * Return: the physical address, or 0 if nothing is mapped there.
  */
 phys_addr_t iommu_sim_pt_lookup(struct iommu_sim_pt *pt, u64 iova)
 {
@@ -405,7 +405,7 @@ static bool pt_dirty(unsigned long entry)
 	return entry & ENTRY_LEAF && entry & ENTRY_DIRTY;
 }
 
-/* How many entries from @slot on, within its table and up to @last, are clean */
+/* Count the clean entries from @slot on, within its table and up to @last */
 static unsigned int pt_clean(unsigned long *slot, unsigned int level, u64 iova,
 			     u64 last)
 {
@@ -423,10 +423,10 @@ static unsigned int pt_clean(unsigned long *slot, unsigned int level, u64 iova,
 /**
  * iommu_sim_pt_next_dirty() - find the next dirty leaf
  * @pt: page table
- * @iova: where to begin; then the first IOVA of the leaf, or of the part of it
- *	that is not before the beginning
- * @last: last IOVA of interest
- * @clear: whether to clear the dirty bit
+ * @iova: first IOVA of the search; on return, the first IOVA of the dirty leaf,
+ *	but not before that of the search
+ * @last: last IOVA of the search
+ * @clear: true to clear the dirty bit
  *
  * Return: number of bytes of the leaf from @iova on, or 0 if none is dirty.
  */

@@ -18,12 +18,12 @@
  * @top: table of the highest level, 512 entries
  * @lock: protects @retired
  * @retired: tables that no entry refers to any more; a walk that began before
- *	they were removed may still be in them
+ *	their removal may still use them
  *
- * Changes of distinct ranges may run at the same time. The caller makes sure
- * that no two callers change or scan the same range at once. Walks by
- * iommu_sim_pt_access() may run against anything, if the caller makes sure
- * that none of them is left before it frees retired tables.
+ * Distinct ranges may be changed concurrently. The caller ensures that no two
+ * tasks change or scan the same range at the same time. Walks by
+ * iommu_sim_pt_access() may run concurrently with all of these, if the caller
+ * ensures that all walks have ended before it frees retired tables.
  */
 struct iommu_sim_pt {
 	unsigned long *top;
@@ -46,7 +46,7 @@ size_t iommu_sim_pt_next_dirty(struct iommu_sim_pt *pt, u64 *iova, u64 last,
 void iommu_sim_pt_take_retired(struct iommu_sim_pt *pt, struct list_head *list);
 void iommu_sim_pt_free_retired(struct list_head *list);
 
-/* Only for KUnit to replace */
+/* Exported for KUnit, which replaces it */
 unsigned long *iommu_sim_pt_alloc_table(gfp_t gfp);
 
 #endif /* _IOMMU_SIM_PGTABLE_H */

@@ -10,11 +10,12 @@
 
 /**
  * struct iommu_sim_domain - a paging domain
- * @domain: what the IOMMU core knows
+ * @domain: domain of the IOMMU core
  * @pt: page table
- * @lock: held for reading while DMA uses a translation, for writing to wait
- *	until all such uses are over
- * @tracking: whether dirty bits may be read, set by iommufd
+ * @lock: held for read while DMA uses a translation; taken for write to wait
+ *	until all such uses have ended
+ * @tracking: true if iommufd has enabled dirty tracking, so that dirty bits may
+ *	be read
  */
 struct iommu_sim_domain {
 	struct iommu_domain domain;

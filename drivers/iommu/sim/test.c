@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * iommu-sim-test: DMA through the simulated IOMMU on demand, for tests.
+ * iommu-sim-test: DMA through the simulated IOMMU on request, for tests.
  *
  * A write of "ADDRESS r|w IOVA LENGTH BYTE [TIMES]" to the file
- * iommu-sim-test/dma in debugfs lets the function with that PCI address read or
- * write, with hexadecimal numbers but for TIMES. A write stores BYTE everywhere;
- * a read expects BYTE everywhere, or fails with EILSEQ.
+ * iommu-sim-test/dma in debugfs makes the function with this PCI address read or
+ * write the range by DMA. TIMES is decimal, all other numbers are hexadecimal. A
+ * write stores BYTE to each byte of the range. A read fails with EILSEQ if any
+ * byte of the range is not BYTE.
  *
- * The file delay_us is for races: how long DMA waits in each page, between the
- * translation and the access. At most 10 ms.
+ * The file delay_us is for tests of races. It is the time in us, at most 10 ms,
+ * that DMA waits in each page between the translation and the access.
  */
 #include <linux/cleanup.h>
 #include <linux/debugfs.h>
@@ -24,13 +25,13 @@
 #include "test.h"
 
 /**
- * struct sim_test_dma - what to do
+ * struct sim_test_dma - a requested DMA
  * @name: PCI address of the function, such as 5100:00:00.0
  * @op: 'r' or 'w'
  * @iova: I/O virtual address
  * @len: number of bytes, at most 1 MiB
  * @byte: value of each byte
- * @times: how often
+ * @times: number of repetitions
  */
 struct sim_test_dma {
 	char name[16];
@@ -73,7 +74,7 @@ static int sim_test_run(struct device *dev, struct sim_test_dma *dma)
 	if (!buf)
 		return -ENOMEM;
 	memset(buf, dma->byte, dma->len);
-	/* A function that has a driver is not on its way out */
+	/* A function that has a driver is not being removed */
 	guard(device)(dev);
 	if (!dev->driver)
 		return -ENODEV;

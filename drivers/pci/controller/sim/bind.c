@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Binding of functions to drivers: to the one that the module parameter "driver"
- * names, as soon as they are added. A function with a driver keeps the module loaded.
+ * Binding of functions to drivers. A new function is bound to the driver that the
+ * module parameter "driver" names. A function with a driver keeps the module loaded.
  */
 #include <linux/module.h>
 
@@ -32,7 +32,7 @@ static void pci_sim_bound(struct pci_dev *pdev)
 		pci_sim_function(pdev)->pinned = try_module_get(THIS_MODULE);
 }
 
-/* The device does not know any more which driver that was */
+/* dev.driver is already NULL, so fn->pinned tells whether to drop the reference */
 static void pci_sim_unbound(struct pci_dev *pdev)
 {
 	struct pci_sim_function *fn = pci_sim_function(pdev);
@@ -68,7 +68,7 @@ static struct notifier_block pci_sim_notifier = {
 };
 
 /**
- * pci_sim_register() - register what binds functions, and the driver of PFs
+ * pci_sim_register() - register the notifier that binds functions, and the PF driver
  *
  * Return: 0, or a negative error.
  */
@@ -88,7 +88,7 @@ int pci_sim_register(void)
 /**
  * pci_sim_unregister() - undo pci_sim_register()
  *
- * No function is left.
+ * All functions must have been removed.
  */
 void pci_sim_unregister(void)
 {

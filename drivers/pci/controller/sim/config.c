@@ -89,9 +89,9 @@ static void init_express(struct pci_sim_function *fn, bool flr)
 }
 
 /**
- * pci_sim_config_init() - give all registers of a function their initial values
+ * pci_sim_config_init() - set all registers of a function to their initial values
  * @host: host bridge
- * @devfn: device and function number of one that exists
+ * @devfn: device and function number of an existing function
  */
 void pci_sim_config_init(struct pci_sim_host *host, unsigned int devfn)
 {
@@ -100,7 +100,7 @@ void pci_sim_config_init(struct pci_sim_host *host, unsigned int devfn)
 
 	memset(fn->config, 0, sizeof(fn->config));
 	init_ids(fn, &options->ids);
-	/* From the 33rd function on, devices have more than one */
+	/* With more than 32 functions, a device has more than one of them */
 	init_header(fn, options->functions > PCI_SIM_SLOTS);
 	init_pm(fn);
 	init_express(fn, options->flr);
@@ -128,7 +128,10 @@ static int pci_sim_read(struct pci_bus *bus, unsigned int devfn, int where,
 	return PCIBIOS_SUCCESSFUL;
 }
 
-/* With a PF its VFs vanish, until the kernel has restored the PF's registers */
+/*
+ * Perform a function level reset if the register requests one. The VFs of a PF
+ * disappear until the kernel has restored the registers of the PF.
+ */
 static void reset_if_asked(struct pci_sim_function *fn)
 {
 	u16 control = get_unaligned_le16(fn->config + EXP + PCI_EXP_DEVCTL);

@@ -11,20 +11,20 @@
 
 #include "pci-host-sim.h"
 
-/* One function in each device, as long as there are devices; then the second... */
+/* Address of a function: function 0 of all devices first, then function 1 and so on */
 unsigned int pci_sim_devfn(unsigned int index)
 {
 	return PCI_DEVFN(index % PCI_SIM_SLOTS, index / PCI_SIM_SLOTS);
 }
 
 /**
- * pci_sim_fits() - whether what is wanted fits into one bus
- * @options: what is wanted
+ * pci_sim_fits() - check that all functions fit into one bus
+ * @options: numbers of functions
  *
- * A PF is in the device after those of the plain functions, and its VFs follow
- * from the next device on.
+ * A PF is in the device after those of the plain functions, and its VFs begin in
+ * the device after the PF.
  *
- * Return: true if it fits.
+ * Return: true if they fit.
  */
 bool pci_sim_fits(const struct pci_sim_options *options)
 {
@@ -39,7 +39,7 @@ bool pci_sim_fits(const struct pci_sim_options *options)
 	       options->total_vfs <= PCI_SIM_FUNCTIONS - first;
 }
 
-/* ---- making a host -------------------------------------------------------------- */
+/* ---- creating a host ------------------------------------------------------------ */
 
 static int pci_sim_add_function(struct pci_sim_host *host, unsigned int devfn,
 				enum pci_sim_kind kind)
@@ -71,8 +71,9 @@ static int pci_sim_add_functions(struct pci_sim_host *host)
 }
 
 /*
- * No function can raise an interrupt, or write to where that would raise one. So
- * interrupts are isolated, which VFIO and iommufd want to be told by the domain.
+ * No function can raise an interrupt, or write to an address that raises one.
+ * Interrupts are therefore isolated, which the interrupt domain has to report to
+ * VFIO and iommufd.
  */
 static const struct irq_domain_ops pci_sim_msi_ops = {};
 
@@ -89,7 +90,7 @@ static int pci_sim_init_msi(struct pci_sim_host *host, int nr)
 	return 0;
 }
 
-/* With the last reference to the bridge. Its domain number is returned next. */
+/* Called with the last reference to the bridge, before its domain number is freed */
 static void pci_sim_release(struct pci_host_bridge *bridge)
 {
 	struct pci_sim_host *host = pci_host_bridge_priv(bridge);
@@ -102,7 +103,7 @@ static void pci_sim_release(struct pci_host_bridge *bridge)
 		kfree(host->functions[i]);
 }
 
-/* Firmware's domains are not in the allocator of the numbers */
+/* The allocator does not know the numbers of the firmware's PCI domains */
 static int pci_sim_init_domain(struct pci_sim_host *host, unsigned int first)
 {
 	int nr = pci_bus_find_emul_domain_nr(first, 1, U16_MAX);
@@ -161,8 +162,8 @@ static int pci_sim_add_bus(struct pci_sim_host *host)
 }
 
 /**
- * pci_sim_host_create() - make a host bridge with functions, and add it
- * @options: what it is made of; must live as long as the host
+ * pci_sim_host_create() - create a host bridge with functions, and add it
+ * @options: numbers and properties of its functions; must live as long as the host
  * @domain: first number to try for its PCI domain
  *
  * Return: the host, or an ERR_PTR().
@@ -192,11 +193,11 @@ struct pci_sim_host *pci_sim_host_create(const struct pci_sim_options *options,
 
 /**
  * pci_sim_host_destroy() - remove a host bridge and its functions
- * @host: host, none of whose functions has a driver but the PF's
+ * @host: host; no function except a PF may have a driver
  */
 void pci_sim_host_destroy(struct pci_sim_host *host)
 {
-	/* What these do takes the lock that the removal of the bus holds */
+	/* The files and the work take the lock that the removal of the bus holds */
 	sysfs_remove_group(&host->bridge->dev.kobj, &pci_sim_plug_group);
 	cancel_work_sync(&host->removal);
 	pci_sim_remove_bus(host);

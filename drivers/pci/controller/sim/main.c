@@ -2,10 +2,9 @@
 /*
  * pci-host-sim: PCI host bridges with functions that exist in software only.
  *
- * A function is a configuration space and nothing else: it has no BAR, no
- * interrupt and no DMA of its own. What a driver such as precopy-vfio-pci makes
- * of it is up to that driver. The functions are behind the simulated IOMMU, see
- * drivers/iommu/sim.
+ * A function has only a configuration space: no BAR, no interrupt and no DMA of
+ * its own. A driver such as precopy-vfio-pci implements a device on top of it. The
+ * functions are behind the simulated IOMMU, see drivers/iommu/sim.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -14,7 +13,7 @@
 
 #include "pci-host-sim.h"
 
-/* Far more than PCI domains that anybody wants, and less than there are */
+/* More PCI domains than a test needs, and fewer than there are numbers */
 #define MAX_BRIDGES	256
 
 static unsigned int bridges = 1;

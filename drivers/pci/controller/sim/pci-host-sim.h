@@ -11,9 +11,9 @@
 #define PCI_SIM_FUNCTIONS	256
 /* Number of devices of a bus */
 #define PCI_SIM_SLOTS		32
-/* Bytes of config space that the capabilities take; all later registers are 0 */
+/* Size of the config space with registers, in bytes; all later registers are 0 */
 #define PCI_SIM_CONFIG_SIZE	0x140
-/* One of Red Hat's identifiers that are free for experiments */
+/* One of Red Hat's device ids that are reserved for experiments */
 #define PCI_SIM_PF_VENDOR	PCI_VENDOR_ID_REDHAT
 #define PCI_SIM_PF_DEVICE	0x00f0
 /* Distance of the first virtual function (VF) from its physical function (PF) */
@@ -32,7 +32,7 @@ enum pci_sim_kind {
 };
 
 /**
- * struct pci_sim_ids - what identifies all functions but PFs
+ * struct pci_sim_ids - PCI ids of all functions except PFs
  * @vendor: vendor ID
  * @device: device ID
  * @subvendor: subsystem vendor ID
@@ -48,9 +48,9 @@ struct pci_sim_ids {
 /**
  * struct pci_sim_function - a function
  * @kind: its kind
- * @present: whether it answers to accesses; protected by the host's lock
- * @pinned: whether its driver keeps this module loaded; protected by the
- *	lock of the device
+ * @present: true if it answers to accesses; protected by the host's lock
+ * @pinned: true if its driver keeps this module loaded; protected by the lock of
+ *	the device
  * @config: registers; protected by the host's lock
  * @writable: bits of @config that software can change
  */
@@ -63,7 +63,7 @@ struct pci_sim_function {
 };
 
 /**
- * struct pci_sim_options - what a host is made of
+ * struct pci_sim_options - numbers and properties of a host's functions
  * @ids: identifiers of the functions
  * @functions: number of functions without SR-IOV
  * @total_vfs: if not 0, there is a PF as well, with this number of VFs
@@ -78,14 +78,14 @@ struct pci_sim_options {
 
 /**
  * struct pci_sim_host - a host bridge with one bus
- * @sysdata: what the architecture wants to know of the bus
+ * @sysdata: data of the bus for the architecture
  * @node: in the list of all hosts
  * @bridge: host bridge, whose private data this is
  * @msi: interrupt domain that never has an interrupt
  * @msi_fwnode: name of @msi
  * @busn: number of the bus, 0
  * @removal: removes the devices of functions that were unplugged
- * @options: what it is made of
+ * @options: numbers and properties of its functions
  * @lock: protects the registers of all functions and whether they are present
  * @functions: by device and function number, NULL where there is none
  */

@@ -8,8 +8,8 @@
 #include "pci-host-sim.h"
 
 /*
- * Let a function vanish without notice: from now on all of its registers read as
- * ones, and so do those of its VFs.
+ * Remove a function without notice: from now on all of its registers read as ones,
+ * and so do those of its VFs.
  */
 static int pci_sim_unplug(struct pci_sim_host *host, unsigned int devfn)
 {
@@ -24,7 +24,7 @@ static int pci_sim_unplug(struct pci_sim_host *host, unsigned int devfn)
 	return 0;
 }
 
-/* Let a function come back, as after power-on */
+/* Insert a function again, in its state after power-on */
 static int pci_sim_plug(struct pci_sim_host *host, unsigned int devfn)
 {
 	struct pci_sim_function *fn = host->functions[devfn];
@@ -49,7 +49,8 @@ static bool pci_sim_is_gone(struct pci_sim_host *host, struct pci_dev *pdev)
  * pci_sim_remove_gone() - remove the devices of functions that were unplugged
  * @work: work item of the host bridge
  *
- * As a hotplug controller does after a surprise. VFs go with their PF.
+ * This is what a hotplug controller does after a surprise removal. The VFs of a PF are
+ * removed with it.
  */
 void pci_sim_remove_gone(struct work_struct *work)
 {
@@ -68,7 +69,7 @@ void pci_sim_remove_gone(struct work_struct *work)
 	pci_unlock_rescan_remove();
 }
 
-/* So that nobody waits for a function that does not answer */
+/* Mark the device as failed, so that no task waits for an answer of the function */
 static int pci_sim_mark_gone(struct pci_dev *pdev, void *unused)
 {
 	struct pci_sim_function *fn = pci_sim_function(pdev);
@@ -107,7 +108,7 @@ static ssize_t unplug_store(struct device *dev, struct device_attribute *attr,
 	if (ret)
 		return ret;
 	pci_walk_bus(host->bridge->bus, pci_sim_mark_gone, NULL);
-	/* The removal waits for whoever has the device open; the writer does not */
+	/* The removal waits until the device is closed; the writer must not */
 	queue_work(system_long_wq, &host->removal);
 	return count;
 }
@@ -124,7 +125,7 @@ static ssize_t plug_store(struct device *dev, struct device_attribute *attr,
 	ret = pci_sim_parse(buf, &devfn);
 	if (ret)
 		return ret;
-	/* Is the one that was unplugged still in use? */
+	/* Is the removal of the unplugged device still in progress? */
 	pdev = pci_get_slot(host->bridge->bus, devfn);
 	pci_dev_put(pdev);
 	if (pdev)

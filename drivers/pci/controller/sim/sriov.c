@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Physical functions (PFs): their SR-IOV capability, and their driver, which does
- * nothing but enable virtual functions (VFs).
+ * Physical functions (PFs): their SR-IOV capability, and their driver, which can
+ * only enable virtual functions (VFs).
  */
 #include <linux/lockdep.h>
 #include <linux/unaligned.h>
@@ -16,10 +16,10 @@ static u16 get16(struct pci_sim_function *fn, int where)
 }
 
 /**
- * pci_sim_init_sriov() - give the SR-IOV capability of a PF its initial values
+ * pci_sim_init_sriov() - set the SR-IOV capability of a PF to its initial values
  * @fn: PF
  * @devfn: its device and function number
- * @options: what the host bridge is made of
+ * @options: numbers and properties of the host's functions
  */
 void pci_sim_init_sriov(struct pci_sim_function *fn, unsigned int devfn,
 			const struct pci_sim_options *options)
@@ -49,11 +49,11 @@ void pci_sim_reset_sriov(struct pci_sim_function *fn)
 }
 
 /**
- * pci_sim_update_vfs() - let the VFs come or go that a PF's registers enable
+ * pci_sim_update_vfs() - add and remove VFs as the PF's registers require
  * @host: host bridge, whose lock is held
  * @devfn: device and function number of the PF
  *
- * VFs are present while the PF is present and enables them.
+ * A VF is present if its PF is present, has VFs enabled, and NUM_VFS includes it.
  */
 void pci_sim_update_vfs(struct pci_sim_host *host, unsigned int devfn)
 {
