@@ -188,13 +188,13 @@ static int claim(const struct atomic_file *file)
 	struct stat ours, standard;
 
 	if (isatty(file->fd))
-		return fail(ST_USAGE, "%s is a terminal, and this is no text: name a file",
+		return fail(ST_USAGE, "%s is a terminal, and the data is binary: name a file",
 			    shown(file));
 	if (fstat(file->fd, &ours) || fstat(STDOUT_FILENO, &standard) ||
 	    !same_file(&ours, &standard) || is_null(&ours))
 		return ST_OK;
 	if (data_on_stdout)
-		return fail(ST_USAGE, "%s: standard output can take one file only", shown(file));
+		return fail(ST_USAGE, "%s: standard output can be used for one file only", shown(file));
 	data_on_stdout = true;
 	return ST_OK;
 }

@@ -52,7 +52,7 @@ static int wait_to_send(struct channel *ch, uint64_t deadline)
 	int ret;
 
 	if (now >= deadline)
-		return fail(ST_PEER, "the other side takes nothing");
+		return fail(ST_PEER, "the other side accepts no data");
 	/* What there is no place for would end the wait at once, again and again */
 	if (ch->busy && !channel_is_full(ch))
 		pfd.events |= POLLIN;
@@ -208,7 +208,7 @@ int channel_pulse_begin(struct channel *ch, uint64_t bears_ns)
 {
 	ch->pulse_end = eventfd(0, EFD_CLOEXEC);
 	if (ch->pulse_end < 0)
-		return fail_errno(ST_FAILED, "no eventfd");
+		return fail_errno(ST_FAILED, "an eventfd cannot be created");
 	ch->pulse_ns = max_u64(min_u64(bears_ns, ch->timeout_ns) / 5, 10 * NS_PER_MS);
 	if (!pthread_create(&ch->pulse, NULL, pulse, ch))
 		return ST_OK;
@@ -231,7 +231,7 @@ void channel_pulse_end(struct channel *ch)
 
 static int bad(const char *why)
 {
-	return fail(ST_PEER, "what the other side sends cannot be used: %s", why);
+	return fail(ST_PEER, "the other side sent invalid data: %s", why);
 }
 
 static int peer_error(struct channel *ch)

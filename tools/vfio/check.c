@@ -72,7 +72,7 @@ static void check_source(struct findings *found, const struct device *dev)
 	if (mig_get_state(dev, &state) || state == VFIO_DEVICE_STATE_RUNNING ||
 	    mig_is_precopy(state))
 		return;
-	snprintf(text, sizeof(text), "%.80s is in %s: only a device that runs can be moved",
+	snprintf(text, sizeof(text), "%.80s is in %s: only a running device can be moved",
 		 dev->name, mig_state_name(state));
 	add_reason(found, text);
 }
@@ -98,7 +98,7 @@ static void compare(struct findings *found, const struct device *from, const str
 	silent = false;
 	if (!(flags & VFIO_MIGRATION_PRE_COPY))
 		snprintf(found->note, sizeof(found->note),
-			 "%.40s does no pre-copy: it stands still during the whole move",
+			 "%.40s has no pre-copy: it is stopped during the whole move",
 			 from->name);
 }
 

@@ -71,7 +71,7 @@ static int find_given(struct device *dev, const char *number)
 	long fd = strtol(number, &end, 10);
 
 	if (!*number || *end || fd < 0 || fd > INT_MAX)
-		return fail(ST_USAGE, "'%s' is not fd:NUMBER", dev->name);
+		return fail(ST_USAGE, "'%s' does not have the form fd:NUMBER", dev->name);
 	dev->fd = fd;
 	dev->given = true;
 	if (ioctl(dev->fd, VFIO_DEVICE_GET_INFO, &info))
@@ -105,7 +105,7 @@ static int find_path(struct device *dev, const char *name)
 		return fail_errno(ST_DEVICE, "there is no device %s", name);
 	snprintf(subsystem, sizeof(subsystem), "%s/subsystem", path);
 	if (strncmp(path, "/sys/", 5) || access(subsystem, F_OK))
-		return fail(ST_DEVICE, "%s is no device: no device's directory in sysfs", name);
+		return fail(ST_DEVICE, "%s is no device: it is not a device's directory in sysfs", name);
 	if (strlen(path) >= sizeof(dev->sysfs))
 		return fail(ST_DEVICE, "%s: the name is too long", name);
 	memcpy(dev->sysfs, path, strlen(path) + 1);
@@ -131,7 +131,7 @@ int device_find(struct device *dev, const char *name)
 			return ret;
 	} else {
 		return fail(ST_USAGE,
-			    "'%s' is no device: a PCI address (0000:03:00.0), a path in sysfs, or fd:N",
+			    "'%s' is no device: give a PCI address (0000:03:00.0), a path in sysfs, or fd:N",
 			    name);
 	}
 	if (access(dev->sysfs, F_OK))
@@ -314,7 +314,7 @@ static int open_group(struct device *dev)
 		return refused(dev, path);
 	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
 		return fail(ST_DEVICE,
-			    "%s: another device of IOMMU group %d has a driver that is not VFIO's",
+			    "%s: another device of IOMMU group %d has a driver that is not a VFIO driver",
 			    dev->name, dev->group);
 	dev->container_fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
 	if (dev->container_fd < 0)
@@ -378,7 +378,7 @@ int device_open(struct device *dev, enum iommu how, const struct device *peer)
 	if (device_obstacle(dev, why, sizeof(why)))
 		return fail(ST_DEVICE, "%s cannot be used: %s", dev->name, why);
 	if (how == IOMMU_IOMMUFD && !dev->cdev[0])
-		return fail(ST_DEVICE, "%s has no device in /dev/vfio/devices", dev->name);
+		return fail(ST_DEVICE, "%s has no device node in /dev/vfio/devices", dev->name);
 	if (how == IOMMU_AUTO)
 		how = cdev_usable(dev, peer) ? IOMMU_IOMMUFD : IOMMU_TYPE1;
 	ret = how == IOMMU_IOMMUFD ? open_cdev(dev, peer) : open_type1(dev, peer);

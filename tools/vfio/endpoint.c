@@ -214,7 +214,7 @@ static int resolve(struct endpoint *ep, uint64_t deadline)
 		return ST_OK;
 	lookup = start_lookup(ep);
 	if (!lookup)
-		return fail(ST_FAILED, "'%s': no thread to look it up", ep->text);
+		return fail(ST_FAILED, "'%s': the thread that looks up the name cannot be started", ep->text);
 	pfd.fd = lookup->done;
 	while (wait_fds(&pfd, 1, deadline) <= 0) {
 		ret = interrupted();

@@ -137,20 +137,20 @@ const char *frame_decode(const uint8_t header[FRAME_HEADER_LEN], uint32_t sequen
 	uint16_t type = get16(header + 6);
 
 	if (memcmp(header, magic, sizeof(magic)))
-		return "this is not from vfio-migrate";
+		return "the data is not from vfio-migrate";
 	if (get32(header + 20) != crc32c(header, 20))
 		return "a frame's header is damaged";
 	/* Of another version nothing but this is known */
 	if (get16(header + 4) != FRAME_VERSION)
-		return "it is of another version of vfio-migrate";
+		return "it is from another version of vfio-migrate";
 	if (type >= ARRAY_LEN(types) || !types[type].name)
-		return "a frame is of an unknown type";
+		return "a frame has an unknown type";
 	frame->type = type;
 	frame->length = get32(header + 8);
 	frame->crc = get32(header + 12);
 	frame->sequence = get32(header + 16);
 	if (frame->length < types[type].min || frame->length > types[type].max)
-		return "a frame is of a length that it cannot have";
+		return "a frame has a length that it cannot have";
 	if (frame->sequence != sequence)
 		return "a frame is missing or was repeated";
 	return NULL;

@@ -64,7 +64,7 @@ static void turn_away(struct lobby *lobby, int i, const char *why)
 	else
 		detail("a connection from %s is not from a source: %s", guest->who, why);
 	if (lobby->strays == TOLD_STRAYS)
-		say("further ones are not reported");
+		say("further such connections are not reported");
 	channel_send_failure(&guest->ch, why);
 	close(guest->ch.fd);
 	forget(lobby, i);
@@ -77,7 +77,7 @@ static bool add_guest(struct lobby *lobby, int fd, const char *who)
 	if (!guest)
 		return false;
 	if (lobby->nr == GREET_WAITING)
-		turn_away(lobby, 0, "too many others came before it has sent HELLO");
+		turn_away(lobby, 0, "too many other connections came before it sent HELLO");
 	channel_init(&guest->ch, fd, lobby->timeout_ns);
 	guest->ch.only = FRAME_HELLO;
 	guest->since = now_ns();

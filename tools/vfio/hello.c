@@ -25,21 +25,21 @@ static int memory_differs(uint64_t from, uint64_t to)
 	char a[32], b[32];
 
 	return fail(ST_DEVICE,
-		    "the memory differs: %s (%llu bytes) is saved, %s (%llu bytes) loads",
+		    "the memory differs: the source has %s (%llu bytes), the target %s (%llu bytes)",
 		    text_bytes(a, sizeof(a), from), (unsigned long long)from,
 		    text_bytes(b, sizeof(b), to), (unsigned long long)to);
 }
 
-/* Only what is known on both sides can differ; the rest is for the drivers to see */
+/* Compare the values that both sides know; the drivers check the rest */
 int check_devices(const struct frame_hello *from, const struct frame_hello *to)
 {
 	if (from->vendor && to->vendor &&
 	    (from->vendor != to->vendor || from->device != to->device))
 		return fail(ST_DEVICE,
-			    "the devices are unlike: %04x:%04x is saved, %04x:%04x loads",
+			    "the device ids differ: the source has %04x:%04x, the target %04x:%04x",
 			    from->vendor, from->device, to->vendor, to->device);
 	if (from->driver[0] && to->driver[0] && strcmp(from->driver, to->driver))
-		return fail(ST_DEVICE, "the devices have different drivers: %s saves, %s loads",
+		return fail(ST_DEVICE, "the drivers differ: the source has %s, the target %s",
 			    from->driver, to->driver);
 	if (from->memory_size && to->memory_size && from->memory_size != to->memory_size)
 		return memory_differs(from->memory_size, to->memory_size);

@@ -64,9 +64,9 @@ static bool state_hinders(uint32_t state, char *why, size_t size)
 	    mig_is_precopy(state))
 		return false;
 	if (state == VFIO_DEVICE_STATE_ERROR)
-		snprintf(why, size, "it has failed and is in ERROR: only a reset helps");
+		snprintf(why, size, "it has failed and is in ERROR: it can be used only after a reset");
 	else
-		snprintf(why, size, "it is in %s: somebody is already migrating it",
+		snprintf(why, size, "it is in %s: another program is already migrating it",
 			 mig_state_name(state));
 	return true;
 }

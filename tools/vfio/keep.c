@@ -195,7 +195,7 @@ int keep_source(struct keep *keep, const struct device *dev, int status)
 
 static int hold(const struct device *dev)
 {
-	say("%s is held until a signal (Ctrl-C)", dev->name);
+	say("%s is held until a signal arrives (Ctrl-C)", dev->name);
 	while (!interrupted())
 		wait_fds(NULL, 0, NEVER);
 	return ST_OK;

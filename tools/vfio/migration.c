@@ -141,12 +141,12 @@ const char *mig_obstacle(const struct device *dev, uint64_t *flags, char *buf, s
 			 driver, (unsigned long long)*flags);
 	else if (ret == -ENOTTY && !strcmp(driver, "vfio-pci"))
 		snprintf(buf, size,
-			 "vfio-pci does not know what its state is; a variant driver for this hardware is needed");
+			 "vfio-pci does not support migration; a variant driver for this hardware is needed");
 	else if (ret == -ENOTTY)
 		snprintf(buf, size, "%s does not offer VFIO migration version 2 for this device",
 			 driver);
 	else
-		snprintf(buf, size, "%s refuses to tell its migration features: %s", driver,
+		snprintf(buf, size, "%s does not report its migration features: %s", driver,
 			 strerror(-ret));
 	return buf;
 }

@@ -112,11 +112,11 @@ static int move(struct device *source, struct device *target, struct keep *keep)
 	int fds[2], ret;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
-		return fail_errno(ST_FAILED, "no socket");
+		return fail_errno(ST_FAILED, "a socket pair cannot be created");
 	fflush(NULL);
 	child = fork();
 	if (child < 0)
-		return fail_errno(ST_FAILED, "no second process");
+		return fail_errno(ST_FAILED, "a second process cannot be started");
 	if (!child) {
 		close(fds[0]);
 		target_process(source, target, fds[1], keep);

@@ -8,11 +8,11 @@
 #include "options.h"
 #include "util.h"
 
-/* That of the project, see CHANGELOG.md and debian/changelog */
+/* Version of the project, as in CHANGELOG.md and debian/changelog */
 #define VERSION	"0.1.0"
 
 static const char usage_text[] =
-"Moves the state of VFIO devices, without a VMM.\n"
+"Saves, loads and moves the state of VFIO devices, without a VMM.\n"
 "\n"
 "  vfio-migrate list    [--json]\n"
 "  vfio-migrate info    DEVICE | -i FILE\n"
@@ -27,44 +27,45 @@ static const char usage_text[] =
 "DEVICE is a PCI address (0000:03:00.0), a device's directory in sysfs, or fd:N,\n"
 "an open VFIO device that was inherited. ADDRESS is HOST:PORT or unix:PATH.\n"
 "\n"
-"A device forgets what it has loaded when it is closed. So KEEP says what to do\n"
-"with it then, one at least of:\n"
+"A device loses its state when it is closed. KEEP tells what to do with a loaded\n"
+"device. It is at least one of:\n"
 "  --hold                  keep it open until Ctrl-C\n"
-"  -- COMMAND ...          run COMMAND with it; $VFIO_MIGRATE_FD is its number\n"
+"  -- COMMAND ...          run COMMAND with its descriptor $VFIO_MIGRATE_FD\n"
 "  --dump-region IDX=FILE  copy region IDX to FILE\n"
-"  --verify                nothing: see only whether the device accepts it\n"
+"  --verify                only check whether the device accepts the state\n"
 "\n"
-"Likewise a device that is only opened now has nothing in it yet:\n"
-"  --fill-region IDX=FILE  fill region IDX first (save, send, move: of the source)\n"
+"A device that is opened by its address has no state yet:\n"
+"  --fill-region IDX=FILE  fill region IDX of the source first (save, send, move)\n"
 "\n"
-"A device that a migration has left stopped, and that somebody has open, is run\n"
-"again by 'run'; one that is half loaded or has failed only with\n"
-"  --reset                 reset it, which clears it\n"
+"'run' runs a device that a migration has left stopped and that a program has\n"
+"open. A device that has failed, or that is loaded in part, also needs:\n"
+"  --reset                 reset the device, which clears it\n"
 "\n"
-"When the source is stopped (save, send, move):\n"
+"When to stop the source (save, send, move):\n"
 "  --optimize downtime     when the target has acknowledged that it has started,\n"
-"                          and little is left (default)\n"
-"  --optimize total-time   as soon as waiting would make it all take longer\n"
-"  --max-downtime MS       give up rather than exceed it (default: aim at 300)\n"
+"                          and the remaining data fits the downtime (default)\n"
+"  --optimize total-time   as soon as waiting would prolong the migration\n"
+"  --max-downtime MS       give up if this is exceeded (default: aim at 300)\n"
 "  --stop-copy             at once, without pre-copy\n"
-"  --bandwidth RATE        send at most RATE bytes a second, such as 100M\n"
+"  --bandwidth RATE        send at most RATE bytes per second, such as 100M\n"
 "\n"
 "  --iommu auto|type1|iommufd   how to open the device (default: auto)\n"
-"  --vf-token UUID         the VF token of a virtual function\n"
+"  --vf-token UUID         VF token of a virtual function\n"
 "  --timeout S             how long the other side may be silent (default 10)\n"
 "  --ack-timeout S         how long the target may take to start (default 300)\n"
 "  --accept-timeout S      how long to wait for a source (default 600)\n"
-"  --json                  summary and failures as JSON\n"
-"  -q, --quiet             only errors\n"
-"  -v, --verbose           what is tried and done\n"
-"  -h, --help              this text; after a command, its options\n"
-"  -V, --version\n"
+"  --json                  print results and failures as JSON\n"
+"  -q, --quiet             print only errors\n"
+"  -v, --verbose           print each step\n"
+"  -h, --help              print this text; after a command, its options\n"
+"  -V, --version           print the version\n"
 "\n"
-"Exit status: 0 done; 1 failed; 2 usage; 3 the device cannot migrate or cannot be\n"
-"opened; 4 the other side or the connection failed; 5 the downtime allowed cannot\n"
-"be kept; 6 it is unknown whether the target runs; 7 a file is unusable; 8 it is\n"
-"done, and then something failed; 9 it failed, and the source is not back; 126 the\n"
-"COMMAND cannot be run; 128+N signal N; else COMMAND's. See vfio-migrate(8).\n";
+"Exit status: 0 success; 1 failure; 2 usage error; 3 the device cannot migrate\n"
+"or cannot be opened; 4 the other side or the connection failed; 5 the maximum\n"
+"downtime cannot be met; 6 it is unknown whether the target runs; 7 a file is\n"
+"unusable; 8 success, but a later step failed; 9 failure, and the source could\n"
+"not be resumed; 126 COMMAND cannot be run; 128+N signal N; otherwise the status\n"
+"of COMMAND. See vfio-migrate(8).\n";
 
 enum {
 	OPT_TO = 256, OPT_LISTEN, OPT_JSON, OPT_IOMMU, OPT_OPTIMIZE, OPT_MAX_DOWNTIME,
@@ -76,10 +77,10 @@ enum {
 /**
  * struct known - an option
  * @opt: name and letter, for getopt_long()
- * @commands: which commands know it: letters of info, save, Load, seNd, Receive, Move,
- *	      rUn, lisT, Check
+ * @commands: letters of the commands that have the option: info, save, Load, seNd,
+ *	      Receive, Move, rUn, lisT, Check
  * @arg: name of its argument, or NULL
- * @help: what it does
+ * @help: description in the help text
  */
 struct known {
 	struct option	opt;
@@ -90,13 +91,13 @@ struct known {
 
 static const struct known known[] = {
 	{ { "output", required_argument, NULL, 'o' }, "s", "FILE",
-	  "where to save to (default: standard output)" },
+	  "snapshot to write (default: standard output)" },
 	{ { "input", required_argument, NULL, 'i' }, "il", "FILE",
-	  "the snapshot to read (default of load: standard input)" },
+	  "snapshot to read (default of load: standard input)" },
 	{ { "to", required_argument, NULL, OPT_TO }, "n", "ADDRESS",
-	  "where 'receive' listens: HOST:PORT or unix:PATH" },
+	  "address of 'receive': HOST:PORT or unix:PATH" },
 	{ { "listen", required_argument, NULL, OPT_LISTEN }, "r", "ADDRESS",
-	  "where to wait for a source: HOST:PORT or unix:PATH" },
+	  "address to listen on: HOST:PORT or unix:PATH" },
 	{ { "fill-region", required_argument, NULL, OPT_FILL }, "snm", "IDX=FILE",
 	  "fill region IDX of the source first" },
 	{ { "hold", no_argument, NULL, OPT_HOLD }, "lrm", NULL,
@@ -104,17 +105,17 @@ static const struct known known[] = {
 	{ { "dump-region", required_argument, NULL, OPT_DUMP }, "slnrm", "IDX=FILE",
 	  "then copy region IDX to FILE" },
 	{ { "verify", no_argument, NULL, OPT_VERIFY }, "lrm", NULL,
-	  "only see whether the device accepts it" },
+	  "only check whether the device accepts the state" },
 	{ { "reset", no_argument, NULL, OPT_RESET }, "u", NULL,
 	  "reset a device that cannot be run otherwise" },
 	{ { "optimize", required_argument, NULL, OPT_OPTIMIZE }, "snm", "GOAL",
 	  "when to stop the source: downtime (default) or total-time" },
 	{ { "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME }, "snm", "MS",
-	  "give up rather than exceed it (default: aim at 300)" },
+	  "give up if this is exceeded (default: aim at 300)" },
 	{ { "stop-copy", no_argument, NULL, OPT_STOP_COPY }, "snm", NULL,
 	  "stop the source at once, without pre-copy" },
 	{ { "bandwidth", required_argument, NULL, OPT_BANDWIDTH }, "snm", "RATE",
-	  "send at most RATE bytes a second: a number, and K, M or G" },
+	  "send at most RATE bytes per second, such as 100M" },
 	{ { "timeout", required_argument, NULL, OPT_TIMEOUT }, "nrm", "S",
 	  "how long the other side may be silent (default 10)" },
 	{ { "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT }, "nm", "S",
@@ -124,23 +125,23 @@ static const struct known known[] = {
 	{ { "iommu", required_argument, NULL, OPT_IOMMU }, "islnrmc", "HOW",
 	  "how to open the device: auto (default), type1 or iommufd" },
 	{ { "vf-token", required_argument, NULL, OPT_VF_TOKEN }, "islnrmc", "UUID",
-	  "the VF token that the physical function was given" },
+	  "VF token of the physical function" },
 	{ { "json", no_argument, NULL, OPT_JSON }, "islnrmutc", NULL,
-	  "results and failures as JSON" },
-	{ { "quiet", no_argument, NULL, 'q' }, "islnrmutc", NULL, "print errors only" },
+	  "print results and failures as JSON" },
+	{ { "quiet", no_argument, NULL, 'q' }, "islnrmutc", NULL, "print only errors" },
 	{ { "verbose", no_argument, NULL, 'v' }, "islnrmutc", NULL,
-	  "print what is tried and done" },
-	{ { "help", no_argument, NULL, 'h' }, "islnrmutc", NULL, "print this" },
+	  "print each step" },
+	{ { "help", no_argument, NULL, 'h' }, "islnrmutc", NULL, "print this text" },
 	{ { "version", no_argument, NULL, 'V' }, "islnrmutc", NULL, "print the version" },
 };
 
 /**
  * struct command - a command
  * @name: its name
- * @letter: in struct known
- * @devices: number of devices that it wants
- * @synopsis: its arguments
- * @help: what it does
+ * @letter: its letter in @commands of struct known
+ * @devices: number of devices on its command line
+ * @synopsis: its arguments in the help text
+ * @help: description in the help text
  */
 struct command {
 	const char	*name;
@@ -152,19 +153,19 @@ struct command {
 
 static const struct command commands[] = {
 	{ "info", 'i', 1, "DEVICE | -i FILE",
-	  "Prints how a device is bound and whether it can migrate, or what a snapshot holds." },
+	  "Prints how a device is bound and whether it can migrate, or describes a snapshot." },
 	{ "save", 's', 1, "DEVICE [-o FILE]", "Writes a device's state to a file." },
 	{ "load", 'l', 1, "DEVICE [-i FILE] KEEP",
-	  "Reads a file that 'save' has written into a device, and runs that." },
-	{ "send", 'n', 1, "DEVICE --to ADDRESS", "Moves a device to where 'receive' listens." },
+	  "Loads a file written by 'save' into a device, and runs the device." },
+	{ "send", 'n', 1, "DEVICE --to ADDRESS", "Moves a device to the host on which 'receive' listens." },
 	{ "receive", 'r', 1, "DEVICE --listen ADDRESS KEEP",
-	  "Waits for one source, takes the device from it, and runs that." },
+	  "Receives the state of a device from one source, and runs the device." },
 	{ "move", 'm', 2, "SOURCE TARGET KEEP",
-	  "Moves a device to another one of this host." },
+	  "Moves a device to another device of this host." },
 	{ "run", 'u', 1, "fd:N", "Runs a device that a migration has left stopped." },
 	{ "list", 't', 0, "",
 	  "Lists the devices that are bound to a VFIO driver. Opens none of them." },
-	{ "check", 'c', 2, "SOURCE TARGET", "Says whether SOURCE can be moved to TARGET." },
+	{ "check", 'c', 2, "SOURCE TARGET", "Prints whether SOURCE can be moved to TARGET." },
 };
 
 static void print_option(const struct known *option)
@@ -178,7 +179,7 @@ static void print_option(const struct known *option)
 	printf("  %-28s %s\n", text, option->help);
 }
 
-/* @command, or NULL for a text about all of them */
+/* Print the help of @command, or of all commands if it is NULL */
 static void print_help(const struct command *command)
 {
 	size_t i;
@@ -190,8 +191,8 @@ static void print_help(const struct command *command)
 	printf("vfio-migrate %s %s [OPTION]...\n\n%s\n\n", command->name, command->synopsis,
 	       command->help);
 	if (strstr(command->synopsis, "KEEP"))
-		puts("KEEP is one at least of --hold, --dump-region, --verify and -- COMMAND ...,\n"
-		     "which runs COMMAND with the device; $VFIO_MIGRATE_FD is its number.\n");
+		puts("KEEP is at least one of --hold, --dump-region, --verify and -- COMMAND ...,\n"
+		     "which runs COMMAND with the device's file descriptor $VFIO_MIGRATE_FD.\n");
 	for (i = 0; i < ARRAY_LEN(known); i++)
 		if (strchr(known[i].commands, command->letter))
 			print_option(&known[i]);
@@ -213,13 +214,13 @@ static int parse_time(const char *name, const char *text, uint64_t unit, uint64_
 	double value;
 
 	if (!parse_number(text, 0.01, 1e6, &value))
-		return fail(ST_USAGE, "--%s wants a number of %s, 0.01 to 1000000, not '%s'", name,
+		return fail(ST_USAGE, "--%s needs a number of %s from 0.01 to 1000000, not '%s'", name,
 			    unit == NS_PER_S ? "seconds" : "milliseconds", text);
 	*ns = value * unit;
 	return ST_OK;
 }
 
-/* As text_bytes() prints them: 1.5M, 100K, 2 GiB; never so little that it would stand still */
+/* Parse a rate in the format of text_bytes(): 1.5M, 100K, 2 GiB; at least 1K, to make progress */
 static int parse_rate(const char *name, const char *text, uint64_t *rate)
 {
 	static const char units[] = "KMGT";
@@ -238,7 +239,7 @@ static int parse_rate(const char *name, const char *text, uint64_t *rate)
 	end += !strcmp(end, "/s") ? 2 : 0;
 	if (end == text || *end || !(value >= KIB && value <= 1e15))
 		return fail(ST_USAGE,
-			    "--%s wants bytes a second, 1K at least, such as 100M, not '%s'",
+			    "--%s needs a rate of at least 1K, such as 100M, not '%s'",
 			    name, text);
 	*rate = value;
 	return ST_OK;
@@ -250,9 +251,9 @@ static int parse_region(const char *name, char *text, struct region_file *files,
 	unsigned long index = strtoul(text, &end, 10);
 
 	if (end == text || *end != '=' || !end[1] || index > 255)
-		return fail(ST_USAGE, "--%s wants NUMBER=FILE, not '%s'", name, text);
+		return fail(ST_USAGE, "--%s needs NUMBER=FILE, not '%s'", name, text);
 	if (*nr == MAX_REGIONS)
-		return fail(ST_USAGE, "--%s: %d are enough", name, MAX_REGIONS);
+		return fail(ST_USAGE, "--%s can be used at most %d times", name, MAX_REGIONS);
 	files[*nr].index = index;
 	files[*nr].path = end + 1;
 	(*nr)++;
@@ -269,7 +270,7 @@ static int parse_choice(const char *name, const char *text, const char * const *
 			*choice = i;
 			return ST_OK;
 		}
-	return fail(ST_USAGE, "--%s does not know '%s'", name, text);
+	return fail(ST_USAGE, "--%s: '%s' is not a valid value", name, text);
 }
 
 static int parse_iommu(struct options *opt, const char *text)
@@ -360,7 +361,7 @@ static int take_option(struct options *opt, int c, char *arg)
 		return parse_rate("bandwidth", arg, &opt->bandwidth);
 	case OPT_VF_TOKEN:
 		return device_use_token(arg) ? ST_OK :
-		       fail(ST_USAGE, "--vf-token wants a UUID, not '%s'", arg);
+		       fail(ST_USAGE, "--vf-token needs a UUID, not '%s'", arg);
 	case OPT_MAX_DOWNTIME:
 	case OPT_TIMEOUT:
 	case OPT_ACK_TIMEOUT:
@@ -381,7 +382,7 @@ static const struct known *find_option(int c)
 	return NULL;
 }
 
-/* @c: '?' or ':', as getopt_long() returned for what is in @word */
+/* Report the option in @word, for which getopt_long() returned @c, '?' or ':' */
 static int bad_option(const struct options *opt, int c, const char *word)
 {
 	const struct known *option = find_option(optopt);
@@ -394,7 +395,7 @@ static int bad_option(const struct options *opt, int c, const char *word)
 			    option->opt.name);
 	if (optopt)
 		return fail(ST_USAGE, "%s: there is no option -%c (see -h)", opt->command, optopt);
-	return fail(ST_USAGE, "%s: there is no option %s, or more than one that begins so (see -h)",
+	return fail(ST_USAGE, "%s: there is no option %s, or it is ambiguous (see -h)",
 		    opt->command, word);
 }
 
@@ -428,18 +429,18 @@ static int take_options(struct options *opt, const struct command *command, int 
 	return ret;
 }
 
-/* --- What belongs together ------------------------------------------------------------- */
+/* --- Combinations of options ------------------------------------------------------------ */
 
 static int check_keep(const struct options *opt)
 {
 	if (opt->hold && opt->run)
-		return fail(ST_USAGE, "--hold and a command exclude each other");
+		return fail(ST_USAGE, "--hold and a command cannot be combined");
 	if (opt->verify && (opt->hold || opt->run || opt->nr_dump))
-		return fail(ST_USAGE, "--verify is for not keeping what was loaded");
+		return fail(ST_USAGE, "--verify discards the loaded state, so it cannot be combined with other uses");
 	if (opt->hold || opt->run || opt->nr_dump || opt->verify)
 		return ST_OK;
 	return fail(ST_USAGE,
-		    "the device forgets what it has loaded when this program closes it: say what to do with it, by --hold, --dump-region, --verify, or -- COMMAND");
+		    "the device loses its state when this program closes it: give --hold, --dump-region, --verify, or -- COMMAND");
 }
 
 static int check_options(struct options *opt, int letter)
@@ -456,15 +457,15 @@ static int check_options(struct options *opt, int letter)
 		return ret;
 	if (opt->stop_copy && opt->policy.bound)
 		return fail(ST_USAGE,
-			    "--stop-copy cannot keep to --max-downtime: nothing is measured before");
+			    "--stop-copy and --max-downtime cannot be combined: nothing is measured before the stop");
 	if (strchr("lrm", letter))
 		return check_keep(opt);
 	if (opt->run)
-		return fail(ST_USAGE, "'%s' runs no command", opt->command);
+		return fail(ST_USAGE, "'%s' cannot run a command", opt->command);
 	return ST_OK;
 }
 
-/* "--" ends our part; what follows is the command to run */
+/* "--" ends the options of this program; the command to run follows */
 static int split_command(struct options *opt, int argc, char **argv)
 {
 	int i;
@@ -510,18 +511,18 @@ int options_parse(struct options *opt, int argc, char **argv)
 	opt->command = i < 0 ? "vfio-migrate" : commands[i].name;
 	if (i < 0 && argc > 1 && argv[1][0] != '-')
 		return fail(ST_USAGE, "there is no command '%s' (see --help)", argv[1]);
-	/* The command's name takes the place of the program's */
+	/* argv[0] for getopt_long() is the command's name */
 	ret = take_options(opt, i < 0 ? NULL : &commands[i], argc - (i >= 0), argv + (i >= 0));
 	if (ret)
 		return ret;
 	if (i < 0)
-		return fail(ST_USAGE, "a command is wanted (see --help)");
+		return fail(ST_USAGE, "a command is required (see --help)");
 	argv += 1 + optind;
 	nr = argc - 1 - optind;
 	if (opt->has_input && commands[i].letter == 'i')
-		return nr ? fail(ST_USAGE, "info is of a device or of a file, not of both") : ST_OK;
+		return nr ? fail(ST_USAGE, "'info' needs a device or a file, not both") : ST_OK;
 	if (nr != commands[i].devices)
-		return fail(ST_USAGE, "'%s' wants %d device%s, not %d", opt->command,
+		return fail(ST_USAGE, "'%s' needs %d device%s, not %d", opt->command,
 			    commands[i].devices, commands[i].devices == 1 ? "" : "s", nr);
 	opt->device = nr > 0 ? argv[0] : NULL;
 	opt->target = nr > 1 ? argv[1] : NULL;

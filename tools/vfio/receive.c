@@ -67,7 +67,7 @@ static int take_mark(struct receiver *rcv)
 
 	frame_get_position(rcv->ch.payload, &pos);
 	if (rcv->ended || pos.bytes != rcv->received || pos.id <= rcv->last_mark)
-		return unexpected(rcv, "not here");
+		return unexpected(rcv, "not expected at this point");
 	rcv->mark = pos;
 	rcv->last_mark = pos.id;
 	return ST_OK;

@@ -21,7 +21,7 @@ static int reset_device(const struct device *dev, uint32_t state, bool allowed)
 {
 	if (!allowed)
 		return fail(ST_DEVICE,
-			    "%s is in %s: only a reset helps, which clears it; if you mean that, use --reset",
+			    "%s is in %s: it can run only after a reset, which clears it; use --reset to do this",
 			    dev->name, mig_state_name(state));
 	if (ioctl(dev->fd, VFIO_DEVICE_RESET))
 		return fail_errno(ST_FAILED, "%s cannot be reset", dev->name);
@@ -43,7 +43,7 @@ static int run(const struct device *dev, uint32_t before, bool allowed)
 	      mig_set_state(dev, VFIO_DEVICE_STATE_RUNNING, NULL);
 	if (!ret)
 		return ST_OK;
-	return fail(ST_FAILED, "%s does not go from %s to RUNNING: %s", dev->name,
+	return fail(ST_FAILED, "%s cannot change from %s to RUNNING: %s", dev->name,
 		    mig_state_name(state), strerror(-ret));
 }
 

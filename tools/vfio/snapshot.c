@@ -168,7 +168,7 @@ struct reader {
 
 static int unusable(const struct reader *in, const char *why)
 {
-	return fail(ST_FILE, "%s is no usable snapshot: %s", in->path, why);
+	return fail(ST_FILE, "%s is not a usable snapshot: %s", in->path, why);
 }
 
 /* It may be a pipe, whose other end takes its time */
@@ -270,7 +270,7 @@ static int read_end(struct reader *in, const struct frame_header *frame)
 	int ret;
 
 	if (frame->type != FRAME_END)
-		return unusable(in, "a frame is in it that does not belong there");
+		return unusable(in, "it contains a frame that does not belong there");
 	ret = read_payload(in, frame, payload);
 	if (ret)
 		return ret;

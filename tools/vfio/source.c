@@ -23,7 +23,7 @@ static int source_home(struct source *src)
 	int ret = mig_get_state(src->dev, &state);
 
 	if (!ret && mig_is_precopy(state)) {
-		warn("%s is in %s, from a migration that did not end; back to RUNNING",
+		warn("%s is in %s, from a migration that did not end; returning it to RUNNING",
 		     src->dev->name, mig_state_name(state));
 		state = VFIO_DEVICE_STATE_RUNNING;
 		ret = mig_set_state(src->dev, state, NULL);
@@ -33,7 +33,7 @@ static int source_home(struct source *src)
 			    strerror(-ret));
 	if (state != VFIO_DEVICE_STATE_RUNNING && state != VFIO_DEVICE_STATE_STOP)
 		return fail(ST_DEVICE,
-			    "%s is in %s: it can be saved from RUNNING or STOP only (see 'vfio-migrate run')",
+			    "%s is in %s: it can be saved only from RUNNING or STOP (see 'vfio-migrate run')",
 			    src->dev->name, mig_state_name(state));
 	src->home = state;
 	return ST_OK;
@@ -61,10 +61,10 @@ static int change_state(struct source *src, uint32_t state, int *data_fd)
 	int ret = mig_set_state(src->dev, state, data_fd);
 
 	if (ret)
-		return fail(ST_FAILED, "%s does not go to %s: %s", src->dev->name,
+		return fail(ST_FAILED, "%s cannot change to %s: %s", src->dev->name,
 			    mig_state_name(state), strerror(-ret));
 	if (data_fd && *data_fd < 0)
-		return fail(ST_FAILED, "%s: no data in %s", src->dev->name,
+		return fail(ST_FAILED, "%s: the driver has returned no data fd in %s", src->dev->name,
 			    mig_state_name(state));
 	return ST_OK;
 }
@@ -243,7 +243,7 @@ static int give_up(const struct source *src, const struct outlook *look)
 	char downtime[32], rate[32], dirty[32];
 
 	return fail(ST_DOWNTIME,
-		    "the downtime would be %s, more than the %llu ms allowed: %s/s go through, %s/s are written anew",
+		    "the downtime would be %s, more than the %llu ms allowed: %s/s are transferred, %s/s are written anew",
 		    text_ns(downtime, sizeof(downtime), policy_downtime(look)),
 		    (unsigned long long)(src->policy->max_downtime_ns / NS_PER_MS),
 		    text_bytes(rate, sizeof(rate), look->bandwidth),
@@ -284,7 +284,7 @@ static int must_end(const struct source *src, uint64_t announced)
 	if (!policy_endless(announced, sent))
 		return ST_OK;
 	return fail(ST_FAILED,
-		    "%s has given %s since it was stopped, %s were announced: does somebody still store to it?",
+		    "%s has produced %s since it was stopped, but announced %s: does a program still store to it?",
 		    src->dev->name, text_bytes(a, sizeof(a), sent),
 		    text_bytes(b, sizeof(b), announced));
 }
@@ -337,7 +337,7 @@ static int cannot_promise(const struct source *src)
 	if (!src->policy->bound || src->home != VFIO_DEVICE_STATE_RUNNING)
 		return ST_OK;
 	return fail(ST_DOWNTIME,
-		    "%s does no pre-copy, so nothing can be measured before it is stopped: no downtime can be promised",
+		    "%s has no pre-copy, so nothing can be measured before it is stopped: no downtime can be promised",
 		    src->dev->name);
 }
 
@@ -388,6 +388,6 @@ void source_retire(struct source *src)
 	int ret = mig_set_state(src->dev, VFIO_DEVICE_STATE_STOP, NULL);
 
 	if (ret)
-		warn("%s does not go to STOP: %s", src->dev->name, strerror(-ret));
+		warn("%s cannot change to STOP: %s", src->dev->name, strerror(-ret));
 	close_data(src);
 }

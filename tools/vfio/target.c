@@ -115,7 +115,7 @@ int target_begin(struct target *target, const struct device *dev)
 		return fail(ST_FAILED, "no memory");
 	ret = mig_set_state(dev, VFIO_DEVICE_STATE_RESUMING, &target->data_fd);
 	if (ret)
-		return fail(ST_FAILED, "%s does not go to RESUMING: %s", dev->name,
+		return fail(ST_FAILED, "%s cannot change to RESUMING: %s", dev->name,
 			    strerror(-ret));
 	if (pthread_create(&target->thread, NULL, worker, target))
 		return fail(ST_FAILED, "a thread cannot be started");
@@ -134,7 +134,7 @@ static int say_error(const struct target *target)
 		return fail(ST_FAILED, "%s could not complete the load: %s", target->dev->name,
 			    why);
 	default:
-		return fail(ST_FAILED, "%s has loaded but does not run: %s", target->dev->name,
+		return fail(ST_FAILED, "%s has loaded the state but does not run: %s", target->dev->name,
 			    why);
 	}
 }

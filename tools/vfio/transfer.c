@@ -62,14 +62,14 @@ static void summary_text(const struct transfer *t)
 		fprintf(out, "wait for ack     none, there was no pre-copy\n");
 	else
 		fprintf(out, "wait for ack     %s%s\n", text_ns(a, sizeof(a), t->wait_ns),
-			t->acked_running ? ", the source ran meanwhile" :
-			"; then the source was stopped without it");
+			t->acked_running ? " while the source was running" :
+			"; the source was stopped without it");
 	fprintf(out, "pre-copy         %s initial, %s dirty\n",
 		text_bytes(a, sizeof(a), t->bytes[PHASE_INITIAL]),
 		text_bytes(b, sizeof(b), t->bytes[PHASE_DIRTY]));
 	fprintf(out, "while stopped    %s\n",
 		text_bytes(a, sizeof(a), t->bytes[PHASE_STOPPED]));
-	fprintf(out, "in all           %s in %s, %s/s\n", text_bytes(a, sizeof(a), t->total),
+	fprintf(out, "total            %s in %s, %s/s\n", text_bytes(a, sizeof(a), t->total),
 		text_ns(b, sizeof(b), t->ended - t->began), text_bytes(c, sizeof(c), rate(t)));
 }
 

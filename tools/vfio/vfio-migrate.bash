@@ -7,7 +7,7 @@ _vfio_migrate_devices()
 {
 	local device
 
-	# Those that have a VFIO driver
+	# Devices that are bound to a VFIO driver
 	for device in /sys/bus/pci/devices/*; do
 		[ -d "$device/vfio-dev" ] && printf '%s\n' "${device##*/}"
 	done
