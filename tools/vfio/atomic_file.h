@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A file that a whole is written to. A regular file has its name only when it is
- * complete; anything else is written to directly.
+ * Output files. A regular file gets its name when it is complete. Other files, such as
+ * pipes, are written to directly.
  */
 #ifndef VFIO_MIGRATE_ATOMIC_FILE_H
 #define VFIO_MIGRATE_ATOMIC_FILE_H
@@ -11,11 +11,12 @@
 
 /**
  * struct atomic_file - a file that is being written
- * @path: what the user calls it, for messages
- * @name: its name in @dir, with all symbolic links followed
- * @temporary: its name in @dir until it is complete, "" if it is written to directly
- * @dir: its directory, -1 if none is needed
- * @fd: open for writing, -1 if closed
+ * @path: name on the command line, for messages
+ * @name: name in @dir, with all symbolic links resolved
+ * @temporary: name in @dir until the file is complete, "" if it is written to
+ *	directly
+ * @dir: file descriptor of its directory, -1 if none is needed
+ * @fd: file descriptor for writing, -1 if closed
  */
 struct atomic_file {
 	char	path[PATH_MAX];
@@ -26,19 +27,19 @@ struct atomic_file {
 };
 
 /*
- * "-" is standard output. Symbolic links are followed. Pipes, devices and what is
- * already open (/dev/stdout, /dev/fd/N) are written to directly. Terminals are
- * refused. The contents are a device's memory: a new file is for its owner only,
- * one that replaces another gets the owner and the mode of that.
+ * Open a file for writing. "-" is standard output. Symbolic links are followed. Pipes,
+ * devices and open files (/dev/stdout, /dev/fd/N) are written to directly. Terminals are
+ * refused. Because the contents are a device's memory, only the owner can access a new
+ * file. A file that replaces another gets the owner and the mode of the old file.
  */
 int atomic_file_open(struct atomic_file *file, const char *path);
 
-/* All of it. A pipe that nobody reads does not keep a signal from being heard. */
+/* Write all of @buf. Signals interrupt a write to a pipe that nobody reads. */
 int atomic_file_write(struct atomic_file *file, const void *buf, size_t len);
 
 /*
- * With @status ST_OK the file gets its name, on the disk, or the reason why not
- * is returned; with any other status nothing is left of it, and @status returned.
+ * Close the file. If @status is ST_OK, write it to disk, give it its name, and return the
+ * status of this. Otherwise remove it, and return @status.
  */
 int atomic_file_close(struct atomic_file *file, int status);
 

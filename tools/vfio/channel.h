@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Frames over a socket, with an end to every wait. */
+/* Frames over a socket. Every wait has a timeout. */
 #ifndef VFIO_MIGRATE_CHANNEL_H
 #define VFIO_MIGRATE_CHANNEL_H
 
@@ -13,26 +13,30 @@
 /**
  * struct channel - one end of a connection
  * @fd: the socket
- * @timeout_ns: how long a peer may be silent, or not take what is sent
- * @patience_ns: how long one that is heard may take nothing
- * @heard: when something last came
- * @spoke: when something was last sent
+ * @timeout_ns: time in ns for which the peer may send nothing, or accept no data
+ * @patience_ns: time in ns for which a peer that sends frames may accept no data
+ * @heard: time of the last reception
+ * @spoke: time of the last transmission
  * @sent: sequence number of the next frame to send
- * @received: of the next to come
- * @only: type of the one frame that may come now, beside ERROR; 0 for any
- * @frame: the one that is coming in, or has come
- * @header: its header
- * @have: bytes of header and payload that have come
- * @payload: where its payload goes; NULL while there is no place
- * @small: payload of any frame but DATA
- * @place: gives room for the payload of a DATA frame, or NULL if there is none
- *	   now; without it DATA is not expected
- * @busy: called while a send has to wait for the peer; 0 or a status to end with
- * @context: for these two
- * @peer_failed: it has sent FRAME_ERROR: there is no use in telling it anything
- * @lock: protects @sent, @spoke, and the order of what is sent
- * @pulse: thread that sends signs of life, if @pulse_ns is not 0
- * @pulse_ns: longest silence of this side in nanoseconds
+ * @received: sequence number of the next frame to receive
+ * @only: the only type of frame that is accepted now, apart from ERROR; 0 for
+ *	any
+ * @frame: decoded header of the frame that is being received, or was received
+ *	last
+ * @header: encoded header of that frame
+ * @have: number of bytes of its header and payload received so far
+ * @payload: buffer for its payload; NULL while there is no buffer
+ * @small: payload of a frame other than DATA
+ * @place: function that returns a buffer for the payload of a DATA frame, or
+ *	NULL if there is none at present; if not set, DATA is an error
+ * @busy: function that is called while a send waits for the peer; returns 0, or
+ *	a status that ends the wait
+ * @context: argument of @place and @busy
+ * @peer_failed: true after the peer has sent FRAME_ERROR, so that nothing needs
+ *	to be sent to it
+ * @lock: protects @sent, @spoke, and the order of sent frames
+ * @pulse: thread that sends KEEPALIVE frames, if @pulse_ns is not 0
+ * @pulse_ns: longest time in ns for which this side sends nothing
  * @pulse_end: eventfd that ends the thread
  */
 struct channel {
@@ -59,48 +63,47 @@ struct channel {
 	int			pulse_end;
 };
 
-/* How many frames to take in before looking at anything else: peers may flood */
+/* Number of frames to receive before other work is done, because a peer may flood */
 #define CHANNEL_BATCH	64
 
 void channel_init(struct channel *ch, int fd, uint64_t timeout_ns);
 
-/* All of these say why they fail, and return a status. */
+/* All of these print the reason of a failure, and return a status. */
 
 int channel_send(struct channel *ch, enum frame_type type, const void *payload, uint32_t len);
 
 /*
- * Would a small frame go out without waiting? What may be left out is sent only then,
- * so that there is always room for a frame that must go out.
+ * Return true if a small frame can be sent without waiting. Optional frames are sent only
+ * then, so that there is always space for a required frame.
  */
 bool channel_writable(const struct channel *ch);
 
 /*
- * Send a KEEPALIVE whenever this side has sent nothing for a fifth of what the peer
- * bears, @bears_ns, also while the main thread is in a system call of the device. To
- * be ended before the socket is closed.
+ * Send a KEEPALIVE whenever this side has sent nothing for a fifth of the peer's timeout
+ * @bears_ns, also while the main thread is in a system call of the device. Must be ended
+ * before the socket is closed.
  */
 int channel_pulse_begin(struct channel *ch, uint64_t bears_ns);
 void channel_pulse_end(struct channel *ch);
 
 /*
- * Take in what has come, without waiting. @complete: a whole frame is there, in
- * @frame and @payload; the next call begins a new one. A FRAME_ERROR of the peer
- * is a failure.
+ * Receive available data without waiting. Sets @complete if a whole frame is in @frame and
+ * @payload; the next call begins a new frame. A FRAME_ERROR of the peer is a failure.
  */
 int channel_receive(struct channel *ch, bool *complete);
 
-/* Room for payload is needed before more can be taken in. */
+/* Return true if a buffer for payload is needed before more can be received. */
 bool channel_is_full(struct channel *ch);
 
-/* Has the peer been silent for too long? */
+/* Fail if the peer has sent nothing for longer than its timeout. */
 int channel_check(struct channel *ch);
 
-/* Wait for a frame of one type, until @deadline; others are an error. */
+/* Wait until @deadline for a frame of one type; any other frame is an error. */
 int channel_expect(struct channel *ch, enum frame_type type, uint64_t deadline);
 
-/* Tell the peer why this side gives up, if it still listens. */
+/* Send the reason of a failure to the peer, if it can still receive. */
 void channel_send_failure(struct channel *ch, const char *why);
-/* Before closing after that: it must not be lost with what the peer still sends. */
+/* Call before closing, so that unread data of the peer does not discard the reason. */
 void channel_linger(struct channel *ch);
 
 #endif /* VFIO_MIGRATE_CHANNEL_H */

@@ -7,14 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Addresses of one name that are tried, or listened at */
+/* Maximum number of addresses of one name */
 #define ENDPOINT_PLACES	8
 
 /**
- * struct listener - sockets that listen at all addresses of a name
- * @unix_path: name of a unix socket in the file system, "" for others
- * @fd: the sockets
- * @nr: their number
+ * struct listener - sockets that listen on all addresses of a name
+ * @unix_path: path of a unix socket in the file system, "" for others
+ * @fd: file descriptors of the sockets
+ * @nr: number of sockets
  */
 struct listener {
 	char	unix_path[108];
@@ -23,27 +23,27 @@ struct listener {
 };
 
 /*
- * Is @address well-formed? Says why not, with the name of the @option. A port of 0 is
- * for listening only. No name is looked up.
+ * Check the syntax of @address, without looking up a name. Prints the error with the name
+ * of the @option. Port 0 is valid only for listening.
  */
 int endpoint_check(const char *option, const char *address, bool listening);
 
 /*
- * A connected socket in @fd. As long as nobody listens, all addresses of the name are
- * tried again and again until @deadline.
+ * Connect, and return the socket in @fd. All addresses of the name are tried repeatedly
+ * until one accepts, or until @deadline.
  */
 int endpoint_connect(const char *address, uint64_t deadline, int *fd);
 
-/* Listen. Says where, which matters for port 0. */
+/* Listen, and print the address, which the user needs to know with port 0. */
 int endpoint_listen(const char *address, uint64_t deadline, struct listener *listener);
 
 /*
- * Take a connection to @listener->fd[i] if there is one now: returns true with it in
- * @fd and a name for the other side in @who.
+ * Accept a connection to @listener->fd[i], if there is one. Returns true with the
+ * connection in @fd and a name of the peer in @who.
  */
 bool endpoint_accept(const struct listener *listener, int i, int *fd, char *who, size_t size);
 
-/* Nothing of a unix socket is left in the file system. */
+/* Close the sockets, and remove a unix socket from the file system. */
 void endpoint_close(struct listener *listener);
 
 #endif /* VFIO_MIGRATE_ENDPOINT_H */

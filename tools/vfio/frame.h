@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What goes over a connection, and what a snapshot file holds: frames. Pure
- * functions between structures and bytes, so that they can be tested alone.
+ * Frames, the format of connections and of snapshot files. These are pure functions
+ * between structures and bytes, so that they can be tested without a connection.
  *
  * A frame is a header of 24 bytes and a payload. Integers are little endian:
  *
@@ -13,9 +13,8 @@
  *	16	sequence number: frames that this side has sent before, 32 bits
  *	20	CRC-32C of the 20 bytes before
  *
- * Nothing in a header is believed before its CRC is right, and the length of
- * each type is bounded. CRCs are against accidents; they prove nothing about who
- * is at the other end.
+ * A header is used only after its CRC was verified, and the length is limited for each
+ * type. CRCs protect against accidents; they do not authenticate the peer.
  */
 #ifndef VFIO_MIGRATE_FRAME_H
 #define VFIO_MIGRATE_FRAME_H
@@ -27,21 +26,21 @@
 #define FRAME_VERSION		1
 #define FRAME_HEADER_LEN	24
 #define FRAME_MAX_DATA		(1U << 20)
-/* Of all types but FRAME_DATA */
+/* Limit for all types except FRAME_DATA */
 #define FRAME_MAX_SMALL		256
 
 enum frame_type {
-	FRAME_HELLO = 1,	/* both ways, first: struct frame_hello */
+	FRAME_HELLO = 1,	/* both directions, first frame: struct frame_hello */
 	FRAME_DATA,		/* to the target: the device's stream */
-	FRAME_MARK,		/* to the target: here the initial bytes end */
-	FRAME_ACK,		/* back: all up to the mark was written */
-	FRAME_STATUS,		/* back, again and again: struct frame_status */
-	FRAME_KEEPALIVE,	/* both ways: nothing to send just now, but this side lives */
-	FRAME_END,		/* to the target: that was the stream */
-	FRAME_READY,		/* back: the device has taken it and is stopped */
-	FRAME_GO,		/* to the target: run; the source never will again */
-	FRAME_RUNNING,		/* back: it runs */
-	FRAME_ERROR,		/* both ways, last: why, as text */
+	FRAME_MARK,		/* to the target: end of the initial bytes */
+	FRAME_ACK,		/* to the source: all data before the mark was written */
+	FRAME_STATUS,		/* to the source, repeatedly: struct frame_status */
+	FRAME_KEEPALIVE,	/* both directions: sent if there is nothing else to send */
+	FRAME_END,		/* to the target: end of the stream */
+	FRAME_READY,		/* to the source: the device has loaded the stream and is stopped */
+	FRAME_GO,		/* to the target: run; the source will not resume any more */
+	FRAME_RUNNING,		/* to the source: the device runs */
+	FRAME_ERROR,		/* both directions, last frame: reason of a failure as text */
 	FRAME_NR_TYPES
 };
 
@@ -56,14 +55,14 @@ struct frame_header {
 #define FRAME_DRIVER_LEN	32
 
 /**
- * struct frame_hello - who is there
- * @mig_flags: VFIO_MIGRATION_* of the device
- * @data_size: VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, 0 if unknown
+ * struct frame_hello - description of a device and its side
+ * @mig_flags: VFIO_MIGRATION_* flags of the device
+ * @data_size: value of VFIO_DEVICE_FEATURE_MIG_DATA_SIZE in bytes, 0 if unknown
  * @vendor: PCI vendor id, 0 if unknown
  * @device: PCI device id, 0 if unknown
- * @timeout_ms: how long this side bears silence
- * @driver: name of its driver, "" if unknown
- * @memory_size: size of its largest BAR in bytes, 0 if unknown
+ * @timeout_ms: timeout of this side in ms for receiving
+ * @driver: name of the device's driver, "" if unknown
+ * @memory_size: size in bytes of the largest BAR, 0 if unknown
  */
 struct frame_hello {
 	uint64_t	mig_flags;
@@ -75,31 +74,31 @@ struct frame_hello {
 	uint64_t	memory_size;
 };
 
-/* FRAME_MARK, FRAME_ACK, FRAME_END and FRAME_READY: how far the stream is */
+/* Payload of FRAME_MARK, FRAME_ACK, FRAME_END and FRAME_READY: position in the stream */
 #define FRAME_POSITION_LEN	16
 
 struct frame_position {
 	uint64_t	bytes;
-	uint32_t	id;		/* of a mark; 0 otherwise */
+	uint32_t	id;		/* number of the mark; 0 for END and READY */
 };
 
 #define FRAME_STATUS_LEN	40
 
-/* A write() to the device has not returned for a while */
+/* A write() to the device is blocked */
 #define FRAME_STATUS_BLOCKED	(1 << 0)
-/* The driver tells how far the startup is: the other fields are valid */
+/* The driver reports the progress of the startup: the other fields are valid */
 #define FRAME_STATUS_STARTUP	(1 << 1)
-/* @remaining_ns comes from startups that the target's host has measured */
+/* @remaining_ns is based on startups measured on the target's host */
 #define FRAME_STATUS_MEASURED	(1 << 2)
 
 /**
- * struct frame_status - how far the target is
- * @written: bytes of the stream that write() has returned for
- * @flags: FRAME_STATUS_*
- * @phase: enum vfio_precopy_phase
- * @remaining_ns: until the startup is complete, estimated
- * @prepared: bytes that the startup has prepared
- * @in_use: bytes that it has to prepare
+ * struct frame_status - progress of a target
+ * @written: number of bytes of the stream for which write() has returned
+ * @flags: FRAME_STATUS_* flags
+ * @phase: value of enum vfio_precopy_phase
+ * @remaining_ns: estimated time in ns until the startup is complete
+ * @prepared: number of bytes that the startup has prepared
+ * @in_use: number of bytes that the startup has to prepare
  */
 struct frame_status {
 	uint64_t	written;
@@ -114,18 +113,18 @@ const char *frame_name(enum frame_type type);
 
 uint32_t crc32c(const void *data, size_t len);
 
-/* Makes the header of @len bytes of payload. */
+/* Encode the header of a frame with @len bytes of payload. */
 void frame_encode(uint8_t header[FRAME_HEADER_LEN], enum frame_type type,
 		  const void *payload, uint32_t len, uint32_t sequence);
 
 /*
- * Takes a header apart. Returns NULL, or what is wrong with it; then nothing in
- * @frame means anything.
+ * Decode a header. Returns NULL, or a description of the error; @frame is not valid in
+ * this case.
  */
 const char *frame_decode(const uint8_t header[FRAME_HEADER_LEN], uint32_t sequence,
 			 struct frame_header *frame);
 
-/* Is this the payload that the header announced? NULL, or what is wrong. */
+/* Verify a payload. Returns NULL, or a description of the error. */
 const char *frame_check(const struct frame_header *frame, const void *payload);
 
 void frame_put_hello(uint8_t *payload, const struct frame_hello *hello);
@@ -135,7 +134,7 @@ void frame_get_position(const uint8_t *payload, struct frame_position *pos);
 void frame_put_status(uint8_t *payload, const struct frame_status *status);
 void frame_get_status(const uint8_t *payload, struct frame_status *status);
 
-/* Text of a peer: at most @len bytes of UTF-8, and nothing that a terminal acts upon. */
+/* Copy text of a peer: at most @len bytes of UTF-8, without control characters. */
 void frame_get_text(const uint8_t *payload, uint32_t len, char *text, size_t size);
 
 #endif /* VFIO_MIGRATE_FRAME_H */

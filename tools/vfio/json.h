@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* As much of JSON as is needed to say something with it. */
+/* A minimal JSON writer. */
 #ifndef VFIO_MIGRATE_JSON_H
 #define VFIO_MIGRATE_JSON_H
 
@@ -13,7 +13,7 @@ struct json {
 	bool	first;
 };
 
-/* One object. A @name of NULL is for an element of an array. */
+/* Begin and end the output object. A @name of NULL is an element of an array. */
 void json_begin(struct json *json, FILE *out);
 void json_end(struct json *json);
 

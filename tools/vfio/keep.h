@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What to do with a device before it has something to save, and after it loaded. */
+/* Operations on a device before it is saved, and after it was loaded. */
 #ifndef VFIO_MIGRATE_KEEP_H
 #define VFIO_MIGRATE_KEEP_H
 
@@ -7,10 +7,10 @@
 #include "options.h"
 
 /**
- * struct keep - what is to be done with a device at the end
- * @opt: what the user wants: --dump-region, --hold, COMMAND
- * @dump: the files to copy regions to, open
- * @nr_dump: how many are
+ * struct keep - operations on a device after the migration
+ * @opt: options of the user: --dump-region, --hold, COMMAND
+ * @dump: open files to which regions are copied
+ * @nr_dump: number of elements of @dump
  */
 struct keep {
 	const struct options	*opt;
@@ -21,27 +21,27 @@ struct keep {
 int fill_regions(const struct device *dev, const struct options *opt);
 
 /*
- * Open and look up all that keep_end() needs of @dev, the one that will be kept:
- * what can be known to fail fails here, before anything is stopped.
+ * Open all files and look up the COMMAND that keep_source() or keep_target() will need for
+ * @dev, so that errors are found before a device is stopped.
  */
 int keep_begin(struct keep *keep, const struct device *dev, const struct options *opt);
 
 /*
- * A source: copy its regions, also if @status is a failure. Returns @status, or
- * ST_AFTER if only this has failed.
+ * Copy the regions of a source, even if @status is a failure. Returns @status, or ST_AFTER
+ * if only the copy has failed.
  */
 int keep_source(struct keep *keep, const struct device *dev, int status);
 
 /*
- * A target: copy its regions, hold it or run the COMMAND, whose exit status this
- * returns; ST_AFTER if something fails, or has before. Nothing of it if @status says
- * that the device has not been loaded.
+ * Copy the regions of a target, and hold it or run the COMMAND. Does nothing if @status is
+ * a failure to load the device. Returns the exit status of the COMMAND, or ST_AFTER if a
+ * step fails or has failed before.
  */
 int keep_target(struct keep *keep, const struct device *dev, int status);
 
-/* Another process does it: its files are closed, and not yet forgotten. */
+/* Close the files without removing them, because another process completes them. */
 void keep_leave(struct keep *keep);
-/* Nothing shall be left of what was not completed. */
+/* Remove all files that were not completed. */
 void keep_forget(struct keep *keep);
 
 #endif /* VFIO_MIGRATE_KEEP_H */

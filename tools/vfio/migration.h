@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* VFIO's migration interface, version 2, and what our own driver adds to it. */
+/* Version 2 of the VFIO migration interface, and the ioctl of precopy-vfio-pci. */
 #ifndef VFIO_MIGRATE_MIGRATION_H
 #define VFIO_MIGRATE_MIGRATION_H
 
@@ -11,19 +11,19 @@
 
 #include "device.h"
 
-/* All return 0 or -errno, and say nothing but details. */
+/* All return 0 or -errno. They print nothing except details with --verbose. */
 
 int mig_features(const struct device *dev, uint64_t *flags);
 int mig_get_state(const struct device *dev, uint32_t *state);
-/* @data_fd, or NULL: the new data fd, -1 if the change made none. */
+/* @data_fd: NULL, or result: the new data fd, -1 if the change created none */
 int mig_set_state(const struct device *dev, uint32_t state, int *data_fd);
 int mig_data_size(const struct device *dev, uint64_t *bytes);
-/* May PRECOPY_INFO have flags from now on (REINIT)? */
+/* Opt in to flags in PRECOPY_INFO (REINIT) */
 int mig_want_info_v2(const struct device *dev);
 int mig_has_dma_logging(const struct device *dev);
 
 int mig_precopy_info(int data_fd, struct vfio_precopy_info *info);
-/* -ENOTTY: not our driver, which is nothing bad. */
+/* Returns -ENOTTY with other drivers, which is not an error. */
 int mig_startup(int data_fd, struct vfio_precopy_startup *startup);
 
 const char *mig_state_name(uint32_t state);
@@ -35,8 +35,8 @@ static inline bool mig_is_precopy(uint32_t state)
 }
 
 /*
- * Why a device that is open cannot migrate, in words for somebody who wants to
- * know what to do; NULL if it can. @flags: its migration features.
+ * Return the reason why an open device cannot migrate, as text that helps the user; NULL
+ * if it can. @flags: result: its migration features
  */
 const char *mig_obstacle(const struct device *dev, uint64_t *flags, char *buf,
 			 size_t size);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the user asked for. */
+/* The parsed command line. */
 #ifndef VFIO_MIGRATE_OPTIONS_H
 #define VFIO_MIGRATE_OPTIONS_H
 
@@ -17,30 +17,31 @@ struct region_file {
 };
 
 /**
- * struct options - the command line
- * @command: its name
- * @device: the device, or the source
- * @target: the target of a move
- * @output: file to save to, "-" is standard output
- * @input: file to load from, "-" is standard input
- * @has_input: the user has named it
- * @address: of --to or --listen
- * @json: machine-readable output
- * @iommu: how to open devices
- * @policy: when to stop the source
- * @stop_copy: no pre-copy
- * @bandwidth: bytes a second that the stream may take, 0 for no limit
- * @timeout_ns: how long a peer may be silent
- * @ack_timeout_ns: how long a target may take to start
- * @accept_timeout_ns: how long to wait for a source to connect
- * @fill: files to fill regions from first
- * @nr_fill: how many
- * @dump: files to copy regions to last
- * @nr_dump: how many
- * @hold: keep the device until a signal comes
- * @verify: only see whether the device takes it
- * @reset: a device that cannot be run otherwise may be reset
- * @run: the command to run with the device, or NULL
+ * struct options - the parsed command line
+ * @command: name of the command
+ * @device: name of the device, or of the source
+ * @target: name of the target of a move
+ * @output: name of the file to write, "-" for standard output
+ * @input: name of the file to read, "-" for standard input
+ * @has_input: true if @input was given by the user
+ * @address: argument of --to or --listen
+ * @json: true for JSON output
+ * @iommu: interface through which devices are opened
+ * @policy: policy for the time of stopping the source
+ * @stop_copy: true to stop the source without pre-copy
+ * @bandwidth: maximum bandwidth of the stream in bytes per second, 0 for no
+ *	limit
+ * @timeout_ns: time in ns for which the peer may be silent
+ * @ack_timeout_ns: time in ns in which a target must start
+ * @accept_timeout_ns: time in ns to wait for a source to connect
+ * @fill: files from which regions are filled first
+ * @nr_fill: number of elements of @fill
+ * @dump: files to which regions are copied last
+ * @nr_dump: number of elements of @dump
+ * @hold: true to keep the device open until a signal arrives
+ * @verify: true to check only whether the device accepts the state
+ * @reset: true if a device that cannot run otherwise may be reset
+ * @run: command to run with the device, or NULL
  */
 struct options {
 	const char		*command;
@@ -68,7 +69,7 @@ struct options {
 	char			**run;
 };
 
-/* ST_OK, ST_USAGE, or -1 if the user asked for help and has got it. */
+/* Returns ST_OK, ST_USAGE, or -1 if help or the version was printed. */
 int options_parse(struct options *opt, int argc, char **argv);
 
 /* The commands. */

@@ -6,18 +6,18 @@
 #include "options.h"
 
 /*
- * Move @dev through the connected socket @fd. Prints the summary. Unless it returns
- * ST_OK or ST_AFTER (it has moved), ST_UNKNOWN or ST_STUCK, the device is back where
- * it was.
+ * Move @dev through the connected socket @fd, and print the summary. With ST_OK and
+ * ST_AFTER the device was moved. With other statuses except ST_UNKNOWN and ST_STUCK it is
+ * in its former state.
  */
 int send_device(const struct device *dev, int fd, const struct options *opt);
 
-/* Take in what comes through @fd, until @dev runs. */
+/* Load the stream from @fd into @dev, until @dev runs. */
 int receive_device(const struct device *dev, int fd, const struct options *opt);
 
 struct frame_hello;
 void describe_device(const struct device *dev, uint64_t timeout_ns, struct frame_hello *hello);
-/* Can what @from has saved be loaded by @to at all? */
+/* Check whether state of @from can be loaded into @to. */
 int check_devices(const struct frame_hello *from, const struct frame_hello *to);
 
 #endif /* VFIO_MIGRATE_SEND_H */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device that saves: pre-copy, the moment to stop, and the rest. */
+/* A device that is saved: pre-copy, the time of stopping, and the remaining data. */
 #ifndef VFIO_MIGRATE_SOURCE_H
 #define VFIO_MIGRATE_SOURCE_H
 
@@ -11,11 +11,12 @@
 #include "transfer.h"
 
 /**
- * struct sink - where the stream goes; all return a status, and say why
- * @push: @len bytes of the stream, FRAME_MAX_DATA at most
- * @mark: all initial bytes were pushed
- * @idle: there is nothing to push; return after a while
- * @look: fill in what the other side knows: acked, startup, in_flight
+ * struct sink - receiver of a stream; functions print the reason of a failure, and
+ *		 return a status
+ * @push: accept @len bytes of the stream, at most FRAME_MAX_DATA
+ * @mark: record that all initial bytes were pushed
+ * @idle: wait for at most @ns while there is nothing to push
+ * @look: fill in the values that depend on the receiver: acked, startup, in_flight
  */
 struct sink {
 	int (*push)(struct sink *sink, const void *data, uint32_t len);
@@ -25,26 +26,28 @@ struct sink {
 };
 
 /**
- * struct source - a device that saves
+ * struct source - a device that is saved
  * @dev: the device, open
- * @flags: its migration features
- * @home: the state that it is in, and goes back to: RUNNING or STOP
- * @policy: when to stop it
- * @sink: where to
- * @precopy: whether to use pre-copy, if it can
- * @limit: bandwidth that is not to be exceeded
- * @t: what is measured
- * @data_fd: the saving data fd, -1 if none
- * @buf: FRAME_MAX_DATA bytes
- * @marked: the sink was told that the initial bytes are over
- * @data_size: of the whole stream, estimated before it began
- * @active_ns: spent with reading and sending
- * @bandwidth: measured
- * @dirty: measured
- * @dirty_last: dirty_bytes at the last look
- * @dirty_sent: bytes sent since, that were counted in it
- * @looked: when that was
- * @watch: does pre-copy get anywhere?
+ * @flags: migration features of the device
+ * @home: state of the device before the migration, RUNNING or STOP, to which it
+ *	returns
+ * @policy: policy for the time of stopping
+ * @sink: receiver of the stream
+ * @precopy: true if pre-copy is to be used, if the device supports it
+ * @limit: maximum bandwidth
+ * @t: measurements of the transfer
+ * @data_fd: saving data fd, -1 if none
+ * @buf: buffer of FRAME_MAX_DATA bytes
+ * @marked: true after the sink was told that all initial bytes were pushed
+ * @data_size: size in bytes of the whole stream, estimated before its beginning
+ * @active_ns: time in ns spent on reading and sending
+ * @bandwidth: measured bandwidth
+ * @dirty: measured rate of writes to the device
+ * @dirty_last: value of dirty_bytes at the last query
+ * @dirty_sent: number of bytes sent since the last query that it had counted as
+ *	dirty
+ * @looked: time of the last query
+ * @watch: detection of pre-copy without progress
  */
 struct source {
 	const struct device	*dev;
@@ -68,16 +71,16 @@ struct source {
 	struct progress_watch	watch;
 };
 
-/* Look at the device, and refuse one that cannot save. */
+/* Query the device, and refuse one that cannot be saved. */
 int source_init(struct source *src, const struct device *dev);
 
-/* The whole stream. Afterwards the device stands still in STOP_COPY. */
+/* Transfer the whole stream. Afterwards the device is in STOP_COPY. */
 int source_run(struct source *src);
 
-/* Back to where it was; ST_STUCK if it cannot. */
+/* Return the device to its former state; ST_STUCK if this fails. */
 int source_restore(struct source *src);
 
-/* It has moved: it is left in STOP. */
+/* Leave the device in STOP after it was moved. */
 void source_retire(struct source *src);
 
 #endif /* VFIO_MIGRATE_SOURCE_H */

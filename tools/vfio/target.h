@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A device that loads. Its write() may block for as long as it takes to start,
- * so a thread does whatever may: whoever feeds it stays able to talk, to give up
- * and to be interrupted.
+ * A device that is loaded. Its write() may block until the device has started, so a
+ * separate thread makes all blocking calls. The main thread can meanwhile communicate,
+ * give up, and be interrupted.
  */
 #ifndef VFIO_MIGRATE_TARGET_H
 #define VFIO_MIGRATE_TARGET_H
@@ -14,32 +14,32 @@
 #include "device.h"
 #include "frame.h"
 
-/* How much may wait to be written: these, a frame each, and nothing else */
+/* Number of buffers for data to be written, each for one frame */
 #define TARGET_SLOTS	4
 
 enum target_step {
-	TARGET_LOAD,	/* take data */
-	TARGET_COMMIT,	/* that was all: RESUMING to STOP */
+	TARGET_LOAD,	/* write data */
+	TARGET_COMMIT,	/* the stream is complete: RESUMING to STOP */
 	TARGET_RUN,	/* STOP to RUNNING */
 };
 
 /**
- * struct target - a device that loads
+ * struct target - a device that is loaded
  * @dev: the device
- * @data_fd: its resuming data fd
- * @event_fd: readable when something has changed
- * @thread: does what may block
- * @lock: protects what follows
- * @wake: there is something to do
- * @slot: buffers of FRAME_MAX_DATA bytes, a ring
- * @len: how much is in each
- * @pushed: slots filled so far
- * @done: slots written so far
- * @asked: how far it shall go
- * @reached: how far it is
- * @written: bytes that write() has returned for
- * @busy_since: when the call began that has not returned; 0 if there is none
- * @error: errno, once something has failed; nothing is done from then on
+ * @data_fd: resuming data fd
+ * @event_fd: eventfd that is readable after a change
+ * @thread: thread that makes blocking calls
+ * @lock: protects all following members
+ * @wake: signalled when the thread has work
+ * @slot: ring of buffers of FRAME_MAX_DATA bytes
+ * @len: number of bytes in each buffer
+ * @pushed: number of buffers filled so far
+ * @done: number of buffers written so far
+ * @asked: step that the thread is to reach
+ * @reached: step that the thread has reached
+ * @written: number of bytes for which write() has returned
+ * @busy_since: start time of the call in progress; 0 if there is none
+ * @error: errno of the first failure; the thread does nothing after it
  */
 struct target {
 	const struct device	*dev;
@@ -59,36 +59,36 @@ struct target {
 	int			error;
 };
 
-/* A consistent look at the thread's progress. */
+/* A consistent copy of the thread's progress */
 struct target_view {
 	enum target_step	reached;
 	uint64_t		written;
 	bool			blocked;
-	bool			idle;	/* all that was pushed is written */
+	bool			idle;	/* all pushed buffers are written */
 };
 
-/* These say why they fail, and return a status. */
+/* These print the reason of a failure, and return a status. */
 int target_begin(struct target *target, const struct device *dev);
 int target_look(struct target *target, struct target_view *view);
 
-/* A buffer of FRAME_MAX_DATA bytes, or NULL while all are full. */
+/* Return a free buffer of FRAME_MAX_DATA bytes, or NULL if all are full. */
 void *target_room(struct target *target);
-/* The buffer that target_room() gave has @len bytes. */
+/* Queue the buffer returned by target_room(), which contains @len bytes. */
 void target_push(struct target *target, uint32_t len);
 void target_ask(struct target *target, enum target_step step);
 
-/* What a FRAME_STATUS says. */
+/* Fill in the payload of a FRAME_STATUS. */
 void target_status(struct target *target, const struct target_view *view,
 		   struct frame_status *status);
 
 /* Wait until something changes, @fd is readable (if not -1), or @deadline. */
 void target_wait(struct target *target, int fd, uint64_t deadline);
 
-/* After success. */
+/* Release the target after success. */
 void target_end(struct target *target);
 /*
- * After a failure: the device gets reset, so that nothing half loaded is left.
- * The thread may be caught in the device, and ends with the process.
+ * Reset the device after a failure, so that no partly loaded state is left. The thread may
+ * be blocked in the driver, and ends with the process.
  */
 void target_abandon(struct target *target);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Which bytes of a text are characters. */
+/* Validation of UTF-8 text. */
 #ifndef VFIO_MIGRATE_UTF8_H
 #define VFIO_MIGRATE_UTF8_H
 
@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /*
- * Length of the character that the @len bytes at @p begin with, 1 to 4; 0 if they
- * are not UTF-8, or if it is a control character, which a terminal may act upon.
+ * Length of the first character of the @len bytes at @p, 1 to 4; 0 if they are not valid
+ * UTF-8, or if it is a control character, which could affect a terminal.
  */
 static inline size_t utf8_length(const uint8_t *p, size_t len)
 {
@@ -28,7 +28,7 @@ static inline size_t utf8_length(const uint8_t *p, size_t len)
 			return 0;
 		c = c << 6 | (p[i] & 0x3f);
 	}
-	/* Longer than it need be, a surrogate, or beyond Unicode */
+	/* Overlong encodings, surrogates, and values beyond Unicode are invalid */
 	if (c < least[n] || c == 0x7f || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff)
 		return 0;
 	return n;

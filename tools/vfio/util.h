@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What everything here shares: how it ends, what it says, time, signals. */
+/* Common functions: status, messages, time, signals. */
 #ifndef VFIO_MIGRATE_UTIL_H
 #define VFIO_MIGRATE_UTIL_H
 
@@ -19,57 +19,57 @@
 #define NEVER		UINT64_MAX
 
 /*
- * How a command ended: what functions return, and the exit status. The numbers
- * are documented in vfio-migrate.8.
+ * Result of a command: returned by functions, and used as the exit status. The numbers are
+ * documented in vfio-migrate.8.
  */
 enum status {
 	ST_OK = 0,
 	ST_FAILED = 1,
 	ST_USAGE = 2,
-	ST_DEVICE = 3,		/* cannot be opened, or cannot migrate */
-	ST_PEER = 4,		/* connection, or what came through it */
-	ST_DOWNTIME = 5,	/* the bound cannot be kept */
-	ST_UNKNOWN = 6,		/* nobody can tell whether the target runs */
-	ST_FILE = 7,		/* a file cannot be read, written, or understood */
-	ST_AFTER = 8,		/* it is done, and what should follow has failed */
-	ST_STUCK = 9,		/* it has failed, and the source is not back */
-	ST_NOEXEC = 126,	/* the command to run cannot be run */
-	ST_SIGNAL = 128,	/* + number of the signal */
+	ST_DEVICE = 3,		/* a device cannot be opened, or cannot migrate */
+	ST_PEER = 4,		/* the connection failed, or the peer */
+	ST_DOWNTIME = 5,	/* the maximum downtime cannot be met */
+	ST_UNKNOWN = 6,		/* it is unknown whether the target runs */
+	ST_FILE = 7,		/* a file cannot be read or written, or is invalid */
+	ST_AFTER = 8,		/* success, but a later step failed */
+	ST_STUCK = 9,		/* failure, and the source could not be resumed */
+	ST_NOEXEC = 126,	/* the COMMAND cannot be run */
+	ST_SIGNAL = 128,	/* plus the number of the signal */
 };
 
-/* Says why on standard error, keeps it for the peer, and returns @status. */
+/* Print a failure on standard error, keep it for the peer, and return @status. */
 __attribute__((format(printf, 2, 3)))
 int fail(int status, const char *fmt, ...);
 
-/* The same, with a colon and what errno says at the end. */
+/* The same, with a colon and the text of errno at the end. */
 __attribute__((format(printf, 2, 3)))
 int fail_errno(int status, const char *fmt, ...);
 
-/* What was last said by these two; "" if nothing. */
+/* Return the last failure; "" if there was none. */
 const char *last_failure(void);
-/* All that was said so by this process, with semicolons between. */
+/* Return all failures of this process, separated by semicolons. */
 const char *all_failures(void);
 
-/* One line of news on standard error, unless told to be quiet. */
+/* Print one line of information on standard error, except with --quiet. */
 __attribute__((format(printf, 1, 2)))
 void say(const char *fmt, ...);
 
-/* A line on standard error whatever was asked for. */
+/* Print a line on standard error, even with --quiet. */
 __attribute__((format(printf, 1, 2)))
 void warn(const char *fmt, ...);
 
-/* The same, only if the user wants details. */
+/* Print a line on standard error, only with --verbose. */
 __attribute__((format(printf, 1, 2)))
 void detail(const char *fmt, ...);
 
 extern bool quiet;
 extern bool verbose;
-/* Failures are kept, but not printed. */
+/* Keep failures, but do not print them. */
 extern bool silent;
-/* Standard output takes a device's contents: nothing else may be written there. */
+/* Standard output is used for a device's contents, and must have nothing else. */
 extern bool data_on_stdout;
 
-/* Where summaries go: standard output, or standard error if that takes data. */
+/* File for summaries: standard output, or standard error if the former has data. */
 FILE *report_file(void);
 
 uint64_t now_ns(void);
@@ -84,44 +84,44 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
-/* "4.0 MiB", "3.1 s"; in @buf, which they return. */
+/* Format "4.0 MiB" or "3.1 s" to @buf, and return @buf. */
 char *text_bytes(char *buf, size_t size, uint64_t bytes);
 char *text_ns(char *buf, size_t size, uint64_t ns);
 
 /*
- * Opens /dev/null as standard input, output or error if the caller has closed it:
- * otherwise the next file to be opened would get its number, and our messages.
+ * Open /dev/null as standard input, output or error if the caller has closed it. Otherwise
+ * the next opened file would get its number, and messages would be written to this file.
  */
 void standard_files_init(void);
-/* Was @fd, 0 to 2, closed when the program started? */
+/* Return true if @fd, 0 to 2, was closed when the program started. */
 bool standard_file_missing(int fd);
 
 /*
- * All signals that end a program, such as SIGINT and SIGTERM, are blocked but for
- * the time in wait_fds() and interrupted(), so that none is lost between a look
- * and a wait. Those that the caller has ignored stay ignored.
+ * Block all terminating signals, such as SIGINT and SIGTERM, except during wait_fds() and
+ * interrupted(), so that no signal is lost between a check and a wait. Signals that the
+ * caller has ignored stay ignored.
  */
 void signals_init(void);
-/* For a child that becomes another program: as the caller had set them. */
+/* Restore the signals of the caller, for a child that executes another program. */
 void signals_default(void);
-/* For the time of a system call that a signal shall end. */
+/* Unblock signals for a system call that signals may interrupt. */
 void signals_allow(sigset_t *before);
-/* Keeps errno. */
+/* Block them again. Does not change errno. */
 void signals_restore(const sigset_t *before);
-/* 0, or the status to end with because a signal came. */
+/* Return 0, or the exit status for a signal that has arrived. */
 int interrupted(void);
-/* poll() until @deadline, or until a signal. As poll() returns, but never EINTR. */
+/* poll() until @deadline, or until a signal. Returns like poll(), but never EINTR. */
 int wait_fds(struct pollfd *fds, nfds_t nr, uint64_t deadline);
 
-/* As open(), but a signal ends it: a pipe waits for its other end. */
+/* open() that signals can interrupt, because opening a pipe waits for its other end. */
 int open_slow(const char *path, int flags);
 
-/* All of it, or false with errno. */
+/* Write all of @buf. Returns false and sets errno on failure. */
 bool write_all(int fd, const void *buf, size_t len);
 
-/* A first line of a file in sysfs or the like; false if it cannot be read. */
+/* Read the first line of a file, such as in sysfs. Returns false if this fails. */
 bool read_line(const char *path, char *buf, size_t size);
-/* The last component of where a link leads to. */
+/* Read the last component of the target of a symbolic link. */
 bool read_link_name(const char *path, char *buf, size_t size);
 
 #endif /* VFIO_MIGRATE_UTIL_H */
