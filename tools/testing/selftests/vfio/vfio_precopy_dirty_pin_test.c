@@ -157,7 +157,7 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 	int i;
 
-	for (i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < (int)precopy_rounds(ROUNDS); i++) {
 		if (written || i)
 			store(self, page);
 		slow_file_ask(&self->file, at(self, page));
@@ -290,7 +290,7 @@ TEST_F(dirty_pin, process_vm_writev_under_way)
 	if (ret)
 		SKIP(return, "userfaultfd: %s", strerror(-ret));
 	tracking_begin(&self->t);
-	for (i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < (int)precopy_rounds(ROUNDS); i++) {
 		store(self, 7);
 		slow_source_ask(&source, at(self, 7));
 		collect_held(_metadata, self, 1);

@@ -693,7 +693,7 @@ TEST_F(handoff, repeated_preface_is_no_sample)
 	handoff_teach(&self->a, 2, DELAY_MS, REMEMBERED);
 	before = estimate_of_used(self);
 	EXPECT_LE(DELAY_MS / 2 * MS, before);
-	put_prefaces(&self->wire, 3 * REMEMBERED);
+	put_prefaces(&self->wire, REMEMBERED + precopy_rounds(16));
 	EXPECT_EQ(0, mig_load(self->a.dev, &self->wire.stream, SZ_64K));
 	precopy_reset(&self->a);
 	after = estimate_of_used(self);
@@ -709,7 +709,7 @@ TEST_F(handoff, small_startup_is_no_sample)
 
 	handoff_teach(&self->a, 2, DELAY_MS, REMEMBERED);
 	before = estimate_of_used(self);
-	handoff_teach(&self->a, 0, 0, 3 * REMEMBERED);
+	handoff_teach(&self->a, 0, 0, REMEMBERED + precopy_rounds(16));
 	after = estimate_of_used(self);
 	EXPECT_EQ(before, after);
 }

@@ -402,10 +402,10 @@ TEST_F(reinit, unread_bytes)
 
 TEST_F(reinit, again_and_again)
 {
-	unsigned int times = 0, rnd = 1, i;
+	unsigned int times = 0, rnd = 1, nr = precopy_rounds(60), i;
 
 	begin(self);
-	for (i = 0; i < 60; i++) {
+	for (i = 0; i < nr; i++) {
 		precopy_fill(&self->a, rand_r(&rnd) % (NR_PAGES - 8),
 			     rand_r(&rnd) % 8, 10 + i, i & 1 ? BY_MMAP : BY_PWRITE);
 		if (rand_r(&rnd) % 2)
@@ -418,7 +418,7 @@ TEST_F(reinit, again_and_again)
 		if (!reinit_now())
 			times++;
 	}
-	EXPECT_LT(10, times);
+	EXPECT_LT(nr / 6, times);
 	finish(_metadata, self, times);
 }
 
@@ -600,18 +600,18 @@ static u64 estimate(struct precopy_dev *pd)
  */
 TEST_F(reinit, is_no_sample)
 {
+	unsigned int nr = 8 + precopy_rounds(8), i;
 	u64 before, after;
-	unsigned int i;
 
 	handoff_teach(&self->b, 2, DELAY_MS, 8);
 	before = estimate(&self->b);
 	begin(self);
 	drain(self);
-	for (i = 0; i < 16; i++) {
+	for (i = 0; i < nr; i++) {
 		ASSERT_EQ(0, reinit_now());
 		drain(self);
 	}
-	finish(_metadata, self, 16);
+	finish(_metadata, self, nr);
 	after = estimate(&self->b);
 	EXPECT_LE(DELAY_MS / 2 * 1000000ULL, after);
 	TH_LOG("%lu us before, %lu us after", (unsigned long)(before / 1000),
@@ -693,7 +693,7 @@ TEST_F(reinit, watched)
 	drain(self);
 	w.fd = self->fd;
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, watcher_thread, &w));
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < (int)precopy_rounds(50); i++) {
 		precopy_fill(&self->a, 0, 20, i, BY_MMAP);
 		flagged = w.flagged;
 		ASSERT_EQ(0, reinit_now());
@@ -709,7 +709,7 @@ TEST_F(reinit, watched)
 }
 
 #define WRITERS		2
-#define ROUNDS		30
+#define ROUNDS		precopy_rounds(30)
 
 struct storm {
 	struct stamp_writer writers[WRITERS];

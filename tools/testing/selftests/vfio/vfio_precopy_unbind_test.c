@@ -238,11 +238,11 @@ TEST_F_TIMEOUT(unbind, fd_is_kept, 300)
 	static const enum kind kinds[] = {
 		SAVING, SAVING_STOPPED, LOADING, LOADING_STARTED,
 	};
-	int users = module_users(), i;
+	int users = module_users(), i, nr = 4 + precopy_rounds(4);
 	struct reset_info all;
 
 	check_hot_reset(_metadata, &self->a);
-	for (i = 0; i < 8; i++) {
+	for (i = 0; i < nr; i++) {
 		begin_session(_metadata, self, kinds[i % ARRAY_SIZE(kinds)]);
 		unbind_and_bind(_metadata, self, variant->mode);
 		check_hot_reset(_metadata, &self->a);

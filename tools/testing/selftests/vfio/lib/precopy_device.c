@@ -404,6 +404,14 @@ bool precopy_wait_blocked(const volatile pid_t *tid, long nr,
 	return false;
 }
 
+u64 precopy_rounds(u64 nr)
+{
+	const char *shorter = getenv("PRECOPY_SHORTER");
+	u64 by = shorter ? strtoull(shorter, NULL, 0) : 1;
+
+	return by > 1 ? (nr + by - 1) / by : nr;
+}
+
 u64 precopy_now_ms(void)
 {
 	struct timespec now;

@@ -89,6 +89,12 @@ static inline u64 precopy_nr_pages(const struct precopy_dev *pd)
 	return pd->size / PRECOPY_PAGE;
 }
 
+/*
+ * How often a test repeats itself: @nr times, or where the kernel is slow as many
+ * times less often as PRECOPY_SHORTER in the environment says, but at least once.
+ */
+u64 precopy_rounds(u64 nr);
+
 /* Milliseconds of CLOCK_MONOTONIC. */
 u64 precopy_now_ms(void);
 
