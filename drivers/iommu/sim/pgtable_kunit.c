@@ -141,6 +141,22 @@ static void pt_map_across_tables(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pt_retired(test), 2);
 }
 
+/* Two tables of level 2 and 1024 of level 1, all of which are freed at once */
+static void pt_tebibyte(struct kunit *test)
+{
+	u64 iova = BIT_ULL(40), size = BIT_ULL(40);
+	struct iommu_sim_pt *pt = pt_of(test);
+	u64 last = iova + size - SZ_2M;
+
+	KUNIT_EXPECT_EQ(test, pt_map(test, iova, PHYS & ~(SZ_2M - 1ULL), SZ_2M, size / SZ_2M), 0);
+	KUNIT_EXPECT_EQ(test, pt_write(test, last), 0);
+	KUNIT_EXPECT_EQ(test, pt_count_dirty(test, iova, iova + size - 1, true), 1);
+	KUNIT_EXPECT_EQ(test, pt_count_dirty(test, iova, iova + size - 1, true), 0);
+	KUNIT_EXPECT_EQ(test, iommu_sim_pt_unmap(pt, iova, size), size);
+	KUNIT_EXPECT_EQ(test, iommu_sim_pt_lookup(pt, last), 0);
+	KUNIT_EXPECT_EQ(test, pt_retired(test), 2 + 1024);
+}
+
 static void pt_unmap_stops_at_a_hole(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, pt_map(test, 0, PHYS, SZ_4K, 3), 0);
@@ -375,6 +391,7 @@ static void pt_split_without_memory(struct kunit *test)
 static struct kunit_case pt_cases[] = {
 	KUNIT_CASE(pt_map_and_unmap),
 	KUNIT_CASE(pt_map_across_tables),
+	KUNIT_CASE(pt_tebibyte),
 	KUNIT_CASE(pt_unmap_stops_at_a_hole),
 	KUNIT_CASE(pt_mapped_twice_is_refused),
 	KUNIT_CASE(pt_mapped_counts_up_to_a_failure),
