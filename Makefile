@@ -17,6 +17,8 @@ help:
 	@echo '  demo-shipped  one migration on Debian'"'"'s kernel as shipped'
 	@echo '  shell         a shell in L1, with the module loaded and two devices bound'
 	@echo '                (SHELL_ARGS="--kernel debug", ... for more: scripts/l1-run --help)'
+	@echo '  gdb           attach gdb to the L1 that runs, or boot one (scripts/l1-gdb --help);'
+	@echo '                with T=PROGRAM:TEST [K=l1] boot one in which this test waits for gdb'
 	@echo ''
 	@echo 'Test it'
 	@echo '  check         all tests, on the plain and on the debug kernel'
@@ -167,6 +169,15 @@ kvm-patch:
 .PHONY: shell
 shell:
 	@tools=$$($(SCRIPTS)/tools-build) && exec $(SCRIPTS)/l1-run --interactive --share "$$tools" $(SHELL_ARGS)
+
+# Without T=, that of "make shell" or of a test that hangs
+.PHONY: gdb
+gdb:
+ifneq ($(T),)
+	@$(SCRIPTS)/run-test --gdb --kernel $(or $(K),debug) $(if $(MODE),--modes $(MODE)) $(T)
+else
+	@$(SCRIPTS)/l1-gdb $(if $(K),--kernel $(K))
+endif
 
 # For editors
 .PHONY: compile_commands
