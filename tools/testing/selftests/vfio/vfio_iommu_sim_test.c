@@ -212,7 +212,7 @@ FIXTURE_TEARDOWN(sim)
 	sim_close(&self->s);
 }
 
-TEST_F(sim, dma_moves_exactly_these_bytes)
+TEST_F_TIMEOUT(sim, dma_moves_exactly_these_bytes, MIG_TIMEOUT)
 {
 	struct sim *s = &self->s;
 	u64 from = 3 * SZ_4K - 100, to = 6 * SZ_4K + 77;
@@ -226,7 +226,7 @@ TEST_F(sim, dma_moves_exactly_these_bytes)
 	EXPECT_EQ(-EILSEQ, dma('r', IOVA + from - 1, 2, 0xab));
 }
 
-TEST_F(sim, what_is_not_mapped_faults)
+TEST_F_TIMEOUT(sim, what_is_not_mapped_faults, MIG_TIMEOUT)
 {
 	struct sim *s = &self->s;
 
@@ -245,7 +245,7 @@ TEST_F(sim, what_is_not_mapped_faults)
 	EXPECT_EQ(-EFAULT, dma('w', IOVA, 1, 1));
 }
 
-TEST_F(sim, read_only_mapping_refuses_writes)
+TEST_F_TIMEOUT(sim, read_only_mapping_refuses_writes, MIG_TIMEOUT)
 {
 	struct sim *s = &self->s;
 	unsigned char *mem = mmap(NULL, 2 * SZ_4K, PROT_READ | PROT_WRITE,
@@ -284,7 +284,7 @@ static void *storm(void *arg)
 }
 
 /* DMA waits between translation and access, so that unmapping comes in between */
-TEST_F(sim, no_store_after_unmap_returns)
+TEST_F_TIMEOUT(sim, no_store_after_unmap_returns, MIG_TIMEOUT)
 {
 	struct sim *s = &self->s;
 	unsigned long seen, stray = 0;
@@ -359,7 +359,7 @@ static void map_until_refused(struct sim *s, const char *cgroup, u64 *done)
  * The tables are charged to who maps, up to the limit of its memory cgroup, and
  * are given back with the domain. The kernel may kill the process at the limit.
  */
-TEST_F(sim, tables_are_charged_to_who_maps)
+TEST_F_TIMEOUT(sim, tables_are_charged_to_who_maps, MIG_TIMEOUT)
 {
 	char cgroup[] = CGROUP_ROOT "/iommu-sim-test";
 	unsigned int waited = 0;
@@ -444,7 +444,7 @@ static int get_dirty(struct sim *s, u64 *bits, u32 flags)
 	return n;
 }
 
-TEST_F(dirty, report_is_exact)
+TEST_F_TIMEOUT(dirty, report_is_exact, MIG_TIMEOUT)
 {
 	u64 want[PAGES / 64] = {}, off, len;
 	struct sim *s = &self->s;
@@ -471,7 +471,7 @@ TEST_F(dirty, report_is_exact)
 	EXPECT_EQ(0, get_dirty(s, self->bits, 0));
 }
 
-TEST_F(dirty, is_only_read_while_tracking)
+TEST_F_TIMEOUT(dirty, is_only_read_while_tracking, MIG_TIMEOUT)
 {
 	struct sim *s = &self->s;
 
@@ -491,7 +491,7 @@ static void *one_store(void *arg)
 }
 
 /* The store that made the page dirty has landed when the report returns */
-TEST_F(dirty, reported_store_has_landed)
+TEST_F_TIMEOUT(dirty, reported_store_has_landed, MIG_TIMEOUT)
 {
 	volatile unsigned char *mem = self->s.mem;
 	struct sim *s = &self->s;

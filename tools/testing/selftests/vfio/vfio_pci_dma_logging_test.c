@@ -48,7 +48,7 @@ static bool log_refuses(struct mig_dev *m, u64 page_size, u64 iova, u64 length)
 	return false;
 }
 
-TEST_F(mig, logging_that_is_absent_is_enotty) /* R59, R60, R61 */
+TEST_F_TIMEOUT(mig, logging_that_is_absent_is_enotty, MIG_TIMEOUT) /* R59, R60, R61 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -59,7 +59,7 @@ TEST_F(mig, logging_that_is_absent_is_enotty) /* R59, R60, R61 */
 	EXPECT_EQ(-ENOTTY, log_report(m));
 }
 
-TEST_F(mig, bad_range_is_refused) /* R59 */
+TEST_F_TIMEOUT(mig, bad_range_is_refused, MIG_TIMEOUT) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -75,7 +75,7 @@ TEST_F(mig, bad_range_is_refused) /* R59 */
 }
 
 /* The core lets all of these pass: the driver has to look. */
-TEST_F(mig, bad_page_size_and_length_are_refused) /* R59 */
+TEST_F_TIMEOUT(mig, bad_page_size_and_length_are_refused, MIG_TIMEOUT) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -91,7 +91,7 @@ TEST_F(mig, bad_page_size_and_length_are_refused) /* R59 */
 	EXPECT_TRUE(log_refuses(m, ~0ULL, 0, 0));
 }
 
-TEST_F(mig, number_of_ranges_is_bounded) /* R59 */
+TEST_F_TIMEOUT(mig, number_of_ranges_is_bounded, MIG_TIMEOUT) /* R59 */
 {
 	static log_range ranges[MAX_RANGES + 1];
 	struct mig_dev *m = &self->m;
@@ -116,7 +116,7 @@ TEST_F(mig, number_of_ranges_is_bounded) /* R59 */
 	EXPECT_EQ(0, dma_log_stop(m->dev));
 }
 
-TEST_F(mig, overlapping_ranges_are_refused) /* R59 */
+TEST_F_TIMEOUT(mig, overlapping_ranges_are_refused, MIG_TIMEOUT) /* R59 */
 {
 	log_range ranges[2] = { { 0, SZ_64K }, { SZ_32K, SZ_64K } };
 	struct mig_dev *m = &self->m;
@@ -130,7 +130,7 @@ TEST_F(mig, overlapping_ranges_are_refused) /* R59 */
 	EXPECT_GT(0, log_report(m));
 }
 
-TEST_F(mig, second_start_is_refused) /* R59 */
+TEST_F_TIMEOUT(mig, second_start_is_refused, MIG_TIMEOUT) /* R59 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -148,7 +148,7 @@ TEST_F(mig, second_start_is_refused) /* R59 */
 	EXPECT_EQ(0, dma_log_stop(m->dev));
 }
 
-TEST_F(mig, stop_without_start_is_harmless) /* R60 */
+TEST_F_TIMEOUT(mig, stop_without_start_is_harmless, MIG_TIMEOUT) /* R60 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -164,7 +164,7 @@ TEST_F(mig, stop_without_start_is_harmless) /* R60 */
 }
 
 /* An answer that cannot be written ends the log again. */
-TEST_F(mig, start_that_faults_leaves_no_logging) /* R60 */
+TEST_F_TIMEOUT(mig, start_that_faults_leaves_no_logging, MIG_TIMEOUT) /* R60 */
 {
 	struct vfio_device_feature_dma_logging_control *control;
 	struct vfio_device_feature *feature;
@@ -192,7 +192,7 @@ TEST_F(mig, start_that_faults_leaves_no_logging) /* R60 */
 	munmap(feature, 4096);
 }
 
-TEST_F(mig, bad_report_is_refused) /* R61 */
+TEST_F_TIMEOUT(mig, bad_report_is_refused, MIG_TIMEOUT) /* R61 */
 {
 	struct mig_dev *m = &self->m;
 	u64 bitmap = 0;
@@ -212,7 +212,7 @@ TEST_F(mig, bad_report_is_refused) /* R61 */
 }
 
 /* A report sets bits. It never clears one that the user has set. */
-TEST_F(mig, report_only_sets_bits) /* R61 */
+TEST_F_TIMEOUT(mig, report_only_sets_bits, MIG_TIMEOUT) /* R61 */
 {
 	static const struct {
 		u64 iova;
@@ -246,7 +246,7 @@ TEST_F(mig, report_only_sets_bits) /* R61 */
 }
 
 /* Independent of the state machine, ended by reset and by close. */
-TEST_F(mig, logging_ends_with_reset_and_close) /* R62 */
+TEST_F_TIMEOUT(mig, logging_ends_with_reset_and_close, MIG_TIMEOUT) /* R62 */
 {
 	static const u8 states[] = { RP, PC, PCP, SC, STOP };
 	struct mig_dev *m = &self->m;

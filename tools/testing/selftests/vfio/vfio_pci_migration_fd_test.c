@@ -24,7 +24,7 @@
 /* The states in which sessions begin. */
 static const u8 begins[] = { PC, PCP, SC, RES };
 
-TEST_F(mig, data_fd_is_not_seekable) /* R27 */
+TEST_F_TIMEOUT(mig, data_fd_is_not_seekable, MIG_TIMEOUT) /* R27 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -48,7 +48,7 @@ TEST_F(mig, data_fd_is_not_seekable) /* R27 */
 	}
 }
 
-TEST_F(mig, data_fd_is_one_way) /* R28 */
+TEST_F_TIMEOUT(mig, data_fd_is_one_way, MIG_TIMEOUT) /* R28 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -69,7 +69,7 @@ TEST_F(mig, data_fd_is_one_way) /* R28 */
 	}
 }
 
-TEST_F(mig, unknown_ioctl_is_enotty) /* R29 */
+TEST_F_TIMEOUT(mig, unknown_ioctl_is_enotty, MIG_TIMEOUT) /* R29 */
 {
 	struct vfio_precopy_info info = { .argsz = sizeof(info) };
 	struct mig_dev *m = &self->m;
@@ -109,7 +109,7 @@ static bool is_dead(u8 state, int fd)
 	return dead;
 }
 
-TEST_F(mig, data_fd_is_dead_after_its_session) /* R30, R31 */
+TEST_F_TIMEOUT(mig, data_fd_is_dead_after_its_session, MIG_TIMEOUT) /* R30, R31 */
 {
 	static const struct {
 		u8 state;
@@ -140,7 +140,7 @@ TEST_F(mig, data_fd_is_dead_after_its_session) /* R30, R31 */
 	}
 }
 
-TEST_F(mig, data_fd_is_dead_after_reset) /* R30, R31 */
+TEST_F_TIMEOUT(mig, data_fd_is_dead_after_reset, MIG_TIMEOUT) /* R30, R31 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -159,7 +159,7 @@ TEST_F(mig, data_fd_is_dead_after_reset) /* R30, R31 */
 	}
 }
 
-TEST_F(mig, data_fd_is_dead_after_close) /* R30, R31 */
+TEST_F_TIMEOUT(mig, data_fd_is_dead_after_close, MIG_TIMEOUT) /* R30, R31 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -183,7 +183,7 @@ TEST_F(mig, data_fd_is_dead_after_close) /* R30, R31 */
 }
 
 /* Whoever closes the fd early loses the data and nothing else. */
-TEST_F(mig, data_fd_may_be_closed_early) /* R32 */
+TEST_F_TIMEOUT(mig, data_fd_may_be_closed_early, MIG_TIMEOUT) /* R32 */
 {
 	struct mig_dev *m = &self->m;
 	int fd;
@@ -210,7 +210,7 @@ TEST_F(mig, data_fd_may_be_closed_early) /* R32 */
 }
 
 /* An old fd never sees the data of a newer session. */
-TEST_F(mig, old_data_fd_reads_nothing_of_a_new_session) /* R33 */
+TEST_F_TIMEOUT(mig, old_data_fd_reads_nothing_of_a_new_session, MIG_TIMEOUT) /* R33 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -302,7 +302,7 @@ TEST_F_TIMEOUT(mig, any_chunking_loads, 300) /* R34 */
 }
 
 /* A fault in the reader's buffer makes no hole in the stream. */
-TEST_F(mig, read_that_faults_loses_nothing) /* R35 */
+TEST_F_TIMEOUT(mig, read_that_faults_loses_nothing, MIG_TIMEOUT) /* R35 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream whole = {};
@@ -340,7 +340,7 @@ TEST_F(mig, read_that_faults_loses_nothing) /* R35 */
 }
 
 /* The same for what is written: nothing is lost, nothing comes twice. */
-TEST_F(mig, write_that_faults_loses_nothing) /* R35 */
+TEST_F_TIMEOUT(mig, write_that_faults_loses_nothing, MIG_TIMEOUT) /* R35 */
 {
 	struct mig_dev *m = &self->m;
 	size_t len, more, done = 0;
@@ -377,7 +377,7 @@ TEST_F(mig, write_that_faults_loses_nothing) /* R35 */
 	close(fd);
 }
 
-TEST_F(mig, transfer_of_no_bytes_returns_zero) /* R36 */
+TEST_F_TIMEOUT(mig, transfer_of_no_bytes_returns_zero, MIG_TIMEOUT) /* R36 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;

@@ -95,7 +95,7 @@ TEST_F_TIMEOUT(mig, all_pairs_of_states, 300) /* R17, R18, R19, R21 */
 }
 
 /* Asking for the state that is there changes nothing, and ends no session. */
-TEST_F(mig, same_state_changes_nothing) /* R11 */
+TEST_F_TIMEOUT(mig, same_state_changes_nothing, MIG_TIMEOUT) /* R11 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i;
@@ -125,7 +125,7 @@ TEST_F(mig, same_state_changes_nothing) /* R11 */
 	}
 }
 
-TEST_F(mig, unknown_state_is_einval) /* R12 */
+TEST_F_TIMEOUT(mig, unknown_state_is_einval, MIG_TIMEOUT) /* R12 */
 {
 	static const u32 bad[] = { ERR, 8, 9, 0x80000000, ~0U };
 	struct mig_dev *m = &self->m;
@@ -148,7 +148,7 @@ TEST_F(mig, unknown_state_is_einval) /* R12 */
 	}
 }
 
-TEST_F(mig, state_not_offered_is_einval) /* R13 */
+TEST_F_TIMEOUT(mig, state_not_offered_is_einval, MIG_TIMEOUT) /* R13 */
 {
 	static const u8 from[] = { RUN, STOP, SC, RES };
 	static const u8 optional[] = { RP, PC, PCP };
@@ -175,7 +175,7 @@ TEST_F(mig, state_not_offered_is_einval) /* R13 */
 	}
 }
 
-TEST_F(mig, stop_copy_to_precopy_is_einval) /* R14 */
+TEST_F_TIMEOUT(mig, stop_copy_to_precopy_is_einval, MIG_TIMEOUT) /* R14 */
 {
 	struct mig_dev *m = &self->m;
 	int fd, other;
@@ -201,7 +201,7 @@ TEST_F(mig, stop_copy_to_precopy_is_einval) /* R14 */
 }
 
 /* In ERROR, or in RESUMING with a load that has failed. */
-TEST_F(mig, only_reset_leaves_error) /* R15 */
+TEST_F_TIMEOUT(mig, only_reset_leaves_error, MIG_TIMEOUT) /* R15 */
 {
 	static const u8 to[] = { RUN, RP, STOP, SC, PC, PCP };
 	struct mig_dev *m = &self->m;
@@ -228,7 +228,7 @@ TEST_F(mig, only_reset_leaves_error) /* R15 */
 }
 
 /* What a request has reached on return, it stays in. */
-TEST_F(mig, state_change_is_complete_on_return) /* R16 */
+TEST_F_TIMEOUT(mig, state_change_is_complete_on_return, MIG_TIMEOUT) /* R16 */
 {
 	struct mig_dev *m = &self->m;
 	unsigned int i, k;
@@ -250,7 +250,7 @@ TEST_F(mig, state_change_is_complete_on_return) /* R16 */
 }
 
 /* The commit of a load belongs to the step from RESUMING to STOP. */
-TEST_F(mig, failed_commit_does_not_reach_the_target_state) /* R17, R23 */
+TEST_F_TIMEOUT(mig, failed_commit_does_not_reach_the_target_state, MIG_TIMEOUT) /* R17, R23 */
 {
 	static const u8 to[] = { STOP, RUN, RP, SC, PC, PCP };
 	struct mig_dev *m = &self->m;
@@ -275,7 +275,7 @@ TEST_F(mig, failed_commit_does_not_reach_the_target_state) /* R17, R23 */
 	}
 }
 
-TEST_F(mig, data_fd_is_closed_on_exec) /* R18 */
+TEST_F_TIMEOUT(mig, data_fd_is_closed_on_exec, MIG_TIMEOUT) /* R18 */
 {
 	static const u8 first[] = { PC, PCP, SC, RES };
 	struct mig_dev *m = &self->m;
@@ -294,7 +294,7 @@ TEST_F(mig, data_fd_is_closed_on_exec) /* R18 */
 	}
 }
 
-TEST_F(mig, one_data_fd_from_precopy_to_the_end) /* R18 */
+TEST_F_TIMEOUT(mig, one_data_fd_from_precopy_to_the_end, MIG_TIMEOUT) /* R18 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -322,7 +322,7 @@ TEST_F(mig, one_data_fd_from_precopy_to_the_end) /* R18 */
 }
 
 /* All fields poisoned; the core writes the answer also when it refuses. */
-TEST_F(mig, refused_request_returns_no_fd) /* R19 */
+TEST_F_TIMEOUT(mig, refused_request_returns_no_fd, MIG_TIMEOUT) /* R19 */
 {
 	struct vfio_device_feature_mig_state mig;
 	static const u32 bad[] = { ERR, 8, ~0U };
@@ -431,14 +431,14 @@ static void each_without_fd(struct __test_metadata *_metadata, mig_t *self,
 	EXPECT_EQ(0, mig_save(m->dev, &self->stream));
 }
 
-TEST_F(mig, full_fd_table_is_emfile) /* R20 */
+TEST_F_TIMEOUT(mig, full_fd_table_is_emfile, MIG_TIMEOUT) /* R20 */
 {
 	if (!mig_has(&self->m, HAS_MIGRATION))
 		SKIP(return, "%s", self->m.lacks);
 	each_without_fd(_metadata, self, set_without_fds, -EMFILE);
 }
 
-TEST_F(mig, unwritable_answer_is_efault) /* R20 */
+TEST_F_TIMEOUT(mig, unwritable_answer_is_efault, MIG_TIMEOUT) /* R20 */
 {
 	if (!mig_has(&self->m, HAS_MIGRATION))
 		SKIP(return, "%s", self->m.lacks);
@@ -446,7 +446,7 @@ TEST_F(mig, unwritable_answer_is_efault) /* R20 */
 }
 
 /* On the way to STOP it passes RUNNING: what was not read is lost. */
-TEST_F(mig, precopy_to_stop_ends_the_session) /* R22 */
+TEST_F_TIMEOUT(mig, precopy_to_stop_ends_the_session, MIG_TIMEOUT) /* R22 */
 {
 	static const u8 from[] = { PC, PCP };
 	struct vfio_precopy_info info = {};
@@ -490,7 +490,7 @@ static void touch_bars(struct mig_dev *m)
 }
 
 /* Stopped or not, config space answers; a touch of the BARs hurts nobody. */
-TEST_F(mig, stopped_device_answers) /* R24 */
+TEST_F_TIMEOUT(mig, stopped_device_answers, MIG_TIMEOUT) /* R24 */
 {
 	static const u8 stopped[] = { STOP, SC, RES };
 	struct mig_dev *m = &self->m;
@@ -517,7 +517,7 @@ TEST_F(mig, stopped_device_answers) /* R24 */
 }
 
 /* A device that has stopped does not change: it saves the same once more. */
-TEST_F(mig, stopped_device_does_not_change) /* R24 */
+TEST_F_TIMEOUT(mig, stopped_device_does_not_change, MIG_TIMEOUT) /* R24 */
 {
 	struct mig_dev *m = &self->m;
 

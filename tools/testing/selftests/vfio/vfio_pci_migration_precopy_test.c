@@ -26,7 +26,7 @@ static bool readable(int fd)
 	return mig_poll(fd) & POLLIN;
 }
 
-TEST_F(mig, precopy_info_in_precopy_only) /* R38 */
+TEST_F_TIMEOUT(mig, precopy_info_in_precopy_only, MIG_TIMEOUT) /* R38 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -59,7 +59,7 @@ TEST_F(mig, precopy_info_in_precopy_only) /* R38 */
 	close(fd);
 }
 
-TEST_F(mig, precopy_info_checks_argsz) /* R39 */
+TEST_F_TIMEOUT(mig, precopy_info_checks_argsz, MIG_TIMEOUT) /* R39 */
 {
 	struct {
 		struct vfio_precopy_info info;
@@ -102,7 +102,7 @@ TEST_F(mig, precopy_info_checks_argsz) /* R39 */
 }
 
 /* What the user left in the fields must not come back. */
-TEST_F(mig, precopy_info_ignores_its_input) /* R40 */
+TEST_F_TIMEOUT(mig, precopy_info_ignores_its_input, MIG_TIMEOUT) /* R40 */
 {
 	struct vfio_precopy_info clean = {}, dirty = {
 		.flags = ~0U,
@@ -125,7 +125,7 @@ TEST_F(mig, precopy_info_ignores_its_input) /* R40 */
 	close(fd);
 }
 
-TEST_F(mig, initial_bytes_fall_to_zero) /* R41 */
+TEST_F_TIMEOUT(mig, initial_bytes_fall_to_zero, MIG_TIMEOUT) /* R41 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -156,7 +156,7 @@ TEST_F(mig, initial_bytes_fall_to_zero) /* R41 */
 	close(fd);
 }
 
-TEST_F(mig, dirty_bytes_follow_the_stores) /* R42 */
+TEST_F_TIMEOUT(mig, dirty_bytes_follow_the_stores, MIG_TIMEOUT) /* R42 */
 {
 	struct vfio_precopy_info info = { .dirty_bytes = POISON };
 	struct mig_dev *m = &self->m;
@@ -184,7 +184,7 @@ TEST_F(mig, dirty_bytes_follow_the_stores) /* R42 */
 }
 
 /* Opted in, flags is an output, and what it says agrees with the counters. */
-TEST_F(mig, info_flags_need_opt_in) /* R43 */
+TEST_F_TIMEOUT(mig, info_flags_need_opt_in, MIG_TIMEOUT) /* R43 */
 {
 	struct vfio_precopy_info info;
 	struct mig_dev *m = &self->m;
@@ -209,7 +209,7 @@ TEST_F(mig, info_flags_need_opt_in) /* R43 */
 }
 
 /* An idle device has no more to tell, for now: never 0, never a wait. */
-TEST_F(mig, temporary_end_is_enomsg) /* R44, R45, R48 */
+TEST_F_TIMEOUT(mig, temporary_end_is_enomsg, MIG_TIMEOUT) /* R44, R45, R48 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;
@@ -244,7 +244,7 @@ TEST_F(mig, temporary_end_is_enomsg) /* R44, R45, R48 */
 }
 
 /* And when there is more, whoever waits is told. */
-TEST_F(mig, poll_reports_new_data) /* R45 */
+TEST_F_TIMEOUT(mig, poll_reports_new_data, MIG_TIMEOUT) /* R45 */
 {
 	struct mig_dev *m = &self->m;
 	int fd;
@@ -262,7 +262,7 @@ TEST_F(mig, poll_reports_new_data) /* R45 */
 	close(fd);
 }
 
-TEST_F(mig, end_of_stream_is_zero) /* R46 */
+TEST_F_TIMEOUT(mig, end_of_stream_is_zero, MIG_TIMEOUT) /* R46 */
 {
 	struct mig_dev *m = &self->m;
 	char byte;
@@ -287,7 +287,7 @@ TEST_F(mig, end_of_stream_is_zero) /* R46 */
 }
 
 /* However much was read before the device stopped, the stream is whole. */
-TEST_F(mig, unread_precopy_data_is_kept) /* R47 */
+TEST_F_TIMEOUT(mig, unread_precopy_data_is_kept, MIG_TIMEOUT) /* R47 */
 {
 	static const size_t first[] = { 0, 1, 100, 5000 };
 	struct mig_dev *m = &self->m;
@@ -314,7 +314,7 @@ TEST_F(mig, unread_precopy_data_is_kept) /* R47 */
 }
 
 /* Back and forth between the two states: it is one session all along. */
-TEST_F(mig, tracking_survives_p2p_and_back) /* R49 */
+TEST_F_TIMEOUT(mig, tracking_survives_p2p_and_back, MIG_TIMEOUT) /* R49 */
 {
 	struct vfio_precopy_info info = {};
 	struct mig_dev *m = &self->m;

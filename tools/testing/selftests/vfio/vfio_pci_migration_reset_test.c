@@ -189,7 +189,7 @@ static int wrong_states(struct mig_dev *m, struct mig_stream *stream,
 	return wrong;
 }
 
-TEST_F(mig, device_reset_ends_the_migration) /* R53 */
+TEST_F_TIMEOUT(mig, device_reset_ends_the_migration, MIG_TIMEOUT) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -200,7 +200,7 @@ TEST_F(mig, device_reset_ends_the_migration) /* R53 */
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_ioctl));
 }
 
-TEST_F(mig, sysfs_reset_ends_the_migration) /* R53 */
+TEST_F_TIMEOUT(mig, sysfs_reset_ends_the_migration, MIG_TIMEOUT) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 	char path[PATH_MAX];
@@ -215,7 +215,7 @@ TEST_F(mig, sysfs_reset_ends_the_migration) /* R53 */
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_sysfs));
 }
 
-TEST_F(mig, flr_ends_the_migration) /* R53 */
+TEST_F_TIMEOUT(mig, flr_ends_the_migration, MIG_TIMEOUT) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -228,7 +228,7 @@ TEST_F(mig, flr_ends_the_migration) /* R53 */
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_flr));
 }
 
-TEST_F(mig, af_flr_ends_the_migration) /* R53 */
+TEST_F_TIMEOUT(mig, af_flr_ends_the_migration, MIG_TIMEOUT) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 
@@ -241,7 +241,7 @@ TEST_F(mig, af_flr_ends_the_migration) /* R53 */
 	EXPECT_EQ(0, wrong_states(m, &self->stream, by_af_flr));
 }
 
-TEST_F(mig, hot_reset_ends_the_migration) /* R53 */
+TEST_F_TIMEOUT(mig, hot_reset_ends_the_migration, MIG_TIMEOUT) /* R53 */
 {
 	struct mig_dev *m = &self->m;
 	int affected;
@@ -276,7 +276,7 @@ static void contend(const char *bdf)
 }
 
 /* A reset that the lock prevented has not half happened. */
-TEST_F(mig, contended_reset_is_eagain) /* R54 */
+TEST_F_TIMEOUT(mig, contended_reset_is_eagain, MIG_TIMEOUT) /* R54 */
 {
 	int i, ret, contended = 0;
 	struct mig_dev *m = &self->m;
@@ -337,7 +337,7 @@ static bool loads(struct mig_dev *m, const struct mig_stream *stream)
 	       !mig_set_state(m->dev, RUN, NULL) && mig_state_is(m, RUN);
 }
 
-TEST_F(mig, incomplete_stream_is_refused) /* R56 */
+TEST_F_TIMEOUT(mig, incomplete_stream_is_refused, MIG_TIMEOUT) /* R56 */
 {
 	struct mig_dev *m = &self->m;
 	size_t len;
@@ -355,7 +355,7 @@ TEST_F(mig, incomplete_stream_is_refused) /* R56 */
 	EXPECT_TRUE(mig_contents(m, 1));
 }
 
-TEST_F(mig, garbage_is_refused) /* R57 */
+TEST_F_TIMEOUT(mig, garbage_is_refused, MIG_TIMEOUT) /* R57 */
 {
 	static const u8 bytes[] = { 0x00, 0xff, 0xa5, 0x7f, 0x01 };
 	struct mig_dev *m = &self->m;
@@ -379,7 +379,7 @@ TEST_F(mig, garbage_is_refused) /* R57 */
 }
 
 /* The first bytes, where lengths and versions are in every format. */
-TEST_F(mig, damaged_header_is_refused) /* R57 */
+TEST_F_TIMEOUT(mig, damaged_header_is_refused, MIG_TIMEOUT) /* R57 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -398,7 +398,7 @@ TEST_F(mig, damaged_header_is_refused) /* R57 */
 	mig_stream_free(&bad);
 }
 
-TEST_F(mig, trailing_bytes_are_refused) /* R57 */
+TEST_F_TIMEOUT(mig, trailing_bytes_are_refused, MIG_TIMEOUT) /* R57 */
 {
 	struct mig_dev *m = &self->m;
 	struct mig_stream bad = {};
@@ -416,7 +416,7 @@ TEST_F(mig, trailing_bytes_are_refused) /* R57 */
 }
 
 /* There and, if two devices were named, over to the other one. */
-TEST_F(mig, copy_has_the_same_contents) /* R58 */
+TEST_F_TIMEOUT(mig, copy_has_the_same_contents, MIG_TIMEOUT) /* R58 */
 {
 	bool two = mig_peer != mig_bdf, alike;
 	struct mig_dev *m = &self->m, *to = m, peer;

@@ -35,7 +35,7 @@ static int raw_feature(int fd, u32 argsz, u32 flags)
 	return ioctl(fd, VFIO_DEVICE_FEATURE, feature) ? -errno : 0;
 }
 
-TEST_F(mig, short_or_unreadable_struct_is_refused) /* R1 */
+TEST_F_TIMEOUT(mig, short_or_unreadable_struct_is_refused, MIG_TIMEOUT) /* R1 */
 {
 	EXPECT_EQ(-EINVAL, raw_feature(self->m.fd, 7, MIG_GET));
 	EXPECT_EQ(-EINVAL, raw_feature(self->m.fd, 0, MIG_GET));
@@ -43,7 +43,7 @@ TEST_F(mig, short_or_unreadable_struct_is_refused) /* R1 */
 	EXPECT_EQ(EFAULT, errno);
 }
 
-TEST_F(mig, unknown_flags_are_einval) /* R2 */
+TEST_F_TIMEOUT(mig, unknown_flags_are_einval, MIG_TIMEOUT) /* R2 */
 {
 	u32 bit;
 
@@ -52,7 +52,7 @@ TEST_F(mig, unknown_flags_are_einval) /* R2 */
 			TH_LOG("bit %u", bit);
 }
 
-TEST_F(mig, get_with_set_is_einval) /* R3 */
+TEST_F_TIMEOUT(mig, get_with_set_is_einval, MIG_TIMEOUT) /* R3 */
 {
 	u16 feature;
 
@@ -95,7 +95,7 @@ static bool offers(struct mig_dev *m, u16 index)
 	return true;
 }
 
-TEST_F(mig, no_operation_is_einval) /* R4 */
+TEST_F_TIMEOUT(mig, no_operation_is_einval, MIG_TIMEOUT) /* R4 */
 {
 	unsigned int i;
 
@@ -110,7 +110,7 @@ TEST_F(mig, no_operation_is_einval) /* R4 */
 	EXPECT_TRUE(mig_state_is(&self->m, RUN));
 }
 
-TEST_F(mig, probe_needs_no_payload) /* R5 */
+TEST_F_TIMEOUT(mig, probe_needs_no_payload, MIG_TIMEOUT) /* R5 */
 {
 	const struct feature *f;
 	int fd = self->m.fd;
@@ -144,7 +144,7 @@ static u32 method(const struct feature *f)
 				    VFIO_DEVICE_FEATURE_GET);
 }
 
-TEST_F(mig, short_payload_is_einval) /* R6 */
+TEST_F_TIMEOUT(mig, short_payload_is_einval, MIG_TIMEOUT) /* R6 */
 {
 	const struct feature *f;
 
@@ -164,7 +164,7 @@ TEST_F(mig, short_payload_is_einval) /* R6 */
 }
 
 /* The header can be read, the payload is not there. */
-TEST_F(mig, unreadable_payload_is_efault) /* R6 */
+TEST_F_TIMEOUT(mig, unreadable_payload_is_efault, MIG_TIMEOUT) /* R6 */
 {
 	struct vfio_device_feature *feature;
 	const struct feature *f;
@@ -183,7 +183,7 @@ TEST_F(mig, unreadable_payload_is_efault) /* R6 */
 	EXPECT_TRUE(mig_state_is(&self->m, RUN));
 }
 
-TEST_F(mig, unknown_feature_is_enotty) /* R7 */
+TEST_F_TIMEOUT(mig, unknown_feature_is_enotty, MIG_TIMEOUT) /* R7 */
 {
 	static const u16 unknown[] = { 0x7f00, 0xffff };
 	unsigned int i;
@@ -198,7 +198,7 @@ TEST_F(mig, unknown_feature_is_enotty) /* R7 */
 	}
 }
 
-TEST_F(mig, migration_flags_are_constant) /* R8 */
+TEST_F_TIMEOUT(mig, migration_flags_are_constant, MIG_TIMEOUT) /* R8 */
 {
 	struct vfio_device_feature_migration poisoned = { .flags = ~0ULL };
 	static const u8 states[] = { RUN, RP, PC, PCP, STOP, SC, RES };
@@ -230,7 +230,7 @@ TEST_F(mig, migration_flags_are_constant) /* R8 */
 	EXPECT_EQ(flags, self->m.flags);
 }
 
-TEST_F(mig, no_migration_is_enotty) /* R8, R50 */
+TEST_F_TIMEOUT(mig, no_migration_is_enotty, MIG_TIMEOUT) /* R8, R50 */
 {
 	u8 buf[64] = {};
 	int fd;
@@ -249,7 +249,7 @@ TEST_F(mig, no_migration_is_enotty) /* R8, R50 */
 					    buf, sizeof(buf)));
 }
 
-TEST_F(mig, get_state_returns_no_fd) /* R9 */
+TEST_F_TIMEOUT(mig, get_state_returns_no_fd, MIG_TIMEOUT) /* R9 */
 {
 	static const u8 states[] = { RP, PC, PCP, STOP, SC, RES };
 	unsigned int i;
@@ -288,7 +288,7 @@ static bool debugfs_state(char *word)
 }
 
 /* Nothing of one user's migration is left for the next. */
-TEST_F(mig, opened_device_is_running) /* R10, R55 */
+TEST_F_TIMEOUT(mig, opened_device_is_running, MIG_TIMEOUT) /* R10, R55 */
 {
 	static const u8 states[] = { PC, STOP, SC, RES };
 	unsigned int i;
@@ -318,7 +318,7 @@ TEST_F(mig, opened_device_is_running) /* R10, R55 */
 		EXPECT_STREQ("RUNNING", word);
 }
 
-TEST_F(mig, data_size_in_every_state) /* R50 */
+TEST_F_TIMEOUT(mig, data_size_in_every_state, MIG_TIMEOUT) /* R50 */
 {
 	static const u8 states[] = { RUN, RP, STOP, SC, RES, PC, PCP, ERR };
 	unsigned int i;
@@ -344,7 +344,7 @@ TEST_F(mig, data_size_in_every_state) /* R50 */
 	}
 }
 
-TEST_F(mig, precopy_info_v2_can_be_set) /* R51 */
+TEST_F_TIMEOUT(mig, precopy_info_v2_can_be_set, MIG_TIMEOUT) /* R51 */
 {
 	int fd = self->m.fd;
 	u8 byte = 0;
@@ -361,7 +361,7 @@ TEST_F(mig, precopy_info_v2_can_be_set) /* R51 */
 	EXPECT_EQ(0, mig_precopy_v2_enable(self->m.dev));
 }
 
-TEST_F(mig, precopy_info_v2_without_precopy_is_einval) /* R51 */
+TEST_F_TIMEOUT(mig, precopy_info_v2_without_precopy_is_einval, MIG_TIMEOUT) /* R51 */
 {
 	if (mig_has(&self->m, HAS_PRE_COPY))
 		SKIP(return, "%s has PRE_COPY", mig_bdf);
@@ -372,7 +372,7 @@ TEST_F(mig, precopy_info_v2_without_precopy_is_einval) /* R51 */
 }
 
 /* It outlasts a reset; PRECOPY_INFO's flags are an output from then on. */
-TEST_F(mig, precopy_info_v2_outlasts_reset) /* R52 */
+TEST_F_TIMEOUT(mig, precopy_info_v2_outlasts_reset, MIG_TIMEOUT) /* R52 */
 {
 	struct vfio_precopy_info info = { .flags = ~0U };
 	int fd;

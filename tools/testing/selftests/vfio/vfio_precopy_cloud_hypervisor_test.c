@@ -268,7 +268,7 @@ static int send(vmm_t *self)
 
 /* ------------------------------------------------------------------------ */
 
-TEST_F(hypervisor, migrates)
+TEST_F_TIMEOUT(hypervisor, migrates, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, send(self));
 	ASSERT_EQ(0, restore(&self->b, &self->blob));
@@ -281,7 +281,7 @@ TEST_F(hypervisor, migrates)
 }
 
 /* The target cannot be reached: the source goes on, and moves later. */
-TEST_F(hypervisor, fails_and_goes_on)
+TEST_F_TIMEOUT(hypervisor, fails_and_goes_on, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, send(self));
 	EXPECT_EQ(0, dma_log_stop(self->a.dev));
@@ -297,7 +297,7 @@ TEST_F(hypervisor, fails_and_goes_on)
 }
 
 /* Snapshots of a VM that is paused all the while. */
-TEST_F(hypervisor, snapshots_are_alike)
+TEST_F_TIMEOUT(hypervisor, snapshots_are_alike, MIG_TIMEOUT)
 {
 	struct mig_stream again = {};
 
@@ -314,7 +314,7 @@ TEST_F(hypervisor, snapshots_are_alike)
 }
 
 /* A damaged blob leaves a device that is as good as new, and takes a right one. */
-TEST_F(hypervisor, damaged_blob)
+TEST_F_TIMEOUT(hypervisor, damaged_blob, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, send(self));
 	self->blob.data[self->blob.len / 2] ^= 1;
@@ -330,7 +330,7 @@ TEST_F(hypervisor, damaged_blob)
 }
 
 /* A blob that ends too early is noticed at the latest when the VM is to run. */
-TEST_F(hypervisor, short_blob)
+TEST_F_TIMEOUT(hypervisor, short_blob, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, send(self));
 	self->blob.len -= 1;

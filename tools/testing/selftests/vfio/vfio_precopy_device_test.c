@@ -71,7 +71,7 @@ FIXTURE_TEARDOWN(device)
 /* ------------------------------------------------------------------------ */
 /* The device                                                               */
 
-TEST_F(device, get_info)
+TEST_F_TIMEOUT(device, get_info, MIG_TIMEOUT)
 {
 	struct vfio_device_info info = { .argsz = sizeof(info) };
 
@@ -94,7 +94,7 @@ static int region_info(int fd, u32 index, struct vfio_region_info *info)
 	return ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, info) ? -errno : 0;
 }
 
-TEST_F(device, region_info)
+TEST_F_TIMEOUT(device, region_info, MIG_TIMEOUT)
 {
 	struct vfio_region_info info;
 	u32 i;
@@ -128,7 +128,7 @@ static const u32 no_irqs[] = {
 	VFIO_PCI_MSIX_IRQ_INDEX,
 };
 
-TEST_F(device, irq_info)
+TEST_F_TIMEOUT(device, irq_info, MIG_TIMEOUT)
 {
 	struct vfio_irq_info info = { .argsz = sizeof(info) };
 	unsigned int i;
@@ -149,7 +149,7 @@ TEST_F(device, irq_info)
 }
 
 /* Disabling them is fine, as VMMs do to clean up; nothing else is. */
-TEST_F(device, irqs_disabled_only)
+TEST_F_TIMEOUT(device, irqs_disabled_only, MIG_TIMEOUT)
 {
 	static const u32 nothing = VFIO_IRQ_SET_DATA_NONE |
 				   VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -176,7 +176,7 @@ TEST_F(device, irqs_disabled_only)
 	}
 }
 
-TEST_F(device, config_identity)
+TEST_F_TIMEOUT(device, config_identity, MIG_TIMEOUT)
 {
 	struct vfio_pci_device *dev = self->dev;
 
@@ -198,7 +198,7 @@ TEST_F(device, config_identity)
 	EXPECT_EQ(0, vfio_pci_config_readb(dev, PCI_INTERRUPT_PIN));
 }
 
-TEST_F(device, config_read_only)
+TEST_F_TIMEOUT(device, config_read_only, MIG_TIMEOUT)
 {
 	struct vfio_pci_device *dev = self->dev;
 	u32 id = vfio_pci_config_readl(dev, PCI_VENDOR_ID);
@@ -217,7 +217,7 @@ TEST_F(device, config_read_only)
 }
 
 /* What firmware and operating systems write for themselves to read. */
-TEST_F(device, config_scratch)
+TEST_F_TIMEOUT(device, config_scratch, MIG_TIMEOUT)
 {
 	static const u8 regs[] = {
 		PCI_CACHE_LINE_SIZE, PCI_LATENCY_TIMER, PCI_INTERRUPT_LINE,
@@ -232,7 +232,7 @@ TEST_F(device, config_scratch)
 }
 
 /* The way an operating system sizes a BAR. */
-TEST_F(device, config_bar_sizing)
+TEST_F_TIMEOUT(device, config_bar_sizing, MIG_TIMEOUT)
 {
 	struct vfio_pci_device *dev = self->dev;
 	u32 reg, low;
@@ -261,7 +261,7 @@ TEST_F(device, config_bar_sizing)
 }
 
 /* The guest sees the bus master bit that it wrote, the hardware never does. */
-TEST_F(device, never_bus_master) /* R24, R25 */
+TEST_F_TIMEOUT(device, never_bus_master, MIG_TIMEOUT) /* R24, R25 */
 {
 	struct vfio_pci_device *dev = self->dev;
 	char path[PATH_MAX];
@@ -282,7 +282,7 @@ TEST_F(device, never_bus_master) /* R24, R25 */
 	EXPECT_EQ(0, hardware & PCI_COMMAND_MASTER);
 }
 
-TEST_F(device, config_bounds)
+TEST_F_TIMEOUT(device, config_bounds, MIG_TIMEOUT)
 {
 	u64 offset = self->dev->config_space.offset;
 	u8 buf[512];
@@ -296,7 +296,7 @@ TEST_F(device, config_bounds)
 }
 
 /* A closed and opened device starts with memory decode on, and zeroes. */
-TEST_F(device, open_is_fresh)
+TEST_F_TIMEOUT(device, open_is_fresh, MIG_TIMEOUT)
 {
 	precopy_fill(&self->pd, 0, 4, 1, BY_MMAP);
 	vfio_pci_config_writew(self->dev, PCI_COMMAND, PCI_COMMAND_MASTER);
@@ -344,7 +344,7 @@ static bool faults(volatile u8 *p, bool store)
  * with vfio-pci: opening enables the function. The fixture has opened and
  * mapped it, and has written nothing to config space.
  */
-TEST_F(device, open_map_and_read_at_once)
+TEST_F_TIMEOUT(device, open_map_and_read_at_once, MIG_TIMEOUT)
 {
 	u64 word = 1;
 
@@ -362,7 +362,7 @@ TEST_F(device, open_map_and_read_at_once)
 		  vfio_pci_config_readw(self->dev, PCI_COMMAND));
 }
 
-TEST_F(device, memory_decode)
+TEST_F_TIMEOUT(device, memory_decode, MIG_TIMEOUT)
 {
 	u64 word = 0x1122334455667788ULL, got = 0;
 
@@ -382,7 +382,7 @@ TEST_F(device, memory_decode)
 	EXPECT_EQ(0, precopy_differ(&self->pd, self->pd.shadow));
 }
 
-TEST_F(device, bar_access)
+TEST_F_TIMEOUT(device, bar_access, MIG_TIMEOUT)
 {
 	u8 buf[3 * PRECOPY_PAGE], byte = 0x5a;
 	u64 end = self->pd.bar_offset + MEMORY_SIZE;
@@ -417,7 +417,7 @@ static int try_mmap(int fd, size_t len, int prot, int flags, u64 offset)
 	return 0;
 }
 
-TEST_F(device, bar_mmap)
+TEST_F_TIMEOUT(device, bar_mmap, MIG_TIMEOUT)
 {
 	const int rw = PROT_READ | PROT_WRITE;
 	u64 bar = self->pd.bar_offset;
@@ -433,7 +433,7 @@ TEST_F(device, bar_mmap)
 			      self->dev->config_space.offset));
 }
 
-TEST_F(device, bad_memory_size)
+TEST_F_TIMEOUT(device, bad_memory_size, MIG_TIMEOUT)
 {
 	static const char * const bad[] = {
 		"0", "1", "4096", "524288", "1048577", "3145728", "-1", "abc",
@@ -487,7 +487,7 @@ TEST_F(device, bad_memory_size)
 }
 
 /* Features of vfio-pci that memory under tracking cannot offer. */
-TEST_F(device, refused_features)
+TEST_F_TIMEOUT(device, refused_features, MIG_TIMEOUT)
 {
 	struct vfio_device_ioeventfd ioevent = {
 		.argsz = sizeof(ioevent),
@@ -516,7 +516,7 @@ static ssize_t transfer(u8 state, int fd)
 	return state == RES ? write(fd, &byte, 1) : read(fd, &byte, 1);
 }
 
-TEST_F(device, all_migration_flags) /* R8 */
+TEST_F_TIMEOUT(device, all_migration_flags, MIG_TIMEOUT) /* R8 */
 {
 	u64 flags = 0;
 
@@ -540,7 +540,7 @@ static bool same_state(struct vfio_pci_device *dev, u32 state)
 	return false;
 }
 
-TEST_F(device, state_in_sysfs) /* R9 */
+TEST_F_TIMEOUT(device, state_in_sysfs, MIG_TIMEOUT) /* R9 */
 {
 	unsigned int i;
 	int fd;
@@ -555,7 +555,7 @@ TEST_F(device, state_in_sysfs) /* R9 */
 }
 
 /* A device without PRE_COPY, which the test knob makes of this one. */
-TEST_F(device, device_without_precopy) /* R13, R51 */
+TEST_F_TIMEOUT(device, device_without_precopy, MIG_TIMEOUT) /* R13, R51 */
 {
 	static const u8 optional[] = { PC, PCP };
 	u64 flags = 0;
@@ -628,12 +628,12 @@ static int wrong_resets(struct precopy_dev *pd, const char *sysfs)
 	return wrong;
 }
 
-TEST_F(device, reset_zeroes_memory) /* R53 */
+TEST_F_TIMEOUT(device, reset_zeroes_memory, MIG_TIMEOUT) /* R53 */
 {
 	EXPECT_EQ(0, wrong_resets(&self->pd, NULL));
 }
 
-TEST_F(device, sysfs_reset_zeroes_memory) /* R53 */
+TEST_F_TIMEOUT(device, sysfs_reset_zeroes_memory, MIG_TIMEOUT) /* R53 */
 {
 	char path[PATH_MAX];
 
@@ -645,7 +645,7 @@ TEST_F(device, sysfs_reset_zeroes_memory) /* R53 */
 }
 
 /* It does not depend on the carrier, so nothing can be in its way. */
-TEST_F(device, reset_always_succeeds) /* R54 */
+TEST_F_TIMEOUT(device, reset_always_succeeds, MIG_TIMEOUT) /* R54 */
 {
 	int i;
 
@@ -654,7 +654,7 @@ TEST_F(device, reset_always_succeeds) /* R54 */
 }
 
 /* Where the rules leave the errno open. */
-TEST_F(device, dead_data_fd_is_enodev) /* R30, R33 */
+TEST_F_TIMEOUT(device, dead_data_fd_is_enodev, MIG_TIMEOUT) /* R30, R33 */
 {
 	struct vfio_precopy_info info = {};
 	unsigned int i;
@@ -678,7 +678,7 @@ TEST_F(device, dead_data_fd_is_enodev) /* R30, R33 */
 	}
 }
 
-TEST_F(device, failed_load_is_einval) /* R15 */
+TEST_F_TIMEOUT(device, failed_load_is_einval, MIG_TIMEOUT) /* R15 */
 {
 	u8 junk[64] = { 1 };
 	int fd;
@@ -692,7 +692,7 @@ TEST_F(device, failed_load_is_einval) /* R15 */
 }
 
 /* Enough for all that there is, and the same in sysfs. */
-TEST_F(device, counters_match_the_stream) /* R40, R41, R48 */
+TEST_F_TIMEOUT(device, counters_match_the_stream, MIG_TIMEOUT) /* R40, R41, R48 */
 {
 	struct vfio_precopy_info info = {};
 	u64 initial;
@@ -713,7 +713,7 @@ TEST_F(device, counters_match_the_stream) /* R40, R41, R48 */
 }
 
 /* VMMs size their read buffer by it, once, while the device runs. */
-TEST_F(device, data_size_while_running) /* R50 */
+TEST_F_TIMEOUT(device, data_size_while_running, MIG_TIMEOUT) /* R50 */
 {
 	u64 size = 0;
 
@@ -735,7 +735,7 @@ static int log_start(struct vfio_pci_device *dev, u64 iova, u64 length)
 	return dma_log_start(dev, &page_size, &range, 1);
 }
 
-TEST_F(device, dma_logging_errnos) /* R59, R60, R61 */
+TEST_F_TIMEOUT(device, dma_logging_errnos, MIG_TIMEOUT) /* R59, R60, R61 */
 {
 	u64 bitmap = 0;
 
@@ -748,7 +748,7 @@ TEST_F(device, dma_logging_errnos) /* R59, R60, R61 */
 }
 
 /* The device writes no guest memory, so no bit changes, set or clear. */
-TEST_F(device, dma_log_is_empty) /* R61 */
+TEST_F_TIMEOUT(device, dma_log_is_empty, MIG_TIMEOUT) /* R61 */
 {
 	static const u8 before[] = { 0, 0xff, 0xa5 };
 	u64 bitmap[64], want[64];

@@ -259,18 +259,18 @@ static void instruction(struct __test_metadata *_metadata, insn_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F(insn, plain_store)
+TEST_F_TIMEOUT(insn, plain_store, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, plain_store);
 }
 
-TEST_F(insn, atomic_add)
+TEST_F_TIMEOUT(insn, atomic_add, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, atomic_add);
 }
 
 /* Two pages of one unit: the split for the first may cost the second its entry */
-TEST_F(insn, store_across_pages)
+TEST_F_TIMEOUT(insn, store_across_pages, MIG_TIMEOUT)
 {
 	tracking_begin(&self->t);
 	execute(_metadata, self, store_across_pages, 3 * FAULTS_A_PAGE);
@@ -280,32 +280,32 @@ TEST_F(insn, store_across_pages)
 }
 
 #ifdef __x86_64__
-TEST_F(insn, rep_movsb)
+TEST_F_TIMEOUT(insn, rep_movsb, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, rep_movsb);
 }
 
-TEST_F(insn, movsq)
+TEST_F_TIMEOUT(insn, movsq, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, movsq);
 }
 
-TEST_F(insn, xor_byte)
+TEST_F_TIMEOUT(insn, xor_byte, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, xor_byte);
 }
 
-TEST_F(insn, rep_stosb)
+TEST_F_TIMEOUT(insn, rep_stosb, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, rep_stosb);
 }
 
-TEST_F(insn, push_memory)
+TEST_F_TIMEOUT(insn, push_memory, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, push_memory);
 }
 
-TEST_F(insn, sse_copy)
+TEST_F_TIMEOUT(insn, sse_copy, MIG_TIMEOUT)
 {
 	instruction(_metadata, self, sse_copy);
 }
@@ -358,7 +358,7 @@ static void crowd_in_child(u8 *bar)
  * loose, so that all of its pages may be sent: nothing is lost, which is what
  * counts here.
  */
-TEST_F(insn, crowd_in_one_unit)
+TEST_F_TIMEOUT(insn, crowd_in_one_unit, MIG_TIMEOUT)
 {
 	int status = 0, i;
 	pid_t pid;

@@ -299,7 +299,7 @@ static void tracked(struct __test_metadata *_metadata, kvm_t *self,
 	}
 }
 
-TEST_F(kvm, stores)
+TEST_F_TIMEOUT(kvm, stores, MIG_TIMEOUT)
 {
 	enum kvm_guest_op op = variant->op;
 	size_t len = variant->len;
@@ -404,7 +404,7 @@ static void log_faults(const char *phase, struct faults f)
 	       f.pages_4k);
 }
 
-TEST_F(huge, mappings)
+TEST_F_TIMEOUT(huge, mappings, MIG_TIMEOUT)
 {
 	u64 nr_huge = HUGE_SIZE / SZ_2M, nr_pages = HUGE_SIZE / PRECOPY_PAGE;
 	struct faults f;

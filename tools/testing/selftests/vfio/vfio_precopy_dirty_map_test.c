@@ -71,7 +71,7 @@ static void by_mprotect(void *arg, u64 page, u64 seed)
 	VFIO_ASSERT_EQ(mprotect(self->bar, SIZE, PROT_READ), 0);
 }
 
-TEST_F(dirty_map, mprotect)
+TEST_F_TIMEOUT(dirty_map, mprotect, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_mprotect, self));
 }
@@ -110,7 +110,7 @@ static void read_only_for_a_moment(map_t *self)
 	protect(self, PROT_READ);
 }
 
-TEST_F(dirty_map, mprotect_around_collect)
+TEST_F_TIMEOUT(dirty_map, mprotect_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, read_only_for_a_moment);
 }
@@ -120,7 +120,7 @@ static void no_access_for_a_moment(map_t *self)
 	protect(self, PROT_NONE);
 }
 
-TEST_F(dirty_map, mprotect_none_around_collect)
+TEST_F_TIMEOUT(dirty_map, mprotect_none_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, no_access_for_a_moment);
 }
@@ -136,7 +136,7 @@ static void unmapped(map_t *self)
 	VFIO_ASSERT_EQ(map, (void *)self->bar);
 }
 
-TEST_F(dirty_map, unmapped_around_collect)
+TEST_F_TIMEOUT(dirty_map, unmapped_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, unmapped);
 }
@@ -152,7 +152,7 @@ static void moved(map_t *self)
 		       (void *)self->bar);
 }
 
-TEST_F(dirty_map, moved_around_collect)
+TEST_F_TIMEOUT(dirty_map, moved_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, moved);
 }
@@ -175,7 +175,7 @@ static void by_moved(void *arg, u64 page, u64 seed)
 	store_second(self, page, seed);
 }
 
-TEST_F(dirty_map, moved_mapping)
+TEST_F_TIMEOUT(dirty_map, moved_mapping, MIG_TIMEOUT)
 {
 	self->second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
 			    self->t.a.fd, self->t.a.bar_offset);
@@ -196,7 +196,7 @@ static void forked(map_t *self)
 	VFIO_ASSERT_EQ(status, 0);
 }
 
-TEST_F(dirty_map, fork_around_collect)
+TEST_F_TIMEOUT(dirty_map, fork_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, forked);
 }
@@ -211,7 +211,7 @@ static void dontneed(map_t *self)
 	advise(self, MADV_DONTNEED);
 }
 
-TEST_F(dirty_map, dontneed_around_collect)
+TEST_F_TIMEOUT(dirty_map, dontneed_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, dontneed);
 }
@@ -221,7 +221,7 @@ static void cold(map_t *self)
 	advise(self, MADV_COLD);
 }
 
-TEST_F(dirty_map, cold_around_collect)
+TEST_F_TIMEOUT(dirty_map, cold_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, cold);
 }
@@ -231,7 +231,7 @@ static void pageout(map_t *self)
 	advise(self, MADV_PAGEOUT);
 }
 
-TEST_F(dirty_map, pageout_around_collect)
+TEST_F_TIMEOUT(dirty_map, pageout_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, pageout);
 }
@@ -242,7 +242,7 @@ static void populated(map_t *self)
 	advise(self, MADV_POPULATE_READ);
 }
 
-TEST_F(dirty_map, populate_read_around_collect)
+TEST_F_TIMEOUT(dirty_map, populate_read_around_collect, MIG_TIMEOUT)
 {
 	around(_metadata, self, populated);
 }
@@ -382,7 +382,7 @@ static void refuse_uffd(struct __test_metadata *_metadata, map_t *self)
 	}
 }
 
-TEST_F(dirty_map, userfaultfd_refused)
+TEST_F_TIMEOUT(dirty_map, userfaultfd_refused, MIG_TIMEOUT)
 {
 	int fd = syscall(__NR_userfaultfd, O_CLOEXEC);
 
@@ -398,7 +398,7 @@ TEST_F(dirty_map, userfaultfd_refused)
 }
 
 /* A second range with the same pages, of which no fault would tell. */
-TEST_F(dirty_map, mremap_leaves_nothing)
+TEST_F_TIMEOUT(dirty_map, mremap_leaves_nothing, MIG_TIMEOUT)
 {
 	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
 	EXPECT_EQ(MAP_FAILED, mremap(self->bar, SIZE, SIZE,

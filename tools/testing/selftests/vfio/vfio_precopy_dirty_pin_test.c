@@ -175,7 +175,7 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 	EXPECT_EQ(0, tracking_surplus(&self->t));
 }
 
-TEST_F(dirty_pin, direct_read_under_way)
+TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, MIG_TIMEOUT)
 {
 	if (self->no_file)
 		SKIP(return, "no 9p mount of our own: %s",
@@ -189,7 +189,7 @@ TEST_F(dirty_pin, direct_read_under_way)
 }
 
 /* Begun before there was a session, so that initial pages are concerned. */
-TEST_F(dirty_pin, direct_read_before_begin)
+TEST_F_TIMEOUT(dirty_pin, direct_read_before_begin, MIG_TIMEOUT)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 
@@ -281,7 +281,7 @@ static void slow_source_answer(struct slow_source *s, u8 *data)
 	VFIO_ASSERT_EQ(madvise(s->page, PRECOPY_PAGE, MADV_DONTNEED), 0);
 }
 
-TEST_F(dirty_pin, process_vm_writev_under_way)
+TEST_F_TIMEOUT(dirty_pin, process_vm_writev_under_way, MIG_TIMEOUT)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 	struct slow_source source;
@@ -362,17 +362,17 @@ static void held_references(struct __test_metadata *_metadata, pin_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F(dirty_pin, held_reference)
+TEST_F_TIMEOUT(dirty_pin, held_reference, MIG_TIMEOUT)
 {
 	held_references(_metadata, self, true);
 }
 
-TEST_F(dirty_pin, held_reference_before_store)
+TEST_F_TIMEOUT(dirty_pin, held_reference_before_store, MIG_TIMEOUT)
 {
 	held_references(_metadata, self, false);
 }
 
-TEST_F(dirty_pin, held_reference_before_begin)
+TEST_F_TIMEOUT(dirty_pin, held_reference_before_begin, MIG_TIMEOUT)
 {
 	static const u64 pages[] = { 3, UNIT_PAGES + 4, 2 * UNIT_PAGES + 40 };
 	int i, j;
@@ -433,7 +433,7 @@ static void store_by_read(pin_t *self, int fds[2], u64 page)
  * another thread loads from it: a load maps 2 MiB where it can, and must not
  * get in the way of the store.
  */
-TEST_F(dirty_pin, loads_beside_stores_to_a_held_unit)
+TEST_F_TIMEOUT(dirty_pin, loads_beside_stores_to_a_held_unit, MIG_TIMEOUT)
 {
 	struct reader reader = { .from = self->t.a.bar };
 	u64 end = precopy_now_ms() + STORM_MS, round = 0;
@@ -492,7 +492,7 @@ static void *direct_thread(void *arg)
 	return NULL;
 }
 
-TEST_F(dirty_pin, direct_read_storm)
+TEST_F_TIMEOUT(dirty_pin, direct_read_storm, MIG_TIMEOUT)
 {
 	struct writer w = { .a = &self->t.a, .first = 32, .nr = 16 };
 	u64 end = precopy_now_ms() + STORM_MS;
@@ -621,12 +621,12 @@ static void refused(struct __test_metadata *_metadata, pin_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F(dirty_pin, dma_mapping_refused)
+TEST_F_TIMEOUT(dirty_pin, dma_mapping_refused, MIG_TIMEOUT)
 {
 	refused(_metadata, self, refuse_dma);
 }
 
-TEST_F(dirty_pin, io_uring_memory_refused)
+TEST_F_TIMEOUT(dirty_pin, io_uring_memory_refused, MIG_TIMEOUT)
 {
 	struct io_uring_params params = {};
 	int ring = syscall(__NR_io_uring_setup, 4, &params);
@@ -740,7 +740,7 @@ static void read_only_dma_mapping(struct __test_metadata *_metadata,
 	tracking_end(&self->t);
 }
 
-TEST_F(dirty_pin, read_only_dma_mapping_is_set_aside)
+TEST_F_TIMEOUT(dirty_pin, read_only_dma_mapping_is_set_aside, MIG_TIMEOUT)
 {
 	size_t i;
 
@@ -785,7 +785,7 @@ static void read_only_dma_mapping_over_reset(struct __test_metadata *_metadata,
 	tracking_end(&self->t);
 }
 
-TEST_F(dirty_pin, read_only_dma_mapping_over_reset)
+TEST_F_TIMEOUT(dirty_pin, read_only_dma_mapping_over_reset, MIG_TIMEOUT)
 {
 	size_t i;
 
@@ -811,7 +811,7 @@ static u64 empty_reads(struct __test_metadata *_metadata, pin_t *self, u64 nr)
 	return precopy_stat(bdfs[0], "rechecked_units") - before;
 }
 
-TEST_F(dirty_pin, empty_read_looks_at_few_pages)
+TEST_F_TIMEOUT(dirty_pin, empty_read_looks_at_few_pages, MIG_TIMEOUT)
 {
 	u64 held = SZ_64M, units = held / WIRE_UNIT + 1, iova, last, n;
 	struct read_map map;

@@ -490,14 +490,14 @@ static void storm(struct __test_metadata *_metadata, race_t *self,
 	check_migrates(_metadata, self);
 }
 
-TEST_F(race, tracking)
+TEST_F_TIMEOUT(race, tracking, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = { act_track };
 
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F(race, reset)
+TEST_F_TIMEOUT(race, reset, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = { act_track, act_reset };
 
@@ -505,7 +505,7 @@ TEST_F(race, reset)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F(race, decode)
+TEST_F_TIMEOUT(race, decode, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = { act_track, act_decode };
 
@@ -514,7 +514,7 @@ TEST_F(race, decode)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F(race, low_power)
+TEST_F_TIMEOUT(race, low_power, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = { act_track, act_power };
 
@@ -524,7 +524,7 @@ TEST_F(race, low_power)
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F(race, mappings)
+TEST_F_TIMEOUT(race, mappings, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = {
 		act_track, act_remap, act_slot, act_dontneed
@@ -535,14 +535,14 @@ TEST_F(race, mappings)
 }
 
 /* Page tables go with what they map: no store and no vCPU may notice. */
-TEST_F(race, dontneed)
+TEST_F_TIMEOUT(race, dontneed, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = { act_track, act_dontneed };
 
 	storm(_metadata, self, acts, ARRAY_SIZE(acts));
 }
 
-TEST_F(race, everything)
+TEST_F_TIMEOUT(race, everything, MIG_TIMEOUT)
 {
 	static const act_fn acts[] = {
 		act_track, act_reset, act_decode, act_power, act_remap, act_slot,

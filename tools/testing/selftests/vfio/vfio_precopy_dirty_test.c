@@ -92,7 +92,7 @@ static void by_store(void *arg, u64 page, u64 seed)
 	precopy_pattern(self->t.a.bar + page * PRECOPY_PAGE, page, seed);
 }
 
-TEST_F(dirty, store)
+TEST_F_TIMEOUT(dirty, store, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
 }
@@ -104,7 +104,7 @@ static void by_pwrite(void *arg, u64 page, u64 seed)
 	precopy_fill(&self->t.a, page, 1, seed, BY_PWRITE);
 }
 
-TEST_F(dirty, pwrite)
+TEST_F_TIMEOUT(dirty, pwrite, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_pwrite, self));
 }
@@ -116,7 +116,7 @@ static void by_second(void *arg, u64 page, u64 seed)
 	precopy_pattern(self->second + page * PRECOPY_PAGE, page, seed);
 }
 
-TEST_F(dirty, second_mapping)
+TEST_F_TIMEOUT(dirty, second_mapping, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_second, self));
 }
@@ -133,13 +133,13 @@ static void by_both(void *arg, u64 page, u64 seed)
 	memcpy(self->second + page * PRECOPY_PAGE + half, buf + half, half);
 }
 
-TEST_F(dirty, both_mappings)
+TEST_F_TIMEOUT(dirty, both_mappings, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_both, self));
 }
 
 /* One locked instruction on the page: a load and a store in one. */
-TEST_F(dirty, atomic)
+TEST_F_TIMEOUT(dirty, atomic, MIG_TIMEOUT)
 {
 	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
 	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
@@ -185,7 +185,7 @@ static void *store_first_word(void *arg)
 	return NULL;
 }
 
-TEST_F(dirty, store_beside_fault)
+TEST_F_TIMEOUT(dirty, store_beside_fault, MIG_TIMEOUT)
 {
 	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
 	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
@@ -214,7 +214,7 @@ TEST_F(dirty, store_beside_fault)
 }
 
 /* A single byte is enough. */
-TEST_F(dirty, one_byte)
+TEST_F_TIMEOUT(dirty, one_byte, MIG_TIMEOUT)
 {
 	u64 offset;
 	u8 byte;
@@ -277,7 +277,7 @@ static void by_child(void *arg, u64 page, u64 seed)
 	VFIO_ASSERT_EQ(read(self->from_child[0], &done, 1), 1);
 }
 
-TEST_F(dirty, child)
+TEST_F_TIMEOUT(dirty, child, MIG_TIMEOUT)
 {
 	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
 	start_child(self, false);
@@ -285,7 +285,7 @@ TEST_F(dirty, child)
 	EXPECT_EQ(0, tracking_passes(&self->t, by_child, self));
 }
 
-TEST_F(dirty, child_with_own_mapping)
+TEST_F_TIMEOUT(dirty, child_with_own_mapping, MIG_TIMEOUT)
 {
 	start_child(self, true);
 	by_child(self, 7, 2);
@@ -305,7 +305,7 @@ static void by_read(void *arg, u64 page, u64 seed)
 			    sizeof(buf)), (ssize_t)sizeof(buf));
 }
 
-TEST_F(dirty, read_into)
+TEST_F_TIMEOUT(dirty, read_into, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_read, self));
 }
@@ -335,7 +335,7 @@ static void by_process_vm_writev(void *arg, u64 page, u64 seed)
 	process_vm(self, getpid(), page, seed);
 }
 
-TEST_F(dirty, process_vm_writev)
+TEST_F_TIMEOUT(dirty, process_vm_writev, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_process_vm_writev, self));
 }
@@ -365,13 +365,13 @@ static void by_proc_mem(void *arg, u64 page, u64 seed)
 		       (ssize_t)PRECOPY_PAGE);
 }
 
-TEST_F(dirty, proc_mem)
+TEST_F_TIMEOUT(dirty, proc_mem, MIG_TIMEOUT)
 {
 	EXPECT_EQ(0, tracking_passes(&self->t, by_proc_mem, self));
 }
 
 /* What a debugger may do to a read-only private mapping is not for a BAR. */
-TEST_F(dirty, proc_mem_does_not_force)
+TEST_F_TIMEOUT(dirty, proc_mem_does_not_force, MIG_TIMEOUT)
 {
 	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
 	ASSERT_EQ(0, mprotect(self->t.a.bar, SIZE, PROT_READ));
@@ -389,7 +389,7 @@ static void by_process_vm_writev_to_child(void *arg, u64 page, u64 seed)
 	process_vm(self, self->child, page, seed);
 }
 
-TEST_F(dirty, process_vm_writev_to_child)
+TEST_F_TIMEOUT(dirty, process_vm_writev_to_child, MIG_TIMEOUT)
 {
 	start_child(self, false);
 	by_child(self, 7, 2);
@@ -404,7 +404,7 @@ static void by_proc_mem_of_child(void *arg, u64 page, u64 seed)
 		       (ssize_t)PRECOPY_PAGE);
 }
 
-TEST_F(dirty, proc_mem_of_child)
+TEST_F_TIMEOUT(dirty, proc_mem_of_child, MIG_TIMEOUT)
 {
 	start_child(self, false);
 	by_child(self, 7, 2);
@@ -427,7 +427,7 @@ static void by_ptrace(void *arg, u64 page, u64 seed)
 	VFIO_ASSERT_EQ(ptrace(PTRACE_DETACH, self->child, NULL, NULL), 0);
 }
 
-TEST_F(dirty, ptrace_poke)
+TEST_F_TIMEOUT(dirty, ptrace_poke, MIG_TIMEOUT)
 {
 	start_child(self, false);
 	by_child(self, 7, 2);
@@ -435,7 +435,7 @@ TEST_F(dirty, ptrace_poke)
 }
 
 /* The kernel's own atomic operation on a word of the user. */
-TEST_F(dirty, futex_op)
+TEST_F_TIMEOUT(dirty, futex_op, MIG_TIMEOUT)
 {
 	u32 *word = (u32 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
 	u32 *shadow = (u32 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
@@ -474,7 +474,7 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-TEST_F(dirty, read_under_way)
+TEST_F_TIMEOUT(dirty, read_under_way, MIG_TIMEOUT)
 {
 	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
 	const volatile bool never = false;
@@ -501,7 +501,7 @@ TEST_F(dirty, read_under_way)
 
 /* ------------------------------------------------------------------------ */
 
-TEST_F(dirty, reads_never_dirty)
+TEST_F_TIMEOUT(dirty, reads_never_dirty, MIG_TIMEOUT)
 {
 	struct pollfd pfd = { .events = POLLIN };
 	volatile u8 sum = 0;
@@ -527,7 +527,7 @@ TEST_F(dirty, reads_never_dirty)
 }
 
 /* Between two migrations writes are not counted, and none is forgotten. */
-TEST_F(dirty, second_migration)
+TEST_F_TIMEOUT(dirty, second_migration, MIG_TIMEOUT)
 {
 	tracking_begin(&self->t);
 	precopy_fill(&self->t.a, 0, 10, 2, BY_MMAP);
@@ -604,7 +604,7 @@ static void storm(struct __test_metadata *_metadata, dirty_t *self,
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F(dirty, storm)
+TEST_F_TIMEOUT(dirty, storm, MIG_TIMEOUT)
 {
 	struct writer writers[] = {
 		{ .how = BY_MMAP, .first = 0, .nr = 16 },
@@ -645,7 +645,7 @@ static void *mprotect_thread(void *arg)
 	return NULL;
 }
 
-TEST_F(dirty, mprotect_storm)
+TEST_F_TIMEOUT(dirty, mprotect_storm, MIG_TIMEOUT)
 {
 	struct writer w = { .first = 0, .nr = 4 };
 
@@ -675,7 +675,7 @@ static void *remap_thread(void *arg)
 	return NULL;
 }
 
-TEST_F(dirty, remap_storm)
+TEST_F_TIMEOUT(dirty, remap_storm, MIG_TIMEOUT)
 {
 	struct writer w = { .first = 70, .nr = 8 };
 

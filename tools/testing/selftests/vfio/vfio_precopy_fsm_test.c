@@ -226,7 +226,7 @@ static struct arc without_idle_step(const struct arc *arc)
 	return copy;
 }
 
-TEST_F(fsm, steps_are_traced) /* R21 */
+TEST_F_TIMEOUT(fsm, steps_are_traced, MIG_TIMEOUT) /* R21 */
 {
 	const struct arc *arc;
 	struct arc want;
@@ -251,7 +251,7 @@ TEST_F(fsm, steps_are_traced) /* R21 */
 }
 
 /* A step that fails is the last one, and is told with its error. */
-TEST_F(fsm, failed_step_is_traced) /* R17, R23 */
+TEST_F_TIMEOUT(fsm, failed_step_is_traced, MIG_TIMEOUT) /* R17, R23 */
 {
 	char line[MAX_LINE], word[32] = "", from[32] = "", to[32] = "";
 	int fd, nr = 0;

@@ -101,7 +101,7 @@ static void check_loads(struct __test_metadata *_metadata, golden_t *self)
 	}
 }
 
-TEST_F(golden, v1_0_loads)
+TEST_F_TIMEOUT(golden, v1_0_loads, MIG_TIMEOUT)
 {
 	get_v1_0(&self->stream);
 	golden_v1_0_page(self->want + 0x1000);
@@ -109,14 +109,14 @@ TEST_F(golden, v1_0_loads)
 }
 
 /* Of a minor version to come, with things in it that nobody knows yet. */
-TEST_F(golden, v1_7_loads)
+TEST_F_TIMEOUT(golden, v1_7_loads, MIG_TIMEOUT)
 {
 	mig_stream_append(&self->stream, golden_v1_7, sizeof(golden_v1_7));
 	check_loads(_metadata, self);
 }
 
 /* What is written today begins like what was released. */
-TEST_F(golden, v1_0_is_written)
+TEST_F_TIMEOUT(golden, v1_0_is_written, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, mig_save(self->pd.dev, &self->stream));
 	ASSERT_LT(sizeof(struct wire_header), self->stream.len);
@@ -326,7 +326,7 @@ static void check_refused(struct __test_metadata *_metadata, skew_t *self,
 	EXPECT_TRUE(said) TH_LOG("the log does not say: %s (%d)", why, error);
 }
 
-TEST_F(skew, row)
+TEST_F_TIMEOUT(skew, row, MIG_TIMEOUT)
 {
 	if (variant->error) {
 		check_refused(_metadata, self, variant->error, variant->why);

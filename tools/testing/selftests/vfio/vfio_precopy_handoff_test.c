@@ -277,7 +277,7 @@ static void check_other_ioctls(struct __test_metadata *_metadata, int fd)
 	}
 }
 
-TEST_F(handoff, question_on_resuming)
+TEST_F_TIMEOUT(handoff, question_on_resuming, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info = { .argsz = sizeof(info) };
 
@@ -291,7 +291,7 @@ TEST_F(handoff, question_on_resuming)
 	EXPECT_EQ(WAITING, handoff_phase(self->fd));
 }
 
-TEST_F(handoff, question_on_saving)
+TEST_F_TIMEOUT(handoff, question_on_saving, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info = { .argsz = sizeof(info) };
 
@@ -341,7 +341,7 @@ static u64 delay_left(const struct vfio_precopy_startup *info)
 	       DELAY_MS * MS - info->elapsed_ns : 0;
 }
 
-TEST_F(handoff, target_phases)
+TEST_F_TIMEOUT(handoff, target_phases, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info, next;
 
@@ -397,7 +397,7 @@ TEST_F(handoff, target_phases)
 }
 
 /* Nothing in use: nothing to prepare, and still a startup. */
-TEST_F(handoff, target_of_nothing)
+TEST_F_TIMEOUT(handoff, target_of_nothing, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 
@@ -418,7 +418,7 @@ TEST_F(handoff, target_of_nothing)
  * Of the real work, held at each of these: what is left will take as long as
  * what is done has taken, in proportion.
  */
-TEST_F(handoff, target_progress)
+TEST_F_TIMEOUT(handoff, target_progress, MIG_TIMEOUT)
 {
 	static const u64 steps[] = {
 		WIRE_UNIT, BIG / 8, BIG / 4, BIG / 2, BIG - WIRE_UNIT,
@@ -457,7 +457,7 @@ TEST_F(handoff, target_progress)
 }
 
 /* What the startup fails with, the fd, the write and the commit say. */
-TEST_F(handoff, target_fails)
+TEST_F_TIMEOUT(handoff, target_fails, MIG_TIMEOUT)
 {
 	static const int errors[] = { EIO, ENOMEM, ETIMEDOUT };
 	struct vfio_precopy_startup info;
@@ -488,7 +488,7 @@ TEST_F(handoff, target_fails)
 }
 
 /* And it does so at the end of its time, to who waits at the barrier. */
-TEST_F(handoff, target_fails_late)
+TEST_F_TIMEOUT(handoff, target_fails_late, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 	u64 began;
@@ -509,7 +509,7 @@ TEST_F(handoff, target_fails_late)
 }
 
 /* A stream that is refused is a target that will not start. */
-TEST_F(handoff, target_refuses)
+TEST_F_TIMEOUT(handoff, target_refuses, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 	size_t at[3];
@@ -631,7 +631,7 @@ static void check_target_agrees(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", 0));
 }
 
-TEST_F(handoff, source_phases)
+TEST_F_TIMEOUT(handoff, source_phases, MIG_TIMEOUT)
 {
 	u64 fast = ~0ULL, slow;
 	int i;
@@ -686,7 +686,7 @@ static u64 estimate_of_used(handoff_t *self)
  * At most one of the last eight startups is fast, and the others took their
  * delay at least. If all were samples there would be nothing but fast ones.
  */
-TEST_F(handoff, repeated_preface_is_no_sample)
+TEST_F_TIMEOUT(handoff, repeated_preface_is_no_sample, MIG_TIMEOUT)
 {
 	u64 before, after;
 
@@ -703,7 +703,7 @@ TEST_F(handoff, repeated_preface_is_no_sample)
 }
 
 /* A startup that has next to nothing to do tells nothing of others. */
-TEST_F(handoff, small_startup_is_no_sample)
+TEST_F_TIMEOUT(handoff, small_startup_is_no_sample, MIG_TIMEOUT)
 {
 	u64 before, after;
 
@@ -727,7 +727,7 @@ static u32 flags_of(struct precopy_dev *pd)
 }
 
 /* What one user's streams teach is told to no other user. */
-TEST_F(handoff, samples_are_of_one_user)
+TEST_F_TIMEOUT(handoff, samples_are_of_one_user, MIG_TIMEOUT)
 {
 	if (self->two)
 		EXPECT_EQ(0, flags_of(&self->b));
@@ -748,7 +748,7 @@ TEST_F(handoff, samples_are_of_one_user)
 #define WORKQUEUE	"/sys/devices/virtual/workqueue/" PRECOPY_DRIVER "/"
 
 /* One processor is enough for a startup. */
-TEST_F(handoff, workers_can_be_limited)
+TEST_F_TIMEOUT(handoff, workers_can_be_limited, MIG_TIMEOUT)
 {
 	char all[256] = "";
 	FILE *f;
@@ -794,7 +794,7 @@ static void check_priority(struct __test_metadata *_metadata, handoff_t *self,
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_fail", 0));
 }
 
-TEST_F(handoff, poll_ready)
+TEST_F_TIMEOUT(handoff, poll_ready, MIG_TIMEOUT)
 {
 	save_some(self);
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
@@ -803,7 +803,7 @@ TEST_F(handoff, poll_ready)
 	EXPECT_EQ(POLLPRI | POLLERR, handoff_poll(self->fd, POLLPRI, 0));
 }
 
-TEST_F(handoff, poll_failed)
+TEST_F_TIMEOUT(handoff, poll_failed, MIG_TIMEOUT)
 {
 	save_some(self);
 	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", DELAY_MS));
@@ -816,7 +816,7 @@ TEST_F(handoff, poll_failed)
 /* The barrier                                                              */
 
 /* Everything in one write(), the data behind the barrier too. */
-TEST_F(handoff, barrier_blocking)
+TEST_F_TIMEOUT(handoff, barrier_blocking, MIG_TIMEOUT)
 {
 	u64 began;
 
@@ -831,7 +831,7 @@ TEST_F(handoff, barrier_blocking)
 	finish_load(_metadata, self, self->stream.len);
 }
 
-TEST_F(handoff, barrier_nonblocking)
+TEST_F_TIMEOUT(handoff, barrier_nonblocking, MIG_TIMEOUT)
 {
 	size_t last = sizeof(struct wire_record) - 1, done;
 	u64 began;
@@ -894,7 +894,7 @@ static bool wait_at_barrier(handoff_t *self)
 }
 
 /* A blocked writer holds up no question, and no second writer gets ahead. */
-TEST_F(handoff, barrier_two_writers)
+TEST_F_TIMEOUT(handoff, barrier_two_writers, MIG_TIMEOUT)
 {
 	struct writer w = { .self = self };
 
@@ -932,7 +932,7 @@ static void kill_waiting(struct __test_metadata *_metadata, pid_t child)
  * A writer that dies at the barrier takes nothing with it: what it wrote
  * counts, and whoever has the fd as well goes on from there.
  */
-TEST_F(handoff, writer_killed_at_barrier)
+TEST_F_TIMEOUT(handoff, writer_killed_at_barrier, MIG_TIMEOUT)
 {
 	u64 before, done;
 	pid_t child;
@@ -1004,7 +1004,7 @@ static void *poll_thread(void *arg)
 	return NULL;
 }
 
-TEST_F(handoff, reset_while_starting)
+TEST_F_TIMEOUT(handoff, reset_while_starting, MIG_TIMEOUT)
 {
 	struct writer w = { .self = self };
 	u64 began, startups;
@@ -1054,7 +1054,7 @@ static pid_t reader_of(pid_t pid, void *from)
 }
 
 /* The kernel reads for another process: it waits too, and can be killed. */
-TEST_F(handoff, others_wait_for_the_startup)
+TEST_F_TIMEOUT(handoff, others_wait_for_the_startup, MIG_TIMEOUT)
 {
 	int status, i;
 	pid_t child;
@@ -1084,7 +1084,7 @@ TEST_F(handoff, others_wait_for_the_startup)
 	works_after_reset(_metadata, self);
 }
 
-TEST_F(handoff, close_while_starting)
+TEST_F_TIMEOUT(handoff, close_while_starting, MIG_TIMEOUT)
 {
 	u64 began, startups = handoff_stat(bdfs[0], "startups");
 
@@ -1105,7 +1105,7 @@ TEST_F(handoff, close_while_starting)
 
 #define UNBIND	"drivers/" PRECOPY_DRIVER "/unbind"
 
-TEST_F(handoff, unbind_while_starting)
+TEST_F_TIMEOUT(handoff, unbind_while_starting, MIG_TIMEOUT)
 {
 	u64 began;
 
@@ -1122,7 +1122,7 @@ TEST_F(handoff, unbind_while_starting)
 }
 
 /* The same with the fd of a source. */
-TEST_F(handoff, source_ends)
+TEST_F_TIMEOUT(handoff, source_ends, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &self->fd));
 	EXPECT_EQ(WAITING, handoff_phase(self->fd));
@@ -1164,7 +1164,7 @@ static void check_other_device(struct __test_metadata *_metadata,
 	mig_stream_free(&stream);
 }
 
-TEST_F(handoff, startup_delays_nobody)
+TEST_F_TIMEOUT(handoff, startup_delays_nobody, MIG_TIMEOUT)
 {
 	char word[32];
 	u64 size, began;
@@ -1212,7 +1212,7 @@ static int timed_set(handoff_t *self, u32 state, u64 *ms)
 }
 
 /* Each stop, and nothing but a stop. */
-TEST_F(handoff, slow_stop)
+TEST_F_TIMEOUT(handoff, slow_stop, MIG_TIMEOUT)
 {
 	static const struct {
 		u32 to;
@@ -1260,7 +1260,7 @@ static void *setter_thread(void *arg)
 }
 
 /* Data may be read meanwhile, and what is written meanwhile is not lost. */
-TEST_F(handoff, slow_stop_of_a_source)
+TEST_F_TIMEOUT(handoff, slow_stop_of_a_source, MIG_TIMEOUT)
 {
 	struct setter s = { .self = self, .to = STOP_COPY };
 
@@ -1285,7 +1285,7 @@ TEST_F(handoff, slow_stop_of_a_source)
 	EXPECT_EQ(0, precopy_differ(&self->b, self->a.shadow));
 }
 
-TEST_F(handoff, slow_stop_reset)
+TEST_F_TIMEOUT(handoff, slow_stop_reset, MIG_TIMEOUT)
 {
 	static const u32 from[] = { RUNNING_P2P, PRE_COPY_P2P };
 	unsigned int i;
@@ -1313,7 +1313,7 @@ TEST_F(handoff, slow_stop_reset)
 }
 
 /* Who is killed has not stopped it; the next one does. */
-TEST_F(handoff, slow_stop_killed)
+TEST_F_TIMEOUT(handoff, slow_stop_killed, MIG_TIMEOUT)
 {
 	static const u32 from[] = { RUNNING_P2P, PRE_COPY_P2P };
 	unsigned int i;
@@ -1341,7 +1341,7 @@ TEST_F(handoff, slow_stop_killed)
 }
 
 /* So many bytes of the stream, then errors, and without the knob the rest. */
-TEST_F(handoff, fail_save_at)
+TEST_F_TIMEOUT(handoff, fail_save_at, MIG_TIMEOUT)
 {
 	struct mig_stream part = {};
 	size_t at[5], i;
@@ -1382,7 +1382,7 @@ TEST_F(handoff, fail_save_at)
 	works_after_reset(_metadata, self);
 }
 
-TEST_F(handoff, fail_load_at)
+TEST_F_TIMEOUT(handoff, fail_load_at, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 	size_t at[5], done, i;
@@ -1414,7 +1414,7 @@ TEST_F(handoff, fail_load_at)
 	finish_load(_metadata, self, 0);
 }
 
-TEST_F(handoff, data_size)
+TEST_F_TIMEOUT(handoff, data_size, MIG_TIMEOUT)
 {
 	static const u64 sizes[] = { 1, SZ_1G, 1ULL << 40, ~0ULL };
 	static const u32 states[] = { RUNNING, PRE_COPY, STOP_COPY };

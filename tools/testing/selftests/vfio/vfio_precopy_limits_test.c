@@ -349,7 +349,7 @@ static int drop_capability(unsigned int cap)
 }
 
 /* The device's memory is not locked memory of whoever uses it. */
-TEST_F(limits, nothing_may_be_locked)
+TEST_F_TIMEOUT(limits, nothing_may_be_locked, MIG_TIMEOUT)
 {
 	static const char * const modes[] = { "vfio_type1v2_iommu", "iommufd" };
 	struct rlimit none = { 0, 0 };

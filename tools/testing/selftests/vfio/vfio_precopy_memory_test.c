@@ -177,7 +177,7 @@ static void charged_until_reset(struct __test_metadata *_metadata,
 	EXPECT_TRUE(settles_at(self->cgroup, before + SLACK));
 }
 
-TEST_F(memory, stores_are_charged)
+TEST_F_TIMEOUT(memory, stores_are_charged, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);
 
@@ -185,7 +185,7 @@ TEST_F(memory, stores_are_charged)
 	charged_until_reset(_metadata, self, before);
 }
 
-TEST_F(memory, writes_are_charged)
+TEST_F_TIMEOUT(memory, writes_are_charged, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);
 
@@ -193,7 +193,7 @@ TEST_F(memory, writes_are_charged)
 	charged_until_reset(_metadata, self, before);
 }
 
-TEST_F(memory, holes_are_free)
+TEST_F_TIMEOUT(memory, holes_are_free, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);
 	u8 *buf = malloc_assert(SZ_1M);
@@ -227,7 +227,7 @@ static void works_after_reset(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
 }
 
-TEST_F(memory, write_beyond_the_limit)
+TEST_F_TIMEOUT(memory, write_beyond_the_limit, MIG_TIMEOUT)
 {
 	u64 page, byte = ~0ULL;
 	ssize_t ret = 0;
@@ -263,7 +263,7 @@ static void put_greedy_preface(struct wire *w)
 	wire_put_record(w, WIRE_PREFACE, WIRE_MANDATORY, 0, &p, sizeof(p));
 }
 
-TEST_F(memory, startup_beyond_the_limit)
+TEST_F_TIMEOUT(memory, startup_beyond_the_limit, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 	struct wire w = {};
@@ -355,7 +355,7 @@ static void store_a_page_to_each(struct precopy_dev *pd, u64 nr_units)
 		precopy_fill(pd, unit * UNIT_PAGES + 3, 1, 1, BY_PWRITE);
 }
 
-TEST_F(memory, target_starts_where_its_source_ran)
+TEST_F_TIMEOUT(memory, target_starts_where_its_source_ran, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);
 	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
@@ -366,7 +366,7 @@ TEST_F(memory, target_starts_where_its_source_ran)
 }
 
 /* Where a target has room for whole units, it takes single pages all the same. */
-TEST_F(memory, target_allocates_what_its_source_had)
+TEST_F_TIMEOUT(memory, target_allocates_what_its_source_had, MIG_TIMEOUT)
 {
 	struct mig_stream stream = {};
 	u64 used;
@@ -384,7 +384,7 @@ TEST_F(memory, target_allocates_what_its_source_had)
 }
 
 /* The units that are whole, and full of data, are the last that come. */
-TEST_F(memory, sparse_units_leave_memory_for_whole_ones)
+TEST_F_TIMEOUT(memory, sparse_units_leave_memory_for_whole_ones, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);
 	u64 first = SIZE / WIRE_UNIT - UNITS, whole = UNITS - 1;
@@ -398,7 +398,7 @@ TEST_F(memory, sparse_units_leave_memory_for_whole_ones)
 }
 
 /* All units, and bytes for some of them; not for all of the last of these. */
-TEST_F(memory, startup_prepares_no_more_than_is_in_use)
+TEST_F_TIMEOUT(memory, startup_prepares_no_more_than_is_in_use, MIG_TIMEOUT)
 {
 	static const u64 sizes[] = { USED, USED - PRECOPY_PAGE, PRECOPY_PAGE, 0 };
 	struct vfio_precopy_startup info;
@@ -530,17 +530,17 @@ static void beyond_the_limit(struct __test_metadata *_metadata, user_t *self,
 	TH_LOG("%s", WIFSIGNALED(status) ? "killed" : "told");
 }
 
-TEST_F(user, stores_beyond_the_limit)
+TEST_F_TIMEOUT(user, stores_beyond_the_limit, MIG_TIMEOUT)
 {
 	beyond_the_limit(_metadata, self, use_by_stores);
 }
 
-TEST_F(user, saving_beyond_the_limit)
+TEST_F_TIMEOUT(user, saving_beyond_the_limit, MIG_TIMEOUT)
 {
 	beyond_the_limit(_metadata, self, use_by_saving);
 }
 
-TEST_F(user, loading_beyond_the_limit)
+TEST_F_TIMEOUT(user, loading_beyond_the_limit, MIG_TIMEOUT)
 {
 	beyond_the_limit(_metadata, self, use_by_loading);
 }
@@ -599,7 +599,7 @@ static void precopy_in_child(const char *cgroup)
 	_exit(0);
 }
 
-TEST_F(user, precopy_beyond_the_limit)
+TEST_F_TIMEOUT(user, precopy_beyond_the_limit, MIG_TIMEOUT)
 {
 	int status;
 	pid_t pid;

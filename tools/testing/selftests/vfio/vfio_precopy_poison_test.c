@@ -94,7 +94,7 @@ static int load_page(poison_t *self, u64 page)
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
-TEST_F(poison, accesses)
+TEST_F_TIMEOUT(poison, accesses, MIG_TIMEOUT)
 {
 	if (!poison(self))
 		SKIP(return, "the kernel cannot pretend memory errors");
@@ -110,7 +110,7 @@ TEST_F(poison, accesses)
 	EXPECT_EQ(0, load_page(self, BAD));
 }
 
-TEST_F(poison, saving)
+TEST_F_TIMEOUT(poison, saving, MIG_TIMEOUT)
 {
 	int fd;
 

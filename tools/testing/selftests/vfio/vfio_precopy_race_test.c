@@ -185,7 +185,7 @@ static void start_wait(struct __test_metadata *_metadata, struct wait *wait,
 	ASSERT_EQ(0, pthread_create(&wait->thread, NULL, fn, wait));
 }
 
-TEST_F(race, reset_ends_write)
+TEST_F_TIMEOUT(race, reset_ends_write, MIG_TIMEOUT)
 {
 	struct wait wait = {};
 	int fd;
@@ -204,7 +204,7 @@ TEST_F(race, reset_ends_write)
 }
 
 /* A SET that has nothing to wait for may say at once that data is missing. */
-TEST_F(race, reset_ends_set)
+TEST_F_TIMEOUT(race, reset_ends_set, MIG_TIMEOUT)
 {
 	struct wait wait = {};
 	bool waited;
@@ -227,7 +227,7 @@ TEST_F(race, reset_ends_set)
 }
 
 /* The thread that waits for its memory holds up no other use of its mm. */
-TEST_F(race, reset_ends_fault)
+TEST_F_TIMEOUT(race, reset_ends_fault, MIG_TIMEOUT)
 {
 	struct wait wait = {};
 	void *map;
@@ -252,7 +252,7 @@ TEST_F(race, reset_ends_fault)
 	check_works(_metadata, self);
 }
 
-TEST_F(race, reset_ends_poll)
+TEST_F_TIMEOUT(race, reset_ends_poll, MIG_TIMEOUT)
 {
 	struct wait wait = {};
 	int fd;
@@ -274,7 +274,7 @@ TEST_F(race, reset_ends_poll)
 	check_works(_metadata, self);
 }
 
-TEST_F(race, close_ends_write)
+TEST_F_TIMEOUT(race, close_ends_write, MIG_TIMEOUT)
 {
 	struct wait wait = {};
 	int fd;
@@ -307,7 +307,7 @@ static void *wait_for_data(void *arg)
 	return NULL;
 }
 
-TEST_F(race, state_ends_poll)
+TEST_F_TIMEOUT(race, state_ends_poll, MIG_TIMEOUT)
 {
 	static const u8 next[] = { STOP_COPY, RUNNING };
 	struct mig_stream stream = {};

@@ -126,7 +126,7 @@ static void finish(struct __test_metadata *_metadata, reinit_t *self,
 /* To whom and when                                                         */
 
 /* Who has not opted in would not understand, and is spared. */
-TEST_F(reinit, needs_opt_in)
+TEST_F_TIMEOUT(reinit, needs_opt_in, MIG_TIMEOUT)
 {
 	precopy_fill(&self->a, 0, 10, 1, BY_MMAP);
 	EXPECT_EQ(-EINVAL, reinit_now());
@@ -148,7 +148,7 @@ TEST_F(reinit, needs_opt_in)
 }
 
 /* A reset does not take the opting in back, but a close does. */
-TEST_F(reinit, opt_in_lasts)
+TEST_F_TIMEOUT(reinit, opt_in_lasts, MIG_TIMEOUT)
 {
 	begin(self);
 	precopy_reset(&self->a);
@@ -167,7 +167,7 @@ TEST_F(reinit, opt_in_lasts)
 }
 
 /* In pre-copy states only. */
-TEST_F(reinit, needs_precopy)
+TEST_F_TIMEOUT(reinit, needs_precopy, MIG_TIMEOUT)
 {
 	static const u8 states[] = { RUNNING, VFIO_DEVICE_STATE_RUNNING_P2P,
 				     STOP, STOP_COPY, RESUMING };
@@ -182,7 +182,7 @@ TEST_F(reinit, needs_precopy)
 }
 
 /* Not before the first initial data is made, wherever in it the reader is. */
-TEST_F(reinit, too_early)
+TEST_F_TIMEOUT(reinit, too_early, MIG_TIMEOUT)
 {
 	struct handoff_marks marks;
 
@@ -210,7 +210,7 @@ TEST_F(reinit, too_early)
 }
 
 /* And the second time the same. */
-TEST_F(reinit, too_early_again)
+TEST_F_TIMEOUT(reinit, too_early_again, MIG_TIMEOUT)
 {
 	begin(self);
 	drain(self);
@@ -229,7 +229,7 @@ TEST_F(reinit, too_early_again)
 /* What the counters say                                                    */
 
 /* No page is all zero, so all of it is exact. */
-TEST_F(reinit, counters)
+TEST_F_TIMEOUT(reinit, counters, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info;
 	u64 initial, size;
@@ -273,7 +273,7 @@ TEST_F(reinit, counters)
 }
 
 /* With all of the memory used and none of it zero, to the byte. */
-TEST_F(reinit, counters_exact)
+TEST_F_TIMEOUT(reinit, counters_exact, MIG_TIMEOUT)
 {
 	u64 initial, size;
 	size_t from;
@@ -298,7 +298,7 @@ TEST_F(reinit, counters_exact)
 }
 
 /* The source tells anew what the target will have to do. */
-TEST_F(reinit, source_asked)
+TEST_F_TIMEOUT(reinit, source_asked, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup before, info;
 	struct handoff_marks marks;
@@ -333,7 +333,7 @@ TEST_F(reinit, source_asked)
 /* Nothing is lost                                                          */
 
 /* Stores before, during and after; what was sent, what was not, what is new. */
-TEST_F(reinit, stores_between)
+TEST_F_TIMEOUT(reinit, stores_between, MIG_TIMEOUT)
 {
 	begin(self);
 	drain(self);
@@ -355,7 +355,7 @@ TEST_F(reinit, stores_between)
 }
 
 /* What was sent as data is zero by then: it must not stay at the target. */
-TEST_F(reinit, zeroed_between)
+TEST_F_TIMEOUT(reinit, zeroed_between, MIG_TIMEOUT)
 {
 	u8 zero[PRECOPY_PAGE] = {};
 	int i;
@@ -370,7 +370,7 @@ TEST_F(reinit, zeroed_between)
 }
 
 /* The buffer holds what was made before, and was not read. */
-TEST_F(reinit, unread_bytes)
+TEST_F_TIMEOUT(reinit, unread_bytes, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info;
 	u64 dirty, initial;
@@ -400,7 +400,7 @@ TEST_F(reinit, unread_bytes)
 	finish(_metadata, self, 1);
 }
 
-TEST_F(reinit, again_and_again)
+TEST_F_TIMEOUT(reinit, again_and_again, MIG_TIMEOUT)
 {
 	unsigned int times = 0, rnd = 1, nr = precopy_rounds(60), i;
 
@@ -422,7 +422,7 @@ TEST_F(reinit, again_and_again)
 	finish(_metadata, self, times);
 }
 
-TEST_F(reinit, in_p2p)
+TEST_F_TIMEOUT(reinit, in_p2p, MIG_TIMEOUT)
 {
 	begin(self);
 	drain(self);
@@ -442,7 +442,7 @@ TEST_F(reinit, in_p2p)
 	finish(_metadata, self, 2);
 }
 
-TEST_F(reinit, stopped_at_once)
+TEST_F_TIMEOUT(reinit, stopped_at_once, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info = {};
 
@@ -457,7 +457,7 @@ TEST_F(reinit, stopped_at_once)
 }
 
 /* Nothing of it outlives its session. */
-TEST_F(reinit, given_up)
+TEST_F_TIMEOUT(reinit, given_up, MIG_TIMEOUT)
 {
 	begin(self);
 	drain(self);
@@ -475,7 +475,7 @@ TEST_F(reinit, given_up)
 }
 
 /* A page that the kernel stores to meanwhile, unseen, waits for it to end. */
-TEST_F(reinit, pinned)
+TEST_F_TIMEOUT(reinit, pinned, MIG_TIMEOUT)
 {
 	u64 words[SLOW_FILE_LEN / 8], late[SLOW_FILE_LEN / 8];
 	struct slow_file file;
@@ -542,7 +542,7 @@ static size_t first_round(reinit_t *self, unsigned int delay_ms)
 	return from;
 }
 
-TEST_F(reinit, target_starts_again)
+TEST_F_TIMEOUT(reinit, target_starts_again, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup first, second;
 	struct handoff_marks marks;
@@ -598,7 +598,7 @@ static u64 estimate(struct precopy_dev *pd)
  * The target has its memory when it starts again, which is no measurement of a
  * target that has to get it: of the last eight at most one is fast.
  */
-TEST_F(reinit, is_no_sample)
+TEST_F_TIMEOUT(reinit, is_no_sample, MIG_TIMEOUT)
 {
 	unsigned int nr = 8 + precopy_rounds(8), i;
 	u64 before, after;
@@ -619,7 +619,7 @@ TEST_F(reinit, is_no_sample)
 }
 
 /* That it has started once is no help when it cannot the second time. */
-TEST_F(reinit, target_fails_again)
+TEST_F_TIMEOUT(reinit, target_fails_again, MIG_TIMEOUT)
 {
 	struct vfio_precopy_startup info;
 	size_t from = first_round(self, 0);
@@ -636,7 +636,7 @@ TEST_F(reinit, target_fails_again)
 	finish(_metadata, self, 1);
 }
 
-TEST_F(reinit, target_reset_while_starting_again)
+TEST_F_TIMEOUT(reinit, target_reset_while_starting_again, MIG_TIMEOUT)
 {
 	struct handoff_marks marks;
 	size_t from = first_round(self, LONG_MS);
@@ -683,7 +683,7 @@ static void *watcher_thread(void *arg)
 	return NULL;
 }
 
-TEST_F(reinit, watched)
+TEST_F_TIMEOUT(reinit, watched, MIG_TIMEOUT)
 {
 	struct watcher w = {};
 	u64 flagged;

@@ -135,7 +135,7 @@ static void check_save(struct __test_metadata *_metadata,
 /* ------------------------------------------------------------------------ */
 /* Copies                                                                   */
 
-TEST_F(stream, copy_to_self)
+TEST_F_TIMEOUT(stream, copy_to_self, MIG_TIMEOUT)
 {
 	u8 *want = malloc_assert(self->a.size);
 
@@ -151,7 +151,7 @@ TEST_F(stream, copy_to_self)
 	free(want);
 }
 
-TEST_F(stream, copy_to_other)
+TEST_F_TIMEOUT(stream, copy_to_other, MIG_TIMEOUT)
 {
 	NEED_TWO();
 	fill_some(&self->a, 1);
@@ -170,7 +170,7 @@ TEST_F(stream, copy_to_other)
 	check_load(_metadata, &self->a, &self->stream, SZ_1M, self->b.shadow);
 }
 
-TEST_F(stream, copy_of_nothing)
+TEST_F_TIMEOUT(stream, copy_of_nothing, MIG_TIMEOUT)
 {
 	check_save(_metadata, &self->a, &self->stream);
 	EXPECT_GT(PRECOPY_PAGE, self->stream.len);
@@ -179,7 +179,7 @@ TEST_F(stream, copy_of_nothing)
 	check_load(_metadata, &self->a, &self->stream, 100, self->a.shadow);
 }
 
-TEST_F(stream, copy_full)
+TEST_F_TIMEOUT(stream, copy_full, MIG_TIMEOUT)
 {
 	reopen(self, variant->mode, SZ_8M);
 	precopy_fill(&self->a, 0, precopy_nr_pages(&self->a), 1, BY_MMAP);
@@ -191,7 +191,7 @@ TEST_F(stream, copy_full)
 }
 
 /* Pages that held something and are zero again must be zero at the target. */
-TEST_F(stream, copy_of_zeroed_pages)
+TEST_F_TIMEOUT(stream, copy_of_zeroed_pages, MIG_TIMEOUT)
 {
 	u8 zero[PRECOPY_PAGE] = {};
 	int fd, i;
@@ -213,7 +213,7 @@ TEST_F(stream, copy_of_zeroed_pages)
 }
 
 /* The device runs and changes while it is read, in every phase. */
-TEST_F(stream, copy_while_written)
+TEST_F_TIMEOUT(stream, copy_while_written, MIG_TIMEOUT)
 {
 	u64 seed = 100, i;
 	ssize_t ret;
@@ -248,7 +248,7 @@ TEST_F(stream, copy_while_written)
 }
 
 /* R47: stopping before the first byte was read loses nothing. */
-TEST_F(stream, copy_stopped_at_once)
+TEST_F_TIMEOUT(stream, copy_stopped_at_once, MIG_TIMEOUT)
 {
 	int fd;
 
@@ -265,7 +265,7 @@ TEST_F(stream, copy_stopped_at_once)
 }
 
 /* A migration given up leaves a device that still migrates: R22. */
-TEST_F(stream, copy_after_cancel)
+TEST_F_TIMEOUT(stream, copy_after_cancel, MIG_TIMEOUT)
 {
 	int fd, i;
 
@@ -285,7 +285,7 @@ TEST_F(stream, copy_after_cancel)
 }
 
 /* R34 */
-TEST_F(stream, chunks_of_one_byte)
+TEST_F_TIMEOUT(stream, chunks_of_one_byte, MIG_TIMEOUT)
 {
 	struct mig_stream slow = {};
 	int fd;
@@ -305,7 +305,7 @@ TEST_F(stream, chunks_of_one_byte)
 	mig_stream_free(&slow);
 }
 
-TEST_F(stream, chunks_of_odd_sizes)
+TEST_F_TIMEOUT(stream, chunks_of_odd_sizes, MIG_TIMEOUT)
 {
 	static const size_t sizes[] = {
 		3, 23, 25, 63, 65, 4095, 4097, 65535, 65537, SZ_8M
@@ -359,7 +359,7 @@ static void digest_record(const struct wire_record *record, size_t pos,
 }
 
 /* R58 */
-TEST_F(stream, second_save_is_identical)
+TEST_F_TIMEOUT(stream, second_save_is_identical, MIG_TIMEOUT)
 {
 	struct digest first = {}, other = {};
 	struct mig_stream again = {};
@@ -384,7 +384,7 @@ TEST_F(stream, second_save_is_identical)
 }
 
 /* Nothing of the target's past survives, and it does not wait to say so. */
-TEST_F(stream, resuming_reads_zero)
+TEST_F_TIMEOUT(stream, resuming_reads_zero, MIG_TIMEOUT)
 {
 	u8 *zero = calloc_assert(1, self->a.size);
 	u16 command;
@@ -412,7 +412,7 @@ TEST_F(stream, resuming_reads_zero)
 /* ------------------------------------------------------------------------ */
 /* Counters: no page is all zero, so nothing is elided and all is exact     */
 
-TEST_F(stream, initial_bytes_exact)
+TEST_F_TIMEOUT(stream, initial_bytes_exact, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info = {};
 	u64 initial, size, total = 0;
@@ -460,7 +460,7 @@ static void find_last(const struct wire_record *record, size_t pos, void *arg)
  * With pages to elide the count may be too high, never too low, and it is zero
  * only when the last byte of INITIAL_END is out.
  */
-TEST_F(stream, initial_bytes_never_low)
+TEST_F_TIMEOUT(stream, initial_bytes_never_low, MIG_TIMEOUT)
 {
 	struct find initial_end = { .type = WIRE_INITIAL_END };
 	struct vfio_precopy_info info = {};
@@ -498,7 +498,7 @@ TEST_F(stream, initial_bytes_never_low)
  * its own is. All other pages have some, so that one header too many would
  * make the count too low.
  */
-TEST_F(stream, initial_bytes_after_store_to_zero_page)
+TEST_F_TIMEOUT(stream, initial_bytes_after_store_to_zero_page, MIG_TIMEOUT)
 {
 	struct find initial_end = { .type = WIRE_INITIAL_END };
 	size_t first = sizeof(struct wire_header) + RECORD_MAX_SHARE +
@@ -681,7 +681,7 @@ static void trial_run(struct __test_metadata *_metadata, stream_t *self,
 	trial_judge(_metadata, t);
 }
 
-TEST_F(stream, initial_bytes_under_random_stores)
+TEST_F_TIMEOUT(stream, initial_bytes_under_random_stores, MIG_TIMEOUT)
 {
 	struct trial *t = malloc_assert(sizeof(*t));
 	unsigned int i;
@@ -702,7 +702,7 @@ TEST_F(stream, initial_bytes_under_random_stores)
 }
 
 /* R42, with both ways of writing. */
-TEST_F(stream, dirty_bytes_count)
+TEST_F_TIMEOUT(stream, dirty_bytes_count, MIG_TIMEOUT)
 {
 	struct vfio_precopy_info info = {};
 	enum precopy_how how;
@@ -743,7 +743,7 @@ TEST_F(stream, dirty_bytes_count)
 }
 
 /* R45: something to read is announced to who waits for it. */
-TEST_F(stream, poll_wakes_on_dirty)
+TEST_F_TIMEOUT(stream, poll_wakes_on_dirty, MIG_TIMEOUT)
 {
 	struct pollfd pfd = { .events = POLLIN };
 	enum precopy_how how;
@@ -763,7 +763,7 @@ TEST_F(stream, poll_wakes_on_dirty)
 }
 
 /* Exact in STOP_COPY, and going down as it is read. */
-TEST_F(stream, data_size_in_stop_copy)
+TEST_F_TIMEOUT(stream, data_size_in_stop_copy, MIG_TIMEOUT)
 {
 	u64 size, first;
 	int fd;
@@ -780,7 +780,7 @@ TEST_F(stream, data_size_in_stop_copy)
 }
 
 /* With pages to elide it may be too high, never too low. */
-TEST_F(stream, data_size_never_low)
+TEST_F_TIMEOUT(stream, data_size_never_low, MIG_TIMEOUT)
 {
 	u64 size;
 	int fd;
@@ -828,7 +828,7 @@ static void check_size_in_stop(struct __test_metadata *_metadata,
  * A VMM that moves a paused VM waits until this is little enough: it is no more
  * than what will be sent, whatever was touched, and however little that is.
  */
-TEST_F(stream, data_size_in_stop)
+TEST_F_TIMEOUT(stream, data_size_in_stop, MIG_TIMEOUT)
 {
 	unsigned int i;
 
@@ -922,7 +922,7 @@ static void collect_cuts(const struct wire_record *record, size_t pos, void *arg
 	add_place(arg, pos + sizeof(*record) + record->length - 1);
 }
 
-TEST_F(stream, truncated)
+TEST_F_TIMEOUT(stream, truncated, MIG_TIMEOUT)
 {
 	struct places cuts = {};
 	unsigned int i;
@@ -1011,7 +1011,7 @@ TEST_F_TIMEOUT(stream, single_bit_flips, 300)
 	free(want);
 }
 
-TEST_F(stream, trailing_junk)
+TEST_F_TIMEOUT(stream, trailing_junk, MIG_TIMEOUT)
 {
 	static const u8 junk[70000];
 	static const size_t sizes[] = { 1, 24, sizeof(junk) };
@@ -1034,12 +1034,12 @@ TEST_F(stream, trailing_junk)
 	check_refused(_metadata, &self->a, self->stream.data, 2 * len);
 }
 
-TEST_F(stream, nothing_written)
+TEST_F_TIMEOUT(stream, nothing_written, MIG_TIMEOUT)
 {
 	check_refused(_metadata, &self->a, NULL, 0);
 }
 
-TEST_F(stream, other_memory_size)
+TEST_F_TIMEOUT(stream, other_memory_size, MIG_TIMEOUT)
 {
 	int fd;
 
@@ -1508,7 +1508,7 @@ static const struct craft {
 	CRAFT_BAD(record_lost),
 };
 
-TEST_F(stream, made_by_hand)
+TEST_F_TIMEOUT(stream, made_by_hand, MIG_TIMEOUT)
 {
 	const struct craft *craft;
 	struct wire w;
@@ -1569,7 +1569,7 @@ static int go_resuming(struct precopy_dev *pd, struct mig_stream *stream,
 	return fd;
 }
 
-TEST_F(stream, barrier_nonblocking)
+TEST_F_TIMEOUT(stream, barrier_nonblocking, MIG_TIMEOUT)
 {
 	struct pollfd pfd = { .events = POLLOUT };
 	size_t barrier, done = 0, more = 0;
@@ -1609,7 +1609,7 @@ TEST_F(stream, barrier_nonblocking)
 	close(fd);
 }
 
-TEST_F(stream, barrier_blocking)
+TEST_F_TIMEOUT(stream, barrier_blocking, MIG_TIMEOUT)
 {
 	size_t barrier;
 	u64 began;
@@ -1629,7 +1629,7 @@ TEST_F(stream, barrier_blocking)
 }
 
 /* What a load that was refused leaves behind cannot be taken for memory. */
-TEST_F(stream, failed_load_shuts_memory)
+TEST_F_TIMEOUT(stream, failed_load_shuts_memory, MIG_TIMEOUT)
 {
 	char word[32];
 	u8 byte = 0;
@@ -1660,7 +1660,7 @@ TEST_F(stream, failed_load_shuts_memory)
 }
 
 /* The saving side never blocks: it has data, or it says that it has none. */
-TEST_F(stream, saving_nonblocking)
+TEST_F_TIMEOUT(stream, saving_nonblocking, MIG_TIMEOUT)
 {
 	char byte;
 	int fd;
@@ -1695,7 +1695,7 @@ static void *access_thread(void *arg)
 }
 
 /* A CPU that looks at the memory waits for the startup, not for the commit. */
-TEST_F(stream, access_waits_for_startup)
+TEST_F_TIMEOUT(stream, access_waits_for_startup, MIG_TIMEOUT)
 {
 	struct access access[2] = {};
 	pthread_t threads[2];
@@ -1766,7 +1766,7 @@ static void block_in(enum blocked_in where, int fd, struct precopy_dev *pd,
 	_exit(0);
 }
 
-TEST_F(stream, barrier_killed)
+TEST_F_TIMEOUT(stream, barrier_killed, MIG_TIMEOUT)
 {
 	enum blocked_in where;
 	size_t barrier;

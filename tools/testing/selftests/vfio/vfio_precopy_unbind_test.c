@@ -268,7 +268,7 @@ TEST_F_TIMEOUT(unbind, fd_is_kept, 300)
 }
 
 /* The fd is the last of all: it goes while nothing is bound. */
-TEST_F(unbind, fd_is_last)
+TEST_F_TIMEOUT(unbind, fd_is_last, MIG_TIMEOUT)
 {
 	int i;
 
@@ -286,7 +286,7 @@ TEST_F(unbind, fd_is_last)
 }
 
 /* Another driver takes the function over, and gives it back. */
-TEST_F(unbind, fd_is_kept_under_other_driver)
+TEST_F_TIMEOUT(unbind, fd_is_kept_under_other_driver, MIG_TIMEOUT)
 {
 	char override[64];
 	char *driver;
@@ -313,7 +313,7 @@ TEST_F(unbind, fd_is_kept_under_other_driver)
 }
 
 /* The code that the fd would run must not go away. */
-TEST_F(unbind, fd_keeps_module)
+TEST_F_TIMEOUT(unbind, fd_keeps_module, MIG_TIMEOUT)
 {
 	int ret, i;
 

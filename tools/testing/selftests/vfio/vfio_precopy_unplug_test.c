@@ -124,7 +124,7 @@ static void replug(struct __test_metadata *_metadata, unplug_t *self,
 }
 
 /* What has not been read yet is read to the end, and the target takes it */
-TEST_F(unplug, while_saving)
+TEST_F_TIMEOUT(unplug, while_saving, MIG_TIMEOUT)
 {
 	struct mig_stream *s = &self->stream;
 
@@ -142,7 +142,7 @@ TEST_F(unplug, while_saving)
 }
 
 /* A stream that is half loaded is loaded to the end, and the device runs */
-TEST_F(unplug, while_loading)
+TEST_F_TIMEOUT(unplug, while_loading, MIG_TIMEOUT)
 {
 	struct mig_stream *s = &self->stream;
 	size_t half;
@@ -161,7 +161,7 @@ TEST_F(unplug, while_loading)
 }
 
 /* The user gives up in the middle of it */
-TEST_F(unplug, session_is_left)
+TEST_F_TIMEOUT(unplug, session_is_left, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, mig_set_state(self->a.dev, VFIO_DEVICE_STATE_RESUMING, &self->fd));
 	unplug(_metadata);

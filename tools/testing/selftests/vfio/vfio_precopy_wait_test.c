@@ -121,7 +121,7 @@ static bool kill_access(pid_t pid, const volatile u64 *begun)
  */
 #define TRIES	5
 
-TEST_F(large, kill_ends_pread)
+TEST_F_TIMEOUT(large, kill_ends_pread, MIG_TIMEOUT)
 {
 	const u64 one = 1;
 	bool early = false;
@@ -140,7 +140,7 @@ TEST_F(large, kill_ends_pread)
 	EXPECT_TRUE(early);
 }
 
-TEST_F(large, kill_ends_pwrite)
+TEST_F_TIMEOUT(large, kill_ends_pwrite, MIG_TIMEOUT)
 {
 	const volatile u64 *bar = (u64 *)self->a.bar;
 	bool early = false;
@@ -327,7 +327,7 @@ static int by_pread(wait_t *self)
 	       -errno : 0;
 }
 
-TEST_F(wait, freeze_pread)
+TEST_F_TIMEOUT(wait, freeze_pread, MIG_TIMEOUT)
 {
 	can_be_frozen(_metadata, self, by_pread);
 }
@@ -340,7 +340,7 @@ static int by_pwrite(wait_t *self)
 	       -errno : 0;
 }
 
-TEST_F(wait, freeze_pwrite)
+TEST_F_TIMEOUT(wait, freeze_pwrite, MIG_TIMEOUT)
 {
 	can_be_frozen(_metadata, self, by_pwrite);
 }
@@ -350,7 +350,7 @@ static int by_load(wait_t *self)
 	return *(volatile u8 *)self->a.bar & 0;
 }
 
-TEST_F(wait, freeze_load)
+TEST_F_TIMEOUT(wait, freeze_load, MIG_TIMEOUT)
 {
 	can_be_frozen(_metadata, self, by_load);
 }
@@ -371,7 +371,7 @@ static int by_barrier(wait_t *self)
 	return ret < 0 ? -errno : 0;
 }
 
-TEST_F(wait, freeze_barrier)
+TEST_F_TIMEOUT(wait, freeze_barrier, MIG_TIMEOUT)
 {
 	can_be_frozen(_metadata, self, by_barrier);
 }
@@ -381,7 +381,7 @@ static int by_commit(wait_t *self)
 	return mig_set_state(self->a.dev, STOP, NULL);
 }
 
-TEST_F(wait, freeze_commit)
+TEST_F_TIMEOUT(wait, freeze_commit, MIG_TIMEOUT)
 {
 	can_be_frozen(_metadata, self, by_commit);
 }
@@ -394,12 +394,12 @@ static void second_one(struct __test_metadata *_metadata, wait_t *self,
 	can_be_frozen(_metadata, self, second);
 }
 
-TEST_F(wait, freeze_second_writer)
+TEST_F_TIMEOUT(wait, freeze_second_writer, MIG_TIMEOUT)
 {
 	second_one(_metadata, self, by_barrier, by_barrier);
 }
 
-TEST_F(wait, freeze_second_commit)
+TEST_F_TIMEOUT(wait, freeze_second_commit, MIG_TIMEOUT)
 {
 	second_one(_metadata, self, by_commit, by_commit);
 }
@@ -410,7 +410,7 @@ static int by_kernel(wait_t *self)
 	return write(self->pipe[1], self->a.bar, 8) < 0 ? -errno : 0;
 }
 
-TEST_F(wait, signal_in_kernel_fault)
+TEST_F_TIMEOUT(wait, signal_in_kernel_fault, MIG_TIMEOUT)
 {
 	u64 before, more = 0;
 
@@ -425,7 +425,7 @@ TEST_F(wait, signal_in_kernel_fault)
 }
 
 /* All of the machine is frozen for a moment, and nothing else happens. */
-TEST_F(wait, suspend_in_kernel_fault)
+TEST_F_TIMEOUT(wait, suspend_in_kernel_fault, MIG_TIMEOUT)
 {
 	if (precopy_file_write("/sys/power/pm_test", "freezer"))
 		SKIP(return, "the kernel cannot test a suspend");
