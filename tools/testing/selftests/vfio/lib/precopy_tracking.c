@@ -16,6 +16,13 @@
 #define REPORT_PAGES	4
 #define CHUNK		SZ_64K
 
+static void replica_begin(struct precopy_tracking *t)
+{
+	precopy_replica_init(&t->replica, t->a.size);
+	t->image = t->replica.image;
+	t->sent = t->replica.reports;
+}
+
 void tracking_open(struct precopy_tracking *t, char **bdfs, size_t size)
 {
 	memset(t, 0, sizeof(*t));
@@ -23,8 +30,7 @@ void tracking_open(struct precopy_tracking *t, char **bdfs, size_t size)
 	t->seed = 1000;
 	precopy_open(&t->a, bdfs[0], "iommufd", size);
 	precopy_open(&t->b, bdfs[1], "iommufd", size);
-	t->image = calloc_assert(1, size);
-	t->sent = calloc_assert(precopy_nr_pages(&t->a), sizeof(*t->sent));
+	replica_begin(t);
 	t->stored = calloc_assert(precopy_nr_pages(&t->a), sizeof(*t->stored));
 	t->due = calloc_assert(precopy_nr_pages(&t->a), sizeof(*t->due));
 }
@@ -34,50 +40,24 @@ void tracking_close(struct precopy_tracking *t)
 	if (t->data_fd >= 0)
 		close(t->data_fd);
 	mig_stream_free(&t->stream);
+	precopy_replica_free(&t->replica);
 	precopy_close(&t->a);
 	precopy_close(&t->b);
-	free(t->image);
-	free(t->sent);
 	free(t->stored);
 	free(t->due);
 }
 
-/* The walk of a whole stream checks the framing; here it is only followed. */
-static void replay_record(struct precopy_tracking *t,
-			  const struct wire_record *record, const u8 *payload)
-{
-	u64 page, len = record->length;
-
-	if (record->type != WIRE_DATA && record->type != WIRE_ZERO)
-		return;
-	if (record->type == WIRE_ZERO)
-		memcpy(&len, payload, sizeof(len));
-	VFIO_ASSERT_LE(record->offset, t->a.size);
-	VFIO_ASSERT_LE(len, t->a.size - record->offset);
-	if (record->type == WIRE_ZERO)
-		memset(t->image + record->offset, 0, len);
-	else
-		memcpy(t->image + record->offset, payload, len);
-	for (page = 0; page < len / PRECOPY_PAGE; page++)
-		t->sent[record->offset / PRECOPY_PAGE + page]++;
-}
-
+/* Applies what the stream has beyond the bytes applied so far. */
 static void replay(struct precopy_tracking *t)
 {
-	struct wire_record record;
-	size_t left;
+	size_t len = t->stream.len - t->replayed;
 
-	if (!t->replayed)
-		t->replayed = sizeof(struct wire_header);
-	while (t->replayed < t->stream.len) {
-		left = t->stream.len - t->replayed;
-		VFIO_ASSERT_LE(sizeof(record), left);
-		memcpy(&record, t->stream.data + t->replayed, sizeof(record));
-		VFIO_ASSERT_LE(record.length, left - sizeof(record));
-		replay_record(t, &record, t->stream.data + t->replayed +
-			      sizeof(record));
-		t->replayed += sizeof(record) + record.length;
-	}
+	VFIO_ASSERT_EQ(precopy_replica_feed(&t->replica,
+					    t->stream.data + t->replayed, len),
+		       0);
+	/* It never pauses within a record. */
+	VFIO_ASSERT_EQ(t->replica.rest.len, 0);
+	t->replayed = t->stream.len;
 }
 
 static void collect(struct precopy_tracking *t, int end)
@@ -85,7 +65,7 @@ static void collect(struct precopy_tracking *t, int end)
 	u64 page, nr = precopy_nr_pages(&t->a);
 
 	memcpy(t->due, t->stored, nr * sizeof(*t->due));
-	memset(t->sent, 0, nr * sizeof(*t->sent));
+	precopy_replica_clear_reports(&t->replica);
 	VFIO_ASSERT_EQ(mig_stream_drain(&t->stream, t->data_fd, CHUNK), end);
 	replay(t);
 	for (page = 0; page < nr; page++)
@@ -114,7 +94,8 @@ void tracking_end(struct precopy_tracking *t)
 	t->data_fd = -1;
 	t->stream.len = 0;
 	t->replayed = 0;
-	memset(t->image, 0, t->a.size);
+	precopy_replica_free(&t->replica);
+	replica_begin(t);
 }
 
 void tracking_stored(struct precopy_tracking *t, u64 page, u64 seed)

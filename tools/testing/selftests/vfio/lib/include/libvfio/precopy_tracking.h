@@ -11,6 +11,7 @@
 #define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_TRACKING_H
 
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_replica.h>
 #include <libvfio/precopy_stream.h>
 
 /* What dirty_bytes counts a page at. */
@@ -21,8 +22,9 @@ struct precopy_tracking {
 	struct precopy_dev b;		/* the target */
 	struct mig_stream stream;
 	int data_fd;			/* of the source, -1 before */
-	size_t replayed;		/* bytes of the stream that @image has */
-	u8 *image;			/* what a target would hold by now */
+	struct precopy_replica replica;	/* what a target would hold by now */
+	size_t replayed;		/* bytes of the stream that @replica has */
+	u8 *image;			/* the memory of @replica */
 	u32 *sent;			/* by page: how often in this collect */
 	bool *stored;			/* by page: since it was sent last */
 	bool *due;			/* the same, before this collect */
