@@ -13,10 +13,10 @@
 #include "atomic_file.h"
 #include "util.h"
 
-/* As many links in a row as the kernel follows */
+/* Maximum number of successive symbolic links, as in the kernel */
 #define MAX_LINKS	40
 
-/* For messages */
+/* Name of the file for messages */
 static const char *shown(const struct atomic_file *file)
 {
 	return strcmp(file->path, "-") ? file->path : "standard output";
@@ -24,7 +24,10 @@ static const char *shown(const struct atomic_file *file)
 
 /* --- Finding what the user means; 0, or -1 with errno ------------------------- */
 
-/* @text is relative to file->dir, and sets file->dir and file->name. It is cut. */
+/*
+ * Resolve @text, which is relative to file->dir, and set file->dir and file->name. @text is
+ * modified.
+ */
 static int enter(struct atomic_file *file, char *text)
 {
 	char *slash = strrchr(text, '/');
@@ -47,7 +50,7 @@ static int enter(struct atomic_file *file, char *text)
 	return 0;
 }
 
-/* Links there lead to what is open, whether it has a name or not */
+/* Links in these directories lead to open files, which may have no name */
 static bool on_procfs(const struct atomic_file *file)
 {
 	struct statfs fs;
@@ -83,7 +86,7 @@ static bool same_file(const struct stat *a, const struct stat *b)
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* The number of the open file that /dev/stdout and the like stand for, or -1 */
+/* Return the file descriptor that a path such as /dev/stdout stands for, or -1 */
 static int find_open_file(const struct atomic_file *file)
 {
 	struct stat ours, named;
@@ -100,7 +103,7 @@ static int find_open_file(const struct atomic_file *file)
 	return same_file(&ours, &named) ? fd : -1;
 }
 
-/* With its position and its flags: it may have been opened to append */
+/* Duplicate it to keep its position and flags: it may have been opened for appending */
 static int share(struct atomic_file *file, int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
@@ -126,7 +129,7 @@ static int open_directly(struct atomic_file *file)
 	return file->fd < 0 ? -1 : 0;
 }
 
-/* Who could read the old contents can read the new ones, and nobody else */
+/* Give the new file the owner and mode of the old file, so that access does not change */
 static void adopt(const struct atomic_file *file, const struct stat *before)
 {
 	mode_t mode = before->st_mode & 0777;
@@ -142,7 +145,10 @@ static int open_temporary(struct atomic_file *file, const struct stat *before)
 	uint32_t random;
 
 	do {
-		/* Not made of the file's own name, which may be as long as names can be */
+		/*
+		 * Do not derive the name from the file's own name, which may have the
+		 * maximum length
+		 */
 		if (getrandom(&random, sizeof(random), 0) < 0)
 			return -1;
 		snprintf(file->temporary, sizeof(file->temporary), ".vfio-migrate.%08x", random);
@@ -182,7 +188,7 @@ static bool is_null(const struct stat *st)
 	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
 }
 
-/* Where the data goes nothing else may go */
+/* Nothing but the data may be written to standard output */
 static int claim(const struct atomic_file *file)
 {
 	struct stat ours, standard;
@@ -194,7 +200,7 @@ static int claim(const struct atomic_file *file)
 	    !same_file(&ours, &standard) || is_null(&ours))
 		return ST_OK;
 	if (data_on_stdout)
-		return fail(ST_USAGE, "%s: standard output can be used for one file only", shown(file));
+		return fail(ST_USAGE, "%s: standard output can take one file only", shown(file));
 	data_on_stdout = true;
 	return ST_OK;
 }
@@ -216,7 +222,7 @@ int atomic_file_open(struct atomic_file *file, const char *path)
 	return ret ? atomic_file_close(file, ret) : ST_OK;
 }
 
-/* A write to a pipe of that size does not block once there is room */
+/* Size of a write to a pipe that does not block if poll() reports POLLOUT */
 static int write_piece(struct atomic_file *file, const char *buf, size_t len, size_t *done)
 {
 	struct pollfd pfd = { .fd = file->fd, .events = POLLOUT };
@@ -244,19 +250,19 @@ int atomic_file_write(struct atomic_file *file, const void *buf, size_t len)
 	return ret;
 }
 
-/* Pipes and some file systems cannot */
+/* Pipes and some file systems do not support this */
 static int sync_fd(int fd)
 {
 	return fsync(fd) && errno != EINVAL && errno != EROFS ? -1 : 0;
 }
 
-/* The name is as durable as the contents only if the directory is */
+/* The directory must be written to disk, so that the name survives a crash */
 static int sync_directory(const struct atomic_file *file)
 {
 	int fd = openat(file->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int ret;
 
-	/* One may be allowed to write to a directory, and not to read it */
+	/* The user may have write permission for the directory, but no read permission */
 	if (fd < 0)
 		return errno == EACCES ? 0 : -1;
 	ret = sync_fd(fd);

@@ -11,7 +11,7 @@
 #include "channel.h"
 #include "util.h"
 
-/* How long to wait for a peer to notice that this side has given up */
+/* Time to wait until the peer has noticed that this side has given up */
 #define LINGER_NS	(300 * NS_PER_MS)
 
 void channel_init(struct channel *ch, int fd, uint64_t timeout_ns)
@@ -44,7 +44,7 @@ int channel_check(struct channel *ch)
 
 /* --- Sending --------------------------------------------------------------------- */
 
-/* The peer does not take any more: wait, and listen to it meanwhile */
+/* The peer accepts no data: wait, and receive its frames in the meantime */
 static int wait_to_send(struct channel *ch, uint64_t deadline)
 {
 	struct pollfd pfd = { .fd = ch->fd, .events = POLLOUT };
@@ -53,7 +53,7 @@ static int wait_to_send(struct channel *ch, uint64_t deadline)
 
 	if (now >= deadline)
 		return fail(ST_PEER, "the other side accepts no data");
-	/* What there is no place for would end the wait at once, again and again */
+	/* Data without a buffer would end each wait at once, so do not wait for it */
 	if (ch->busy && !channel_is_full(ch))
 		pfd.events |= POLLIN;
 	wait_fds(&pfd, 1, min_u64(deadline, now + 100 * NS_PER_MS));
@@ -63,7 +63,7 @@ static int wait_to_send(struct channel *ch, uint64_t deadline)
 	return ret;
 }
 
-/* Before it closed the connection the peer may have said why */
+/* The peer may have sent a reason before it closed the connection */
 static int cannot_send(struct channel *ch)
 {
 	int error = errno, ret, nr = 0;
@@ -114,7 +114,10 @@ static int send_frame(struct channel *ch, enum frame_type type, const void *payl
 		}
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return cannot_send(ch);
-		/* A peer that is heard is busy, not dead: up to a point */
+		/*
+		 * A peer that sends frames is busy and not dead, so wait longer, but with a
+		 * limit
+		 */
 		ret = wait_to_send(ch, min_u64(max_u64(moved, ch->heard) + ch->timeout_ns,
 					       moved + ch->patience_ns));
 		if (ret)
@@ -134,7 +137,7 @@ int channel_send(struct channel *ch, enum frame_type type, const void *payload, 
 	return ret;
 }
 
-/* In the middle of a frame this is noise, which the peer refuses as well */
+/* In the middle of a frame the peer takes this for invalid data, which it refuses as well */
 void channel_send_failure(struct channel *ch, const char *why)
 {
 	uint32_t len = strnlen(why, FRAME_MAX_SMALL);
@@ -161,7 +164,7 @@ void channel_linger(struct channel *ch)
 
 /* --- Signs of life ------------------------------------------------------------------ */
 
-/* POLLOUT means that a good part of the socket's buffer is free, not only a byte */
+/* POLLOUT means that a large part of the socket's buffer is free, not only one byte */
 bool channel_writable(const struct channel *ch)
 {
 	struct pollfd pfd = { .fd = ch->fd, .events = POLLOUT };
@@ -169,7 +172,7 @@ bool channel_writable(const struct channel *ch)
 	return poll(&pfd, 1, 0) == 1 && pfd.revents & POLLOUT;
 }
 
-/* With the lock held. A failure is for the main thread to find out. */
+/* Called with the lock held. The main thread will notice a failure. */
 static void send_sign(struct channel *ch)
 {
 	uint8_t header[FRAME_HEADER_LEN];
@@ -181,12 +184,12 @@ static void send_sign(struct channel *ch)
 		return;
 	ch->sent++;
 	ch->spoke = now_ns();
-	/* Never seen, but the peer could make nothing of what follows */
+	/* This was never observed, but the peer could not decode the following frames */
 	if (n < FRAME_HEADER_LEN)
 		shutdown(ch->fd, SHUT_RDWR);
 }
 
-/* Signals stay blocked here: they are for the main thread */
+/* Signals stay blocked in this thread, because the main thread handles them */
 static void *pulse(void *arg)
 {
 	struct channel *ch = arg;
@@ -194,7 +197,7 @@ static void *pulse(void *arg)
 	int ms = max_u64(ch->pulse_ns / NS_PER_MS / 2, 1);
 
 	while (!poll(&pfd, 1, ms)) {
-		/* Whoever holds it is sending */
+		/* If the lock is held, a frame is being sent, and no KEEPALIVE is needed */
 		if (pthread_mutex_trylock(&ch->lock))
 			continue;
 		if (now_ns() - ch->spoke >= ch->pulse_ns && channel_writable(ch))
@@ -266,7 +269,7 @@ static int header_complete(struct channel *ch)
 	return ST_OK;
 }
 
-/* One recv(): returns bytes, 0 if there is nothing now, -1 with errno */
+/* Call recv() once: returns the number of bytes, 0 if there is no data, -1 with errno */
 static ssize_t take(struct channel *ch)
 {
 	size_t at = ch->have, want = FRAME_HEADER_LEN - at;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Can one device be moved to another? As far as that is to be known without moving it:
- * both are opened, as for a move, which resets them.
+ * The command "check": whether one device can be moved to another, as far as this can be
+ * checked without a move. Both devices are opened as for a move, which resets them.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -17,10 +17,10 @@
 #define NR_BARS		6
 
 /**
- * struct findings - what was found
- * @reason: why it cannot be moved
+ * struct findings - result of a check
+ * @reason: reasons why the device cannot be moved
  * @nr: number of texts in @reason
- * @note: what the user may want to know beside, "" for nothing
+ * @note: additional information for the user, "" for none
  */
 struct findings {
 	char	reason[MAX_REASONS][300];
@@ -45,7 +45,7 @@ static bool can_migrate(struct findings *found, const struct device *dev, uint64
 	return false;
 }
 
-/* A driver may have put its state into any of them */
+/* Any region may be part of the migrated state */
 static void compare_regions(struct findings *found, const struct device *from,
 			    const struct device *to)
 {

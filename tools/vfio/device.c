@@ -16,7 +16,7 @@
 
 /* --- Finding ---------------------------------------------------------------- */
 
-/* Without an IOMMU, "noiommu-" is before the names */
+/* Without an IOMMU, the names begin with "noiommu-" */
 static void find_cdev(struct device *dev)
 {
 	struct dirent *entry;
@@ -96,7 +96,7 @@ static bool is_bdf(const char *name, char *full, size_t size)
 	return true;
 }
 
-/* A device's directory in sysfs by any name: through links, with a slash at the end */
+/* Find a device by a path of its directory in sysfs, which may have links or end in a slash */
 static int find_path(struct device *dev, const char *name)
 {
 	char path[PATH_MAX], subsystem[PATH_MAX + 16];
@@ -105,7 +105,8 @@ static int find_path(struct device *dev, const char *name)
 		return fail_errno(ST_DEVICE, "there is no device %s", name);
 	snprintf(subsystem, sizeof(subsystem), "%s/subsystem", path);
 	if (strncmp(path, "/sys/", 5) || access(subsystem, F_OK))
-		return fail(ST_DEVICE, "%s is no device: it is not a device's directory in sysfs", name);
+		return fail(ST_DEVICE, "%s is no device: it is not a device's directory in sysfs",
+			    name);
 	if (strlen(path) >= sizeof(dev->sysfs))
 		return fail(ST_DEVICE, "%s: the name is too long", name);
 	memcpy(dev->sysfs, path, strlen(path) + 1);
@@ -195,7 +196,7 @@ static bool has_file(const struct device *dev, const char *name)
 	return !access(path, F_OK);
 }
 
-/* The kernel refuses a token for a device that can have none */
+/* The kernel refuses a token for a device that cannot need one */
 static bool takes_token(const struct device *dev)
 {
 	return token[0] && (has_file(dev, "physfn/vfio-dev") || has_file(dev, "sriov_totalvfs"));
@@ -206,7 +207,7 @@ static uint8_t digit(char c)
 	return c <= '9' ? c - '0' : (c | ' ') - 'a' + 10;
 }
 
-/* In the order of its digits, as the kernel has it in memory */
+/* Bytes in the order of the UUID's digits, as in the kernel's uuid_t */
 static void token_bytes(uint8_t bytes[16])
 {
 	const char *at = token;
@@ -241,7 +242,7 @@ static int refused(const struct device *dev, const char *what)
 	return fail_errno(ST_DEVICE, "%s: cannot open %s", dev->name, what);
 }
 
-/* As the kernel's, which older headers have without the last member */
+/* The kernel's structure; older headers lack its last member */
 struct bind {
 	uint32_t	argsz;
 	uint32_t	flags;
@@ -258,7 +259,7 @@ static int bind_refused(const struct device *dev)
 		return fail(ST_DEVICE,
 			    "%s: another device of its IOMMU group %d is open elsewhere: only one program, or one VM, can use them",
 			    dev->name, dev->group);
-	/* So the kernel says that somebody else has bound it */
+	/* The kernel returns this if another process has bound the device */
 	errno = errno == EINVAL ? EBUSY : errno;
 	return refused(dev, dev->cdev);
 }
@@ -275,11 +276,11 @@ static int bind_iommufd(struct device *dev)
 		bind.flags = VFIO_DEVICE_BIND_FLAG_TOKEN;
 		bind.token_uuid_ptr = (uintptr_t)uuid;
 	}
-	/* No address space is attached: nothing here maps memory for DMA */
+	/* No address space is attached, because this program maps no memory for DMA */
 	return ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) ? bind_refused(dev) : ST_OK;
 }
 
-/* Devices of one group belong to one iommufd only: two devices share it */
+/* All devices of a group must use the same iommufd, so two devices share it */
 static int open_iommufd(const struct device *peer)
 {
 	if (peer && peer->iommufd >= 0)
@@ -326,7 +327,7 @@ static int open_group(struct device *dev)
 	return ST_OK;
 }
 
-/* A group can be opened only once: two devices in one share it */
+/* A group can be opened only once, so two devices of a group share it */
 static bool share_group(struct device *dev, const struct device *peer)
 {
 	if (!peer || peer->group_fd < 0 || peer->group != dev->group)
@@ -364,7 +365,7 @@ static bool cdev_usable(const struct device *dev, const struct device *peer)
 {
 	if (!dev->cdev[0] || access(dev->cdev, F_OK) || access("/dev/iommu", F_OK))
 		return false;
-	/* Groups and cdevs of one group exclude each other */
+	/* Within a group, access by group and by cdev cannot be combined */
 	return !(peer && peer->group_fd >= 0 && peer->group == dev->group);
 }
 

@@ -27,11 +27,11 @@ struct place {
 };
 
 /**
- * struct endpoint - a place to connect to or to listen at
- * @text: as the user wrote it
+ * struct endpoint - an address to connect to or to listen on
+ * @text: address on the command line
  * @host: name or number of a host; "" for a unix socket
  * @port: number or service name
- * @at: the addresses of that name
+ * @at: addresses of the name
  * @nr: number of addresses in @at
  */
 struct endpoint {
@@ -61,7 +61,7 @@ static const char *unix_path(const struct endpoint *ep)
 	return ep->host[0] ? NULL : ((const struct sockaddr_un *)&ep->at[0].addr)->sun_path;
 }
 
-/* The last colon is before the port; brackets go */
+/* The port follows the last colon; brackets are removed */
 static bool split_host(struct endpoint *ep, const char *text)
 {
 	const char *colon = strrchr(text, ':');
@@ -82,10 +82,10 @@ static bool split_host(struct endpoint *ep, const char *text)
 	return true;
 }
 
-/* The C library takes any number, and its last 16 bits */
+/* The C library accepts any number and uses its low 16 bits, so check the range */
 static bool port_valid(const char *port)
 {
-	/* Else it is the name of a service */
+	/* Otherwise the port is the name of a service */
 	if (!strchr("0123456789+- ", port[0]))
 		return true;
 	return strspn(port, "0123456789") == strlen(port) && strlen(port) <= 5 &&
@@ -131,14 +131,14 @@ int endpoint_check(const char *option, const char *address, bool listening)
 /* --- Looking names up ------------------------------------------------------------------- */
 
 /**
- * struct lookup - a name that a thread looks up
- * @host: the name
+ * struct lookup - the lookup of a name by a thread
+ * @host: name or number of the host
  * @port: number or service name
  * @done: eventfd that is written when the thread is done
- * @ret: what getaddrinfo() has returned
- * @info: what it has found
+ * @ret: result of getaddrinfo()
+ * @info: addresses found by getaddrinfo()
  *
- * A thread whose answer nobody waits for any more keeps it until the process ends.
+ * After a timeout the thread still uses the structure, until the process ends.
  */
 struct lookup {
 	char		host[256];
@@ -203,7 +203,7 @@ static int end_lookup(struct endpoint *ep, struct lookup *lookup)
 		    ep->text, gai_strerror(ret));
 }
 
-/* The C library does not let a signal end it: so a thread waits for the name server */
+/* getaddrinfo() cannot be interrupted by a signal, so a thread calls it */
 static int resolve(struct endpoint *ep, uint64_t deadline)
 {
 	struct pollfd pfd = { .events = POLLIN };
@@ -214,7 +214,8 @@ static int resolve(struct endpoint *ep, uint64_t deadline)
 		return ST_OK;
 	lookup = start_lookup(ep);
 	if (!lookup)
-		return fail(ST_FAILED, "'%s': the thread that looks up the name cannot be started", ep->text);
+		return fail(ST_FAILED, "'%s': the thread that looks up the name cannot be started",
+			    ep->text);
 	pfd.fd = lookup->done;
 	while (wait_fds(&pfd, 1, deadline) <= 0) {
 		ret = interrupted();
@@ -241,7 +242,7 @@ static void set_nodelay(int fd)
 {
 	int one = 1;
 
-	/* Small frames are questions and answers, and do not wait for company */
+	/* Send small frames at once, because they are queries and answers */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
@@ -256,7 +257,7 @@ static int new_socket(const struct place *at)
 
 /* --- Connecting --------------------------------------------------------------------- */
 
-/* Returns an errno, negative, as all here that do not say why they fail */
+/* Returns a negative errno, like all functions here that print no message */
 static int connected(int fd, uint64_t deadline)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLOUT };
@@ -273,7 +274,7 @@ static int connected(int fd, uint64_t deadline)
 	return -error;
 }
 
-/* Whoever listens may be about to */
+/* A listener may begin to listen shortly */
 static bool worth_retrying(int error)
 {
 	return error == -ECONNREFUSED || error == -ENOENT || error == -EAGAIN ||
@@ -294,7 +295,7 @@ static int connect_once(const struct place *at, uint64_t deadline, int *fd)
 	return error;
 }
 
-/* An address that swallows everything leaves time for those behind it */
+/* Limit the time of an address that does not answer, to try those after it */
 static uint64_t share_of(uint64_t deadline, int nr)
 {
 	uint64_t now = now_ns();
@@ -302,7 +303,7 @@ static uint64_t share_of(uint64_t deadline, int nr)
 	return deadline > now ? now + (deadline - now) / nr : now;
 }
 
-/* Returns what is worth another round, if anything is */
+/* Try each address once. Returns an error that is worth a retry, if there is one. */
 static int connect_round(const struct endpoint *ep, uint64_t deadline, int *fd)
 {
 	int i, error, worst = -EADDRNOTAVAIL;
@@ -344,7 +345,7 @@ int endpoint_connect(const char *address, uint64_t deadline, int *fd)
 
 /* --- Listening ------------------------------------------------------------------------ */
 
-/* A socket that nobody listens at was left by somebody who was killed */
+/* A socket without a listener was left behind by a process that was killed */
 static bool remove_stale(const struct place *at)
 {
 	const char *path = ((const struct sockaddr_un *)&at->addr)->sun_path;
@@ -361,7 +362,7 @@ static bool remove_stale(const struct place *at)
 
 static int bind_to(const struct place *at, int fd)
 {
-	/* Whoever can connect can put a state into the device */
+	/* A process that can connect can load a state into the device */
 	mode_t mask = umask(0177);
 	int ret = bind(fd, (const struct sockaddr *)&at->addr, at->len);
 
@@ -371,7 +372,7 @@ static int bind_to(const struct place *at, int fd)
 	return ret;
 }
 
-/* Returns the socket, or an errno, negative */
+/* Returns the socket, or a negative errno */
 static int listen_once(const struct place *at)
 {
 	int one = 1, error, fd = new_socket(at);
@@ -399,7 +400,7 @@ static void say_where(const struct endpoint *ep, int fd)
 	say("listening at %s", where);
 }
 
-/* Of several addresses those that this host has are enough */
+/* Listening on those addresses that this host has is enough */
 static int listen_at_all(const struct endpoint *ep, struct listener *listener)
 {
 	bool any_port = ep->host[0] && atoi(ep->port) == 0 && ep->port[0] == '0';
@@ -413,7 +414,7 @@ static int listen_at_all(const struct endpoint *ep, struct listener *listener)
 		}
 		listener->fd[listener->nr++] = fd;
 		say_where(ep, fd);
-		/* The kernel would choose another port for each */
+		/* With port 0 the kernel would select another port for each address */
 		if (any_port)
 			break;
 	}

@@ -10,7 +10,7 @@
 
 static const uint8_t magic[4] = { 'V', 'F', 'M', 'G' };
 
-/* What each type may be long */
+/* Valid lengths of each type */
 static const struct {
 	const char *name;
 	uint32_t min, max;
@@ -140,7 +140,7 @@ const char *frame_decode(const uint8_t header[FRAME_HEADER_LEN], uint32_t sequen
 		return "the data is not from vfio-migrate";
 	if (get32(header + 20) != crc32c(header, 20))
 		return "a frame's header is damaged";
-	/* Of another version nothing but this is known */
+	/* No other field is known in a frame of another version */
 	if (get16(header + 4) != FRAME_VERSION)
 		return "it is from another version of vfio-migrate";
 	if (type >= ARRAY_LEN(types) || !types[type].name)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Whatever connects before the source does must not end the wait for it: a port scan, a
- * health check, another program that sees whether somebody listens. And one that is
- * silent must not keep the source waiting: so several may be open at a time.
+ * Connections that are not from a source, such as port scans and health checks, must not
+ * end the wait for the source. A silent connection must not delay the source, so several
+ * connections may be open at a time.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,16 +13,16 @@
 #include "greet.h"
 #include "util.h"
 
-/* Strays that are reported one by one */
+/* Number of connections that are reported individually */
 #define TOLD_STRAYS	10
-/* Connections taken before those that are open are looked at */
+/* Number of connections to accept before the open ones are checked */
 #define ACCEPT_BATCH	16
 
 /**
- * struct guest - a connection that has not said what it is
+ * struct guest - a connection that has not sent HELLO yet
  * @ch: the connection
- * @who: name of the other side, for messages
- * @since: when it came
+ * @who: name of the peer, for messages
+ * @since: time of the connection
  */
 struct guest {
 	struct channel	ch;
@@ -31,12 +31,13 @@ struct guest {
 };
 
 /**
- * struct lobby - all of these
- * @listener: where they come from
- * @timeout_ns: time that one has for its HELLO, in nanoseconds
- * @guest: the connections, the oldest first; they do not move, as @ch does not
+ * struct lobby - all connections that have not sent HELLO yet
+ * @listener: sockets on which they arrive
+ * @timeout_ns: time in ns in which a connection must send HELLO
+ * @guest: connections, the oldest first; allocated one by one, because @ch must
+ *	not move
  * @nr: number of connections in @guest
- * @strays: number of connections that came to nothing
+ * @strays: number of connections that were not from a source
  */
 struct lobby {
 	struct listener	*listener;
@@ -94,7 +95,10 @@ static void let_in(struct lobby *lobby, int from)
 
 	for (nr = 0; nr < ACCEPT_BATCH; nr++) {
 		if (!endpoint_accept(lobby->listener, from, &fd, who, sizeof(who))) {
-			/* Out of file descriptors, say: the connection stays there */
+			/*
+			 * The connection stays in the queue, for example without free file
+			 * descriptors
+			 */
 			if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
 				wait_fds(NULL, 0, now_ns() + 100 * NS_PER_MS);
 			return;
@@ -104,13 +108,13 @@ static void let_in(struct lobby *lobby, int from)
 	}
 }
 
-/* One that sends nothing looks whether somebody listens: that is not worth a word */
+/* A connection that sends nothing only checks for a listener, and is not reported */
 static bool was_a_probe(const struct guest *guest)
 {
 	return !guest->ch.have && !guest->ch.received;
 }
 
-/* Returns true if this is the source */
+/* Handle data of a connection. Returns true if it is the source. */
 static bool hear(struct lobby *lobby, int i)
 {
 	struct guest *guest = lobby->guest[i];
@@ -137,7 +141,7 @@ static bool hear(struct lobby *lobby, int i)
 	return false;
 }
 
-/* Until something comes, or the time of the oldest guest is over */
+/* Wait for data, or until the timeout of the oldest connection */
 static void wait_for_guests(const struct lobby *lobby, uint64_t deadline)
 {
 	struct pollfd pfd[ENDPOINT_PLACES + GREET_WAITING];
@@ -152,14 +156,14 @@ static void wait_for_guests(const struct lobby *lobby, uint64_t deadline)
 	wait_fds(pfd, nr, deadline);
 }
 
-/* Returns the index of the source, -1 if it has not come */
+/* Returns the index of the source, -1 if there is none yet */
 static int look_round(struct lobby *lobby)
 {
 	int i;
 
 	for (i = 0; i < lobby->listener->nr; i++)
 		let_in(lobby, i);
-	/* Backwards: those that are turned away leave a gap */
+	/* Iterate backwards, because a closed connection is removed from the array */
 	for (i = lobby->nr - 1; i >= 0; i--)
 		if (hear(lobby, i))
 			return i;

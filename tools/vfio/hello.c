@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Who a device is, for the other side. */
+/* Description of a device for the other side. */
 #include "frame.h"
 #include "migration.h"
 #include "send.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What is to be known of a device. To ask it, it has to be opened, which resets
- * it; one that somebody else has open is left alone.
+ * The command "info". A device must be opened to query it, which resets it. A device that
+ * another process has open is not opened.
  */
 #include <string.h>
 #include <unistd.h>
@@ -12,19 +12,19 @@
 #include "util.h"
 
 /**
- * struct info - the answers
- * @can_migrate: or @why not
- * @opened: it could be opened
+ * struct info - properties of a device
+ * @can_migrate: true if the device can migrate; otherwise @why is set
+ * @opened: true if the device could be opened
  * @flags: migration features
- * @state: "" if unknown
- * @memory_size: of its largest BAR, 0 if unknown
- * @data_size: what a whole stream would be long
- * @has_size: is that known?
- * @dma_logging: can it log what it writes by DMA?
- * @has_precopy: @precopy is valid
- * @precopy: at the beginning of pre-copy
- * @has_startup: @startup is valid: it is our driver
- * @startup: what the source expects of its target
+ * @state: migration state, "" if unknown
+ * @memory_size: size in bytes of the largest BAR, 0 if unknown
+ * @data_size: estimated size in bytes of a complete stream
+ * @has_size: true if @data_size is valid
+ * @dma_logging: true if the device supports DMA logging
+ * @has_precopy: true if @precopy is valid
+ * @precopy: pre-copy information at the beginning of pre-copy
+ * @has_startup: true if @startup is valid, which requires precopy-vfio-pci
+ * @startup: the source's estimate of its target's startup
  */
 struct info {
 	bool				can_migrate;
@@ -44,7 +44,7 @@ struct info {
 
 /* --- Asking ---------------------------------------------------------------------------- */
 
-/* Beginning pre-copy and leaving it again changes nothing */
+/* Entering and leaving pre-copy has no effect on the device */
 static void ask_precopy(const struct device *dev, struct info *info)
 {
 	int fd;
@@ -57,14 +57,14 @@ static void ask_precopy(const struct device *dev, struct info *info)
 	close(fd);
 }
 
-/* Only of a device that was inherited: opening one resets it */
+/* Only an inherited device can be in such a state, because opening a device resets it */
 static bool state_hinders(uint32_t state, char *why, size_t size)
 {
 	if (state == VFIO_DEVICE_STATE_RUNNING || state == VFIO_DEVICE_STATE_STOP ||
 	    mig_is_precopy(state))
 		return false;
 	if (state == VFIO_DEVICE_STATE_ERROR)
-		snprintf(why, size, "it has failed and is in ERROR: it can be used only after a reset");
+		snprintf(why, size, "it has failed and is in ERROR: a reset is needed");
 	else
 		snprintf(why, size, "it is in %s: another program is already migrating it",
 			 mig_state_name(state));
@@ -88,7 +88,7 @@ static void ask(const struct device *dev, struct info *info)
 		ask_precopy(dev, info);
 }
 
-/* The core tells of a device that somebody else has open */
+/* debugfs of the VFIO core describes a device that another process has open */
 static void ask_debugfs(const struct device *dev, struct info *info)
 {
 	char path[300];

@@ -5,7 +5,7 @@
 #include "json.h"
 #include "utf8.h"
 
-/* Bytes that are not UTF-8 cannot be in JSON: each becomes a replacement character */
+/* JSON must be UTF-8: print a replacement character for each invalid byte */
 static void quoted(struct json *json, const char *text)
 {
 	const uint8_t *p = (const uint8_t *)text;

@@ -36,7 +36,7 @@ static bool is_executable(const char *path)
 	return false;
 }
 
-/* Where execvp() will look */
+/* Search the COMMAND in the same directories as execvp() */
 static bool is_in_path(const char *name)
 {
 	const char *dir = getenv("PATH") ?: _PATH_DEFPATH, *end;
@@ -85,7 +85,7 @@ static int exit_status(int status)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : ST_SIGNAL + WTERMSIG(status);
 }
 
-/* Whoever stops us means the command: it has the device */
+/* Forward the signal to the COMMAND, which has the device */
 static int wait_for(pid_t child)
 {
 	struct pollfd pfd = { .events = POLLIN };
@@ -108,7 +108,7 @@ static int wait_for(pid_t child)
 	return exit_status(status);
 }
 
-/* The pipe tells a command that could not be run from one that returns a status */
+/* The pipe shows whether the COMMAND could not be run or has returned a status */
 static int run_command(const struct device *dev, char **run)
 {
 	int report[2], error, status;
@@ -210,7 +210,7 @@ int keep_target(struct keep *keep, const struct device *dev, int status)
 	keep_forget(keep);
 	if (status && status != ST_AFTER)
 		return status;
-	/* The state is in this device only: it is kept, even if there is no copy */
+	/* The state exists only in this device, so keep it even if the copy has failed */
 	if (keep->opt->run)
 		ret = run_command(dev, keep->opt->run);
 	else if (keep->opt->hold)

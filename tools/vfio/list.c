@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The devices that are bound to a VFIO driver, and what is to be known of them without
- * opening any: that would reset it, and keep others from it.
+ * The command "list": the devices that are bound to a VFIO driver, with all information
+ * that is available without opening them. Opening a device would reset and occupy it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -16,11 +16,12 @@
 #define CLASS	"/sys/class/vfio-dev"
 
 /**
- * struct found - a device
- * @dev: the device, closed
- * @migrates: "yes", "no", or "unknown": the kernel tells in debugfs only
- * @features: words of the kernel with commas between, "" if unknown
- * @state: its migration state, "" if unknown
+ * struct found - a device in the list
+ * @dev: the device, not opened
+ * @migrates: "yes", "no", or "unknown" without debugfs
+ * @features: the kernel's names of the migration features, separated by commas,
+ *	"" if unknown
+ * @state: migration state, "" if unknown
  */
 struct found {
 	struct device	dev;
@@ -57,7 +58,7 @@ static void ask_kernel(struct found *found)
 	read_features(found, path);
 	snprintf(path, sizeof(path), "/sys/kernel/debug/vfio/%s/migration/state", name);
 	if (!read_line(path, found->state, sizeof(found->state))) {
-		/* Without debugfs: our driver tells there as well */
+		/* Without debugfs, use the sysfs files of precopy-vfio-pci */
 		snprintf(path, sizeof(path), "%s/precopy/migration_state", found->dev.sysfs);
 		read_line(path, found->state, sizeof(found->state));
 	}
@@ -77,7 +78,7 @@ static bool look_at(struct found *found, const char *entry)
 	if (!realpath(path, sysfs))
 		return false;
 	name = strrchr(sysfs, '/') + 1;
-	/* Others than those of PCI have no short name */
+	/* Only PCI devices have a short name */
 	silent = true;
 	if (device_find(&found->dev, name) && device_find(&found->dev, sysfs))
 		name = NULL;
@@ -97,7 +98,7 @@ static int is_device(const struct dirent *entry)
 	return entry->d_name[0] != '.';
 }
 
-/* Returns how many there are, -1 without memory */
+/* Returns the number of devices, or -1 if memory is short */
 static int find_all(struct found **list)
 {
 	struct dirent **entries;
@@ -105,7 +106,7 @@ static int find_all(struct found **list)
 
 	*list = NULL;
 	nr = scandir(CLASS, &entries, is_device, alphasort);
-	/* Without it no VFIO driver is loaded */
+	/* The directory does not exist if no VFIO driver is loaded */
 	if (nr < 0)
 		return errno == ENOENT ? 0 : -1;
 	*list = calloc(nr + 1, sizeof(**list));

@@ -16,7 +16,7 @@ static const struct {
 	{ "run", cmd_run }, { "list", cmd_list }, { "check", cmd_check },
 };
 
-/* Also a command line that is wrong shall be told as JSON */
+/* Usage errors are also reported as JSON */
 static bool wants_json(char **argv)
 {
 	for (argv++; *argv && strcmp(*argv, "--"); argv++)
@@ -50,6 +50,6 @@ int main(int argc, char **argv)
 		say("interrupted");
 	if (opt.json)
 		failure_summary(opt.command, ret);
-	/* Not a return: a thread may be caught in the device */
+	/* Do not return from main(), because a thread may be blocked in the driver */
 	exit(ret);
 }

@@ -94,7 +94,7 @@ int mig_startup(int data_fd, struct vfio_precopy_startup *startup)
 	startup->argsz = sizeof(*startup);
 	if (ioctl(data_fd, PRECOPY_GET_STARTUP, startup) < 0)
 		return -errno;
-	/* The phase tells that as well */
+	/* The phase reports this as well */
 	if (startup->remaining_ns == VFIO_PRECOPY_REMAINING_UNKNOWN)
 		startup->remaining_ns = 0;
 	return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Source and target on one host: the same two ends, with a socket between two
- * processes. The one that has the target keeps it as long as the user wants.
+ * The command "move": sender and receiver on one host, as two processes with a socket. The
+ * process of the target keeps the device as long as the user wants.
  */
 #include <errno.h>
 #include <signal.h>
@@ -23,24 +23,24 @@ static void target_process(struct device *source, struct device *target, int fd,
 	const struct options *opt = keep->opt;
 	int ret;
 
-	/* Killed with its parent: then nobody is left who knows about it */
+	/* End with the parent, because no other process knows about this one */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	/* What the source's end shows is enough for both */
+	/* The source's process displays the progress of both */
 	progress_disable();
 	device_close(source);
-	/* Why it fails is sent to the source's end, which says it */
+	/* The reason of a failure is sent to the source's process, which prints it */
 	silent = true;
 	ret = receive_device(target, fd, opt);
 	silent = false;
 	close(fd);
 	if (!ret) {
 		ret = keep_target(keep, target, ret);
-		/* The source's end does not know about that */
+		/* The source's process does not know about this failure, so print it here */
 		if (opt->json)
 			failure_summary(opt->command, ret);
 	}
 	keep_forget(keep);
-	/* Not a return: a thread may be caught in the device */
+	/* Do not return, because a thread may be blocked in the driver */
 	exit(ret);
 }
 
@@ -57,7 +57,7 @@ static int wait_status(pid_t child)
 		    WTERMSIG(status));
 }
 
-/* The user has it; until then a signal is for whoever keeps it */
+/* Wait until the user releases the device; the process of the target handles signals */
 static int wait_kept(pid_t child)
 {
 	bool passed_on = false;
@@ -75,7 +75,7 @@ static int wait_kept(pid_t child)
 	}
 }
 
-/* It hears that the connection is gone, and puts its device in order */
+/* The process notices the end of the connection, and resets its device */
 static void end_target(pid_t child)
 {
 	uint64_t deadline = now_ns() + 3 * NS_PER_S;
@@ -90,7 +90,7 @@ static void end_target(pid_t child)
 	waitpid(child, &status, 0);
 }
 
-/* @status: of the source's end, which knows best whether the target may run */
+/* @status: result of the source's process, which knows whether the target was told to run */
 static int wait_for_target(pid_t child, int status)
 {
 	int kept;
@@ -100,7 +100,7 @@ static int wait_for_target(pid_t child, int status)
 		return status;
 	}
 	kept = wait_kept(child);
-	/* It did not answer in time, but it did run */
+	/* The target did not answer in time, but it runs */
 	if (status == ST_UNKNOWN)
 		return kept ? status : ST_OK;
 	return kept ?: status;
@@ -144,7 +144,7 @@ int cmd_move(const struct options *opt)
 	if (ret)
 		return ret;
 	ret = fill_regions(&source, opt) ?: move(&source, &target, &keep);
-	/* Killed, the target's process may have left something */
+	/* If the target's process was killed, it may have left temporary files */
 	keep_forget(&keep);
 	return ret;
 }

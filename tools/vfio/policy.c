@@ -3,19 +3,25 @@
 #include "policy.h"
 #include "util.h"
 
-/* A shorter piece of time says nothing about a rate */
+/* Shortest time for which a rate is computed */
 #define RATE_WINDOW_NS	(50 * NS_PER_MS)
-/* How much the latest piece counts */
+/* Weight of the latest measurement */
 #define RATE_WEIGHT	0.4
-/* Changing states and asking back and forth takes some time whatever is sent */
+/* Time for state changes and queries, independent of the amount of data */
 #define SWITCH_NS	NS_PER_MS
-/* In total-time: not worth stopping for sooner */
+/*
+ * With the goal total-time, do not stop the source earlier than this before the target is
+ * ready
+ */
 #define LEAD_NS		(100 * NS_PER_MS)
 #define LOSS_NS		(10 * NS_PER_MS)
-/* Pending must have fallen by a tenth within that time, or so many passes */
+/*
+ * Pre-copy makes progress if the pending data decreases by a tenth in this time, or in this
+ * number of passes
+ */
 #define STALL_NS	NS_PER_S
 #define STALL_PASSES	3
-/* How much more than announced, beside four times of it, is nothing to wonder about */
+/* Amount of data above four times the announced amount that is still plausible */
 #define ENDLESS_SLACK	(32 * MIB)
 
 void rate_add(struct rate *rate, uint64_t bytes, uint64_t ns)
@@ -66,7 +72,7 @@ uint64_t policy_downtime(const struct outlook *look)
 {
 	uint64_t before = rate_time(look->bandwidth, look->in_flight);
 
-	/* What is on the way is taken in while the target starts, or after it */
+	/* Data in transfer is loaded while the target starts, or after it */
 	if (!look->acked)
 		before = max_u64(before, look->startup_known ? look->startup_ns : NEVER);
 	before = add(before, rate_time(look->bandwidth, look->pending));
@@ -74,8 +80,8 @@ uint64_t policy_downtime(const struct outlook *look)
 }
 
 /*
- * While the target starts the line is idle, so waiting costs no time as such;
- * but what is written meanwhile has to be sent afterwards.
+ * While the target starts nothing is sent, so waiting itself does not prolong the
+ * migration. But data that is written in the meantime has to be sent afterwards.
  */
 static bool waiting_costs_time(const struct outlook *look)
 {
@@ -89,7 +95,7 @@ static bool waiting_costs_time(const struct outlook *look)
 static enum verdict decide_total_time(const struct policy *policy,
 				      const struct outlook *look)
 {
-	/* It will soon tell, and until then anything is a guess */
+	/* The target will report its progress soon; until then nothing is known */
 	if (!look->acked && !look->answered)
 		return VERDICT_GO_ON;
 	if (policy->bound && policy_downtime(look) > policy->max_downtime_ns)

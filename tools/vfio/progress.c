@@ -8,7 +8,7 @@
 #include "progress.h"
 #include "util.h"
 
-/* As wide as the text lets it be; around it are brackets and a percentage */
+/* Maximum width of the bar, without brackets and percentage */
 #define BAR_MIN		5
 #define BAR_MAX		24
 #define BAR_FRAME	8
@@ -17,7 +17,7 @@
 
 static struct {
 	bool		off;
-	bool		drawn;		/* a bar is on the line */
+	bool		drawn;		/* true while the bar is displayed */
 	uint64_t	last;
 	int		last_phase;
 } shown = { .last_phase = -1 };
@@ -32,17 +32,17 @@ void progress_clear(void)
 /* --- A line ---------------------------------------------------------------------------- */
 
 /*
- * In the order of the line. Where it is too long they go from the last on, and the bar
- * goes after the rate; the first two stay.
+ * Fields in the order of the line. If the line is too long, the last fields are left out
+ * first, and the bar after the rate. The first two are always shown.
  */
 enum {
 	FIELD_PHASE, FIELD_TIME, FIELD_BYTES, FIELD_DIRTY, FIELD_RATE, FIELD_NR
 };
 
 /**
- * struct line - what is said at one time
- * @field: texts, "" for one that is not known now
- * @percent: of the bar, -1 for none
+ * struct line - contents of the progress display
+ * @field: text of each field, "" if unknown at present
+ * @percent: percentage of the bar, -1 for no bar
  */
 struct line {
 	char	field[FIELD_NR][64];
@@ -52,7 +52,7 @@ struct line {
 #define FIELD(line, which, ...)	\
 	snprintf((line)->field[which], sizeof((line)->field[0]), __VA_ARGS__)
 
-/* The first @nr fields that are known, with commas between */
+/* Format the first @nr known fields, separated by commas */
 static int join(const struct line *line, int nr, char *buf, size_t size)
 {
 	size_t len = 0;
@@ -76,7 +76,7 @@ static void add_bar(int percent, int columns, const char *text, char *buf, size_
 		 width - filled, "", percent, text);
 }
 
-/* @columns: 0 for as many as it takes, without a bar */
+/* @columns: width of the line; 0 for a line of any length without a bar */
 static void render(const struct line *line, int columns, char *buf, size_t size)
 {
 	int bar = line->percent < 0 ? 0 : BAR_FRAME + BAR_MIN, nr = FIELD_NR;
@@ -118,7 +118,7 @@ static void put_time(struct line *line, const struct transfer *t, uint64_t left)
 		FIELD(line, FIELD_TIME, "target ready in %.1f s", t->startup_ns / 1e9);
 }
 
-/* Only what is measured at this time: nothing is sent while the target is waited for */
+/* Show only values that are measured in this phase: nothing is sent while the target starts */
 static void put_rates(struct line *line, const struct transfer *t)
 {
 	char text[32];
@@ -152,7 +152,7 @@ void progress_line(const struct transfer *t, uint64_t now, int columns, char *bu
 
 /* --- Showing it ------------------------------------------------------------------------- */
 
-/* What does not fit on the line could not be cleared */
+/* A line that wraps could not be cleared */
 static int columns(void)
 {
 	struct winsize win;
@@ -162,7 +162,7 @@ static int columns(void)
 	return 79;
 }
 
-/* One that can go back to the beginning of a line, and clear it */
+/* Return true for a terminal that can clear a line */
 static bool on_terminal(void)
 {
 	static int terminal = -1;
@@ -175,7 +175,7 @@ static bool on_terminal(void)
 	return terminal;
 }
 
-/* Is it time to show something again? */
+/* Return true if the display is due for an update */
 static bool due(int phase)
 {
 	uint64_t now = now_ns();
@@ -239,7 +239,7 @@ void progress_arrival(struct arrival *arrival, uint64_t bytes, uint64_t startup_
 
 	if (arrival->looked) {
 		rate_add(&arrival->rate, bytes - arrival->bytes, now - arrival->looked);
-	} else {	/* What is over soon is not worth a word */
+	} else {	/* Print nothing for short transfers */
 		shown.last = now;
 		arrival->began = now;
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The receiving end. The device runs only when the source has said that it never
- * will again; whatever goes wrong before, the device is left empty.
+ * The command "receive". The device runs only after the source has promised not to resume.
+ * After any earlier failure the device is reset.
  */
 #include <string.h>
 #include <unistd.h>
@@ -17,27 +17,27 @@
 #include "transfer.h"
 #include "util.h"
 
-/* Tell the source how far the target is: that often, or after so many bytes */
+/* Interval of the progress reports to the source, in time and in bytes */
 #define STATUS_NS	(100 * NS_PER_MS)
 #define STATUS_BYTES	MIB
-/* So many times the timeout a source may say that it lives, and nothing else */
+/* Number of timeouts for which a source may send only KEEPALIVE */
 #define USELESS_TIMES	30
 
 /**
- * struct receiver - the receiving end
+ * struct receiver - the receiving side
  * @ch: the connection
  * @target: the device
- * @received: bytes of the stream that have come
- * @mark: the mark that is to be acknowledged; id 0 if none is
- * @last_mark: id of the last one that came
- * @told: bytes written that the source knows of
- * @told_at: since when
- * @useful: when the source last sent, or the target was last busy with, more than
- *	    signs of life
- * @arrival: what its user sees
- * @ended: FRAME_END has come
- * @ready: FRAME_READY went out
- * @going: FRAME_GO has come
+ * @received: number of bytes of the stream received
+ * @mark: the mark that is to be acknowledged; id 0 if there is none
+ * @last_mark: id of the last mark received
+ * @told: number of written bytes in the last progress report
+ * @told_at: time of the last progress report
+ * @useful: time at which the source last sent anything but KEEPALIVE, or the
+ *	target was last busy
+ * @arrival: display of progress
+ * @ended: true after FRAME_END was received
+ * @ready: true after FRAME_READY was sent
+ * @going: true after FRAME_GO was received
  */
 struct receiver {
 	struct channel		ch;
@@ -123,7 +123,7 @@ static int take_frames(struct receiver *rcv)
 		if (!ret && complete)
 			ret = take_frame(rcv);
 	} while (!ret && complete && !rcv->going && ++nr < CHANNEL_BATCH);
-	/* A source that we do not listen to is not silent */
+	/* The timeout does not apply while this side does not receive */
 	if (channel_is_full(&rcv->ch))
 		rcv->ch.heard = now_ns();
 	return ret ?: channel_check(&rcv->ch);
@@ -155,7 +155,7 @@ static int tell_status(struct receiver *rcv, const struct target_view *view)
 
 	if (now - rcv->told_at < STATUS_NS && view->written - rcv->told < STATUS_BYTES)
 		return ST_OK;
-	/* A source that is in its device for long does not listen, which is no reason to wait */
+	/* A source that is blocked in its driver does not receive; do not wait for it */
 	if (!channel_writable(&rcv->ch))
 		return ST_OK;
 	rcv->told = view->written;
@@ -183,7 +183,7 @@ static int tell(struct receiver *rcv, const struct target_view *view)
 
 /* --- All of it ------------------------------------------------------------------------------ */
 
-/* The source is stopped for good: nothing that happens to it matters any more */
+/* The source will not resume, so its failures have no effect any more */
 static int run(struct receiver *rcv)
 {
 	struct target_view view = { };
@@ -202,7 +202,7 @@ static int run(struct receiver *rcv)
 	return ST_OK;
 }
 
-/* A source has no reason to wait for a target that waits for it */
+/* While the target waits for data, the source must send more than KEEPALIVE */
 static int check_useful(struct receiver *rcv, const struct target_view *view)
 {
 	uint64_t limit = USELESS_TIMES * rcv->ch.timeout_ns;
@@ -264,7 +264,7 @@ static int check_target(const struct device *dev)
 	return fail(ST_DEVICE, "%s cannot migrate: %s", dev->name, why);
 }
 
-/* Of a move the other end says all there is to say */
+/* In a move, the process of the source prints all messages */
 static int arrived(const struct receiver *rcv, uint64_t began, const struct options *opt)
 {
 	if (strcmp(opt->command, "receive"))
@@ -273,7 +273,7 @@ static int arrived(const struct receiver *rcv, uint64_t began, const struct opti
 			       now_ns() - began, opt->json);
 }
 
-/* @hello: the first frame of the source, if that has been taken in already, or NULL */
+/* @hello: the first frame of the source if it was already received, or NULL */
 static int receive_from(const struct device *dev, int fd, const struct frame_hello *hello,
 			const struct options *opt)
 {
@@ -313,7 +313,7 @@ int receive_device(const struct device *dev, int fd, const struct options *opt)
 	return receive_from(dev, fd, NULL, opt);
 }
 
-/* The listener is gone when the source has come: a second one is not for this device */
+/* Close the listener when the source has connected, because there is only one device */
 static int await_source(const struct options *opt, int *fd, struct frame_hello *hello)
 {
 	uint64_t deadline = now_ns() + opt->accept_timeout_ns;

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * The contents of a device's regions, for whoever has no VMM to write them:
- * tests, and the curious.
- */
+/* Reading and writing regions of a device without a VMM, for tests and experiments. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -58,9 +55,9 @@ uint64_t device_memory_size(const struct device *dev)
 }
 
 /*
- * A PCI device's BARs answer only with memory decode on. It is on after open,
- * but another process that shares the device may have turned it off. Returns the
- * COMMAND register to put back, or -1 if nothing was changed.
+ * Turn on memory decode, which accesses to BARs of a PCI device require. It is on after
+ * open, but another process that shares the device may have turned it off. Returns the
+ * value of COMMAND to restore, or -1 if it was not changed.
  */
 static int decode_on(const struct device *dev)
 {
@@ -120,7 +117,10 @@ static int fill_from(const struct device *dev, const struct vfio_region_info *in
 	ssize_t n, done;
 
 	for (;;) {
-		/* A pipe may be silent for long, and a region may be large */
+		/*
+		 * Signals must interrupt this, because a pipe may block and a region may be
+		 * large
+		 */
 		wait_fds(&pfd, 1, NEVER);
 		if (interrupted())
 			return interrupted();

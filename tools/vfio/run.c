@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Runs a device that was left stopped, by a migration that did not end or that
- * has to be taken back. VFIO resets a device when it is opened, so only one that
- * somebody has open can be in such a state.
+ * The command "run": runs a device that was left stopped by a migration that did not end,
+ * or that has to be reverted. VFIO resets a device when it is opened, so only a device that
+ * another program has open can be in such a state.
  */
 #include <string.h>
 #include <sys/ioctl.h>

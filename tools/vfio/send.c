@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The sending end. The source stays in pre-copy until the policy says that it
- * has waited long enough for the target, and it can go back to where it was until
- * the moment when the target is told to run.
+ * The command "send". The source stays in pre-copy until the policy decides to stop it. It
+ * can return to its former state until the target is told to run.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,22 +17,22 @@
 #include "util.h"
 
 /**
- * struct sender - the sending end
- * @sink: first
+ * struct sender - the sending side
+ * @sink: must be the first member
  * @ch: the connection
  * @src: the device
- * @opt: what the user wants
- * @round_trip_ns: how long an answer takes at least
- * @pushed: bytes of the stream that went out
- * @mark: the last mark, and where it is; id 0 before the first
- * @acked: id of the last acknowledgment
- * @status: what the target said last
- * @status_at: when it came
- * @answered: and said after the last mark went out
- * @ready: it has said FRAME_READY
- * @running: it has said FRAME_RUNNING
- * @ended: FRAME_END went out
- * @going: FRAME_GO went out: there is no way back
+ * @opt: options of the user
+ * @round_trip_ns: measured round-trip time in ns
+ * @pushed: number of bytes of the stream sent
+ * @mark: id and position of the last mark; id 0 before the first
+ * @acked: id of the last acknowledged mark
+ * @status: last progress report of the target
+ * @status_at: time of the last progress report
+ * @answered: true if a progress report has arrived since the last mark was sent
+ * @ready: true after FRAME_READY was received
+ * @running: true after FRAME_RUNNING was received
+ * @ended: true after FRAME_END was sent
+ * @going: true after FRAME_GO was sent; the source must not resume any more
  */
 struct sender {
 	struct sink		sink;
@@ -78,7 +77,7 @@ static int take_ack(struct sender *snd)
 	struct frame_position pos;
 
 	frame_get_position(snd->ch.payload, &pos);
-	/* The answer to a mark that another one has followed is no news */
+	/* Ignore the acknowledgment of a mark that was followed by another one */
 	if (!pos.id || pos.id > snd->mark.id || pos.id < snd->acked)
 		return unexpected(snd, "nothing to acknowledge");
 	if (pos.id == snd->mark.id && pos.bytes < snd->mark.bytes)
@@ -187,7 +186,7 @@ static int sender_idle(struct sink *sink, uint64_t ns)
 	return listen_to_peer(snd);
 }
 
-/* Its driver knows of startups, but has not been told yet what to prepare */
+/* The driver supports startups, but has not received the preface yet */
 static bool has_to_hear(const struct frame_status *status)
 {
 	return status->flags & FRAME_STATUS_STARTUP &&
@@ -217,7 +216,7 @@ static void sender_look(struct sink *sink, struct outlook *look)
 
 /* --- The end of it -------------------------------------------------------------------- */
 
-/* All is sent: what the target still needs is the time left */
+/* All data is sent, so the remaining time is that of the target */
 static void show_finish(struct sender *snd)
 {
 	struct transfer *t = &snd->src.t;
@@ -235,7 +234,7 @@ static int wait_until(struct sender *snd, const bool *flag, uint64_t deadline)
 	int ret = ST_OK;
 
 	while (!ret && !*flag) {
-		/* Once the target may run it is too late to be interrupted */
+		/* After the target was told to run, signals must not interrupt this */
 		if (!snd->going)
 			ret = interrupted();
 		show_finish(snd);
@@ -247,7 +246,7 @@ static int wait_until(struct sender *snd, const bool *flag, uint64_t deadline)
 	return ret;
 }
 
-/* The target has it all; after GO it may run, and the source may not */
+/* The target has all data. After GO the target may run, and the source must not. */
 static int hand_over(struct sender *snd)
 {
 	int ret;
@@ -258,14 +257,14 @@ static int hand_over(struct sender *snd)
 	snd->ended = true;
 	if (!ret)
 		ret = wait_until(snd, &snd->ready, now_ns() + snd->opt->ack_timeout_ns);
-	/* After GO the target does not listen: what came then could cost us its answer */
+	/* After GO the target does not receive. Unread data could discard its answer. */
 	channel_pulse_end(&snd->ch);
 	if (!ret)
 		ret = channel_send(&snd->ch, FRAME_GO, NULL, 0);
 	if (ret)
 		return ret;
 	snd->going = true;
-	/* To run may take a device long; that the target lives is seen to by the channel */
+	/* The device may take long to run; the channel checks that the target is alive */
 	ret = wait_until(snd, &snd->running, now_ns() + snd->opt->ack_timeout_ns);
 	snd->src.t.ended = now_ns();
 	if (!ret)
@@ -369,7 +368,7 @@ int cmd_send(const struct options *opt)
 	      keep_begin(&keep, &dev, opt);
 	if (ret)
 		return ret;
-	/* What can be known to fail is not tried on anybody */
+	/* Detect errors before connecting */
 	ret = fill_regions(&dev, opt) ?: prepare(&snd, &dev, opt) ?:
 	      endpoint_connect(opt->address, now_ns() + opt->timeout_ns, &fd);
 	if (!ret) {

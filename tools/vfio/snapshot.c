@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Snapshots: the frames of a connection in a file, HELLO, DATA and END. What is
- * not complete, or not what was saved, is refused.
+ * Snapshots: files with the frames HELLO, DATA and END of a connection. Files that are
+ * incomplete or damaged are refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,18 +21,18 @@
 #include "target.h"
 #include "util.h"
 
-/* How long to wait for the end of a pipe before saying so */
+/* Time to wait for the end of a pipe before a message is printed */
 #define PATIENCE_NS	(2 * NS_PER_S)
 
 /* --- Saving ---------------------------------------------------------------------------- */
 
 /**
- * struct writer - a file as a sink
- * @sink: first
+ * struct writer - a snapshot file as a sink
+ * @sink: must be the first member
  * @file: the file
- * @sequence: of the next frame
- * @bytes: of the stream so far
- * @acked: a file has nothing to start
+ * @sequence: sequence number of the next frame
+ * @bytes: number of bytes of the stream written
+ * @acked: true after the mark, because a file has no startup
  */
 struct writer {
 	struct sink		sink;
@@ -106,10 +106,10 @@ static int save(struct source *src, struct writer *out, const struct options *op
 	src->limit.rate = opt->bandwidth;
 	ret = write_hello(out, src->dev) ?: source_run(src) ?: write_end(out);
 	src->t.ended = now_ns();
-	/* The device has been still for long enough */
+	/* The downtime of the device ends here */
 	back = source_restore(src);
 	progress_clear();
-	/* If the source is lost, the snapshot is all that is left of it */
+	/* Keep the snapshot if the source is lost, because it has the only copy of the state */
 	ret = atomic_file_close(&out->file, ret);
 	return back ?: ret;
 }
@@ -134,7 +134,7 @@ int cmd_save(const struct options *opt)
 	struct keep keep;
 	int ret;
 
-	/* What can be known to fail fails before the device is touched */
+	/* Detect errors before the device is changed */
 	ret = device_find(&dev, opt->device) ?: device_open(&dev, opt->iommu, NULL) ?:
 	      atomic_file_open(&out.file, opt->output);
 	if (ret)
@@ -151,12 +151,12 @@ int cmd_save(const struct options *opt)
 /* --- Loading ------------------------------------------------------------------------------ */
 
 /**
- * struct reader - a file to load from
- * @path: its name, for messages
- * @fd: the file
- * @sequence: of the next frame
- * @bytes: of the stream so far
- * @arrival: what the user sees
+ * struct reader - a snapshot file that is read
+ * @path: name of the file, for messages
+ * @fd: file descriptor
+ * @sequence: sequence number of the next frame
+ * @bytes: number of bytes of the stream read
+ * @arrival: display of progress
  */
 struct reader {
 	const char	*path;
@@ -171,7 +171,7 @@ static int unusable(const struct reader *in, const char *why)
 	return fail(ST_FILE, "%s is not a usable snapshot: %s", in->path, why);
 }
 
-/* It may be a pipe, whose other end takes its time */
+/* The file may be a pipe whose writer is slow */
 static int read_bytes(struct reader *in, void *buf, size_t len)
 {
 	struct pollfd pfd = { .fd = in->fd, .events = POLLIN };
@@ -234,8 +234,8 @@ static int read_hello(struct reader *in, struct frame_hello *saved)
 }
 
 /*
- * Bytes behind the last frame mean that the file is damaged, or that two were
- * joined. To see that there are none, the writer of a pipe has to close its end.
+ * Data after the last frame means that the file is damaged, or that two files were joined.
+ * To detect this in a pipe, its writer has to close it.
  */
 static int expect_end_of_file(struct reader *in)
 {
@@ -280,7 +280,7 @@ static int read_end(struct reader *in, const struct frame_header *frame)
 	return expect_end_of_file(in);
 }
 
-/* Wait until the target has room, or has reached @step */
+/* Wait until the target has a free buffer, or has reached @step */
 static int wait_for_target(struct reader *in, struct target *target, void **room,
 			   enum target_step step)
 {
@@ -395,7 +395,7 @@ int cmd_load(const struct options *opt)
 
 /* --- Looking at one ------------------------------------------------------------------------ */
 
-/* To its end: what is complete can be told only there */
+/* Read to the end, because only the end shows that the snapshot is complete */
 static int skim(struct reader *in)
 {
 	uint8_t *payload = malloc(FRAME_MAX_DATA);

@@ -11,12 +11,12 @@
 #include "source.h"
 #include "util.h"
 
-/* How long to do nothing when there is nothing to do */
+/* Time to wait if there is no data */
 #define IDLE_NS		(5 * NS_PER_MS)
 
 /* --- Before ------------------------------------------------------------------- */
 
-/* What an earlier attempt, killed, may have left of a device that others hold */
+/* End a migration that a killed process has left on a device that other processes have open */
 static int source_home(struct source *src)
 {
 	uint32_t state;
@@ -64,8 +64,8 @@ static int change_state(struct source *src, uint32_t state, int *data_fd)
 		return fail(ST_FAILED, "%s cannot change to %s: %s", src->dev->name,
 			    mig_state_name(state), strerror(-ret));
 	if (data_fd && *data_fd < 0)
-		return fail(ST_FAILED, "%s: the driver has returned no data fd in %s", src->dev->name,
-			    mig_state_name(state));
+		return fail(ST_FAILED, "%s: the driver has returned no data fd in %s",
+			    src->dev->name, mig_state_name(state));
 	return ST_OK;
 }
 
@@ -91,7 +91,7 @@ static void measure_dirty(struct source *src, uint64_t dirty_bytes)
 	src->dirty_sent = 0;
 }
 
-/* A source that has been asked may know before the target says anything */
+/* The source may have an estimate before the target reports one */
 static void look_at_startup(struct source *src, struct outlook *look)
 {
 	struct vfio_precopy_startup startup;
@@ -125,7 +125,7 @@ static void note(struct source *src, const struct outlook *look)
 		t->acked = true;
 		t->wait_ns = now_ns() - t->marked;
 	}
-	/* Asked for by REINIT: there is a new acknowledgment to wait for */
+	/* After REINIT, wait for a new acknowledgment */
 	if (!look->acked)
 		t->acked = false;
 	t->acked_running = t->acked;
@@ -149,7 +149,7 @@ static int refresh(struct source *src, struct outlook *look)
 		.dirty_rate = src->dirty.value,
 	};
 	src->sink->look(src->sink, look);
-	/* Initial bytes that came anew (REINIT) ask for a mark of their own */
+	/* Restarted initial data (REINIT) needs its own mark */
 	if (look->initial) {
 		src->marked = false;
 		look->acked = false;
@@ -163,7 +163,7 @@ static int refresh(struct source *src, struct outlook *look)
 
 /* --- Moving bytes ------------------------------------------------------------------ */
 
-/* Until more may be sent; the sink goes on with whatever else it does */
+/* Wait until more data may be sent; the sink does its other work in the meantime */
 static int keep_to_limit(struct source *src, uint64_t bytes)
 {
 	uint64_t until = limit_sent(&src->limit, bytes, now_ns()), now;
@@ -177,7 +177,7 @@ static int keep_to_limit(struct source *src, uint64_t bytes)
 	return ret;
 }
 
-/* Returns a status; @moved: 0 if there is nothing now, or in STOP_COPY no more */
+/* Returns a status. @moved: 0 if there is no data at present, or in STOP_COPY no more data */
 static int move_some(struct source *src, uint64_t most, enum phase phase, ssize_t *moved)
 {
 	uint64_t t0 = now_ns();
@@ -209,7 +209,7 @@ static int move_some(struct source *src, uint64_t most, enum phase phase, ssize_
 	return ST_OK;
 }
 
-/* All initial bytes are on their way: from here on the target's answer counts */
+/* All initial bytes are sent; from now on wait for the target's answer */
 static int mark(struct source *src)
 {
 	if (!src->t.marked)
@@ -218,7 +218,7 @@ static int mark(struct source *src)
 	return src->sink->mark(src->sink);
 }
 
-/* What to do with a moment of pre-copy */
+/* One step of pre-copy */
 static int precopy_step(struct source *src, const struct outlook *look)
 {
 	ssize_t moved;
@@ -229,7 +229,7 @@ static int precopy_step(struct source *src, const struct outlook *look)
 		       (moved ? ST_OK : src->sink->idle(src->sink, IDLE_NS));
 	if (!src->marked)
 		return mark(src);
-	/* Behind the barrier it would only wait, and may be written once more */
+	/* Do not send: the data would wait behind the barrier, and may be written again */
 	if (!look->acked || !look->pending)
 		return src->sink->idle(src->sink, IDLE_NS);
 	ret = move_some(src, FRAME_MAX_DATA, PHASE_DIRTY, &moved);
@@ -264,7 +264,7 @@ static int precopy(struct source *src)
 		verdict = policy_decide(src->policy, &look);
 		if (verdict == VERDICT_GIVE_UP)
 			return give_up(src, &look);
-		/* The mark goes out whether its answer is waited for or not */
+		/* Send the mark, whether or not its answer is waited for */
 		if (verdict == VERDICT_STOP && src->marked) {
 			src->t.promised_ns = policy_downtime(&look);
 			break;
@@ -275,7 +275,7 @@ static int precopy(struct source *src)
 	return ret;
 }
 
-/* Whoever stores to a device that is stopped may make its driver go on for ever */
+/* Stores to a stopped device may make its driver produce data without end */
 static int must_end(const struct source *src, uint64_t announced)
 {
 	uint64_t sent = src->t.bytes[PHASE_STOPPED];
@@ -289,7 +289,10 @@ static int must_end(const struct source *src, uint64_t announced)
 		    text_bytes(b, sizeof(b), announced));
 }
 
-/* What has left the source is left to do until it has arrived, so that "left" only falls */
+/*
+ * Data in transfer counts as remaining until it has arrived, so that the value only
+ * decreases
+ */
 static void note_stopped(struct source *src, size_t moved)
 {
 	struct outlook look = { };
@@ -301,7 +304,7 @@ static void note_stopped(struct source *src, size_t moved)
 	progress_show(&src->t);
 }
 
-/* The device stands still from here on */
+/* The downtime begins here */
 static int stop_and_copy(struct source *src)
 {
 	uint64_t announced;
@@ -331,7 +334,7 @@ static bool has_precopy(const struct source *src)
 	       src->home == VFIO_DEVICE_STATE_RUNNING;
 }
 
-/* Stopping is all that can be done without pre-copy, and nothing tells how long for */
+/* Without pre-copy the device must be stopped, and the downtime is unknown */
 static int cannot_promise(const struct source *src)
 {
 	if (!src->policy->bound || src->home != VFIO_DEVICE_STATE_RUNNING)
@@ -348,7 +351,7 @@ int source_run(struct source *src)
 	src->t.began = now_ns();
 	src->t.pending = src->data_size;
 	if (has_precopy(src)) {
-		/* Without the second version there is no REINIT, and nothing to do about it */
+		/* Ignore a failure: without version 2 there is no REINIT */
 		mig_want_info_v2(src->dev);
 		ret = precopy(src);
 	} else {

@@ -11,7 +11,7 @@
 #include "target.h"
 #include "util.h"
 
-/* A call that takes longer than that is said to block */
+/* Time after which a call counts as blocked */
 #define BLOCKED_NS	(100 * NS_PER_MS)
 
 /* --- The thread ----------------------------------------------------------------- */
@@ -29,7 +29,7 @@ static bool has_work(const struct target *target)
 	return target->pushed != target->done || target->asked > target->reached;
 }
 
-/* With the lock held; gives it up while in the device */
+/* Called with the lock held, which is released during calls of the driver */
 static int write_slot(struct target *target)
 {
 	unsigned int i = target->done % TARGET_SLOTS;
@@ -134,8 +134,8 @@ static int say_error(const struct target *target)
 		return fail(ST_FAILED, "%s could not complete the load: %s", target->dev->name,
 			    why);
 	default:
-		return fail(ST_FAILED, "%s has loaded the state but does not run: %s", target->dev->name,
-			    why);
+		return fail(ST_FAILED, "%s has loaded the state but does not run: %s",
+			    target->dev->name, why);
 	}
 }
 
@@ -227,7 +227,7 @@ void target_end(struct target *target)
 
 void target_abandon(struct target *target)
 {
-	/* Closing it does the same, but for one that others have open */
+	/* Closing resets the device as well, unless other processes have it open */
 	if (target->dev->given && ioctl(target->dev->fd, VFIO_DEVICE_RESET))
 		warn("%s cannot be reset: %s", target->dev->name, strerror(errno));
 }

@@ -119,7 +119,7 @@ void failure_summary(const char *what, int status)
 		why = "interrupted";
 	if (!*why && status == ST_USAGE)
 		why = "the command line is wrong";
-	/* The status of a command that ran is no failure of ours */
+	/* The exit status of the COMMAND is not a failure of this program */
 	if (!status || !*why)
 		return;
 	json_begin(&json, report_file());

@@ -16,7 +16,7 @@ bool verbose;
 bool silent;
 bool data_on_stdout;
 
-/* Room for a name as long as names can be, and what is wrong with it */
+/* Enough for a name of maximum length and an error text */
 #define MESSAGE_MAX	(PATH_MAX + 256)
 
 static char failure[MESSAGE_MAX];
@@ -32,7 +32,7 @@ static void print_line(const char *text)
 	fprintf(stderr, "vfio-migrate: %s\n", text);
 }
 
-/* All of them, for those who do not see standard error */
+/* All failures, for the JSON output */
 static void collect(void)
 {
 	size_t len = strlen(failures);
@@ -181,7 +181,7 @@ bool standard_file_missing(int fd)
 
 /* --- Signals -------------------------------------------------------------------- */
 
-/* How they were handled when the program started: a child gets that back */
+/* Signal handling of the caller, which a child restores */
 static struct sigaction inherited[_NSIG];
 
 static void on_signal(int nr)
@@ -190,8 +190,9 @@ static void on_signal(int nr)
 }
 
 /*
- * Does it end a program, and not because of an error of the program itself?
- * SIGPIPE and SIGXFSZ are ignored, so that write() returns an error instead.
+ * Return true for a signal that terminates a program, except those for errors of the
+ * program itself. SIGPIPE and SIGXFSZ are ignored, so that write() returns an error
+ * instead.
  */
 static bool ends_program(int nr)
 {
@@ -220,8 +221,8 @@ static bool ends_program(int nr)
 }
 
 /*
- * One that the caller has us ignore stays ignored: that is what nohup and the
- * shell's "&" are for. Not SIGTERM, by which our own processes end one another.
+ * Keep ignoring signals that the caller has ignored, for nohup and for "&" in a shell.
+ * SIGTERM is an exception, because the processes of this program use it to end each other.
  */
 static void handle_signal(int nr, sigset_t *set)
 {
@@ -231,7 +232,7 @@ static void handle_signal(int nr, sigset_t *set)
 		return;
 	sigaction(nr, &sa, NULL);
 	sigaddset(set, nr);
-	/* Whoever blocked it before us did not mean Ctrl-C to be deaf */
+	/* Unblock signals that the caller has blocked, so that Ctrl-C works */
 	sigdelset(&normal_mask, nr);
 }
 
@@ -249,7 +250,7 @@ void signals_init(void)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
-	/* Ignored, it would keep us from learning how a child ended */
+	/* If SIGCHLD were ignored, the exit status of a child would be lost */
 	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
