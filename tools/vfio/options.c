@@ -157,7 +157,8 @@ static const struct command commands[] = {
 	{ "save", 's', 1, "DEVICE [-o FILE]", "Writes a device's state to a file." },
 	{ "load", 'l', 1, "DEVICE [-i FILE] KEEP",
 	  "Loads a file written by 'save' into a device, and runs the device." },
-	{ "send", 'n', 1, "DEVICE --to ADDRESS", "Moves a device to the host on which 'receive' listens." },
+	{ "send", 'n', 1, "DEVICE --to ADDRESS",
+	  "Moves a device to the host on which 'receive' listens." },
 	{ "receive", 'r', 1, "DEVICE --listen ADDRESS KEEP",
 	  "Receives the state of a device from one source, and runs the device." },
 	{ "move", 'm', 2, "SOURCE TARGET KEEP",
@@ -214,13 +215,13 @@ static int parse_time(const char *name, const char *text, uint64_t unit, uint64_
 	double value;
 
 	if (!parse_number(text, 0.01, 1e6, &value))
-		return fail(ST_USAGE, "--%s needs a number of %s from 0.01 to 1000000, not '%s'", name,
-			    unit == NS_PER_S ? "seconds" : "milliseconds", text);
+		return fail(ST_USAGE, "--%s needs a number of %s from 0.01 to 1000000, not '%s'",
+			    name, unit == NS_PER_S ? "seconds" : "milliseconds", text);
 	*ns = value * unit;
 	return ST_OK;
 }
 
-/* Parse a rate in the format of text_bytes(): 1.5M, 100K, 2 GiB; at least 1K, to make progress */
+/* Parse a rate in the format of text_bytes(), such as 1.5M, 100K or 2 GiB; at least 1K */
 static int parse_rate(const char *name, const char *text, uint64_t *rate)
 {
 	static const char units[] = "KMGT";
@@ -436,7 +437,7 @@ static int check_keep(const struct options *opt)
 	if (opt->hold && opt->run)
 		return fail(ST_USAGE, "--hold and a command cannot be combined");
 	if (opt->verify && (opt->hold || opt->run || opt->nr_dump))
-		return fail(ST_USAGE, "--verify discards the loaded state, so it cannot be combined with other uses");
+		return fail(ST_USAGE, "--verify cannot be combined with other uses");
 	if (opt->hold || opt->run || opt->nr_dump || opt->verify)
 		return ST_OK;
 	return fail(ST_USAGE,
