@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SVG files by gnuplot, each of which says what made it."""
+from __future__ import annotations
+
 import os
 import re
 import subprocess
@@ -9,7 +11,7 @@ TERMINAL = "set terminal svg size {},{} dynamic enhanced background rgb 'white' 
 LICENCE = "<!-- SPDX-License-Identifier: GPL-2.0-only -->"
 
 
-def this_machine():
+def this_machine() -> str:
     """where() this runs."""
     with open("/proc/cpuinfo") as file:
         cpu = next((line.partition(": ")[2].strip() for line in file
@@ -17,13 +19,13 @@ def this_machine():
     return where(cpu, os.cpu_count())
 
 
-def where(cpu, cpus):
+def where(cpu: str, cpus: int) -> str:
     """On what it was measured, as far as that is known: the processor's model and number."""
     found = ["emulated"] if "TCG" in cpu else ["in a virtual machine"] if cpu else []
     return ", ".join(found + ([f"{cpus} CPUs"] if cpus else []))
 
 
-def svg(path, script, about, made_by, size=(900, 440)):
+def svg(path: str, script: str, about: str, made_by: str, size: tuple[int, int] = (900, 440)) -> None:
     """What gnuplot makes of a script, with what it shows and which command made it."""
     subprocess.run(["gnuplot"], text=True, check=True,
                    input=TERMINAL.format(*size) + f"set output '{path}'\n" + script)

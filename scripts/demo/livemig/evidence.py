@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a run's evidence says: when things happened, and how many bytes moved when."""
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from . import trace
+
+if TYPE_CHECKING:
+    from .migration import Run
+    from .trace import Record
 
 FILE_HEADER = 64
 RECORD_HEADER = 24
@@ -26,49 +33,49 @@ class Moment:
 class Evidence:
     """Questions to a Run.  Those that find nothing answer None."""
 
-    def __init__(self, run, pair=None):
+    def __init__(self, run: Run, pair: dict[str, str] = None) -> None:
         self.run = run
         self.pair = pair or run.setup.carrier
         self.side = {bdf: name for name, bdf in self.pair.items()}
 
-    def devices(self):
+    def devices(self) -> list[Evidence]:
         """The same for each device of the VM."""
         return [Evidence(self.run, pair) for pair in self.run.setup.pairs]
 
     # The driver's trace points
 
-    def of(self, where, name, **fields):
+    def of(self, where: str, name: str, **fields: Any) -> list[Record]:
         """All records of a trace point on one side."""
         return [r for r in self.run.records
                 if r.name == name and self.side.get(r.fields.get("dev")) == where
                 and all(r.fields.get(k) == v for k, v in fields.items())]
 
-    def first(self, where, name, **fields):
+    def first(self, where: str, name: str, **fields: Any) -> int:
         found = self.of(where, name, **fields)
         return found[0].at if found else None
 
-    def last(self, where, name, **fields):
+    def last(self, where: str, name: str, **fields: Any) -> int:
         found = self.of(where, name, **fields)
         return found[-1].at if found else None
 
-    def arc(self, where, to):
+    def arc(self, where: str, to: str) -> int:
         return self.first(where, "precopy_arc", to=to, ret=0)
 
-    def arcs(self, where):
+    def arcs(self, where: str) -> list[str]:
         return [r.fields["to"] for r in self.of(where, "precopy_arc", ret=0)]
 
-    def saved(self, kind):
+    def saved(self, kind: str) -> int:
         return self.first("source", "precopy_save_record", type=kind)
 
-    def loaded(self, kind):
+    def loaded(self, kind: str) -> int:
         return self.first("target", "precopy_load_record", type=kind)
 
-    def startup(self, phase):
+    def startup(self, phase: str) -> int:
         return self.first("target", "precopy_startup", phase=phase)
 
     # QEMU
 
-    def event(self, where, name, **data):
+    def event(self, where: str, name: str, **data: Any) -> int:
         for event in self.run.events.get(where, ()):
             have = event.get("data", {})
             if event["event"] == name and all(have.get(k.replace("_", "-")) == v
@@ -78,25 +85,25 @@ class Evidence:
                     return at
         return None
 
-    def logged(self, where, name):
+    def logged(self, where: str, name: str) -> int:
         for record in self.run.log.get(where, ()):
             if record.name == name and record.at >= self.run.started:
                 return record.at
         return None
 
-    def all_logged(self, where, name, since=0):
+    def all_logged(self, where: str, name: str, since: int = 0) -> list[int]:
         since = max(since, self.run.started)
         return [r.at for r in self.run.log.get(where, ()) if r.name == name and r.at >= since]
 
-    def acks(self):
+    def acks(self) -> list[int]:
         """The target's words that it is ready, as the source received them."""
         return self.all_logged("source", "source_return_path_thread_switchover_acked")
 
-    def acked(self):
+    def acked(self) -> int:
         """The one after which the source may stop the VM."""
         return self.acks()[-1] if self.acks() else None
 
-    def announced_initial(self):
+    def announced_initial(self) -> int:
         """The initial bytes of the first PRECOPY_INFO that QEMU asked for."""
         for record in self.run.log.get("source", ()):
             # QEMU 10.0 tells what it knows; it asked before.
@@ -105,7 +112,7 @@ class Evidence:
                 return int(re.search(said, record.text)[1])
         return None
 
-    def stopped(self):
+    def stopped(self) -> int:
         """
         The device is told to stop right after the processors were; QEMU's event
         comes only when all is stopped.
@@ -115,39 +122,39 @@ class Evidence:
         said = self.event("source", "STOP")
         return min(arcs + ([said] if said else [])) if arcs else None
 
-    def resumed(self):
+    def resumed(self) -> int:
         """QEMU announces it, starts the device and then the processors."""
         said, running = self.event("target", "RESUME"), self.arc("target", "RUNNING")
         return max(said, running) if said and running else None
 
-    def pause_ms(self):
+    def pause_ms(self) -> float:
         """How long the VM ran nowhere."""
         return (self.resumed() - self.stopped()) / 1e6
 
     # The startup, and what went on meanwhile
 
-    def startup_ns(self):
+    def startup_ns(self) -> int:
         return self.startup("ready") - self.startup("starting")
 
-    def before_barrier(self):
+    def before_barrier(self) -> int:
         """When the target had taken in all of the initial data but its end."""
         records = self.of("target", "precopy_load_record")
         end = next(n for n, r in enumerate(records) if r.type == "INITIAL_END")
         return records[end - 1].at
 
-    def first_pass_ns(self):
+    def first_pass_ns(self) -> int:
         return self.before_barrier() - self.loaded("PREFACE")
 
-    def stall_ns(self):
+    def stall_ns(self) -> int:
         """How long the stream stood still at the barrier."""
         return self.loaded("INITIAL_END") - self.before_barrier()
 
-    def sample_at(self, at):
+    def sample_at(self, at: int) -> tuple[int, int]:
         """Bytes that QEMU had sent: all, and the device's."""
         before = [(0, 0, 0)] + [s for s in self.run.samples if s[0] <= at]
         return before[-1][1:]
 
-    def moved_meanwhile(self):
+    def moved_meanwhile(self) -> tuple[int, int]:
         """Bytes that QEMU sent during the startup: the device's, and the VM's RAM."""
         all0, device0 = self.sample_at(self.startup("starting"))
         all1, device1 = self.sample_at(self.startup("ready"))
@@ -155,18 +162,18 @@ class Evidence:
 
     # Bytes
 
-    def wire_length(self, record):
+    def wire_length(self, record: Record) -> int:
         """Bytes of a record in the stream; the trace tells the bytes it is about."""
         if record.type == "DATA":
             return RECORD_HEADER + record.length
         return RECORD_HEADER + PAYLOAD.get(record.type, self.preface_payload())
 
-    def preface_payload(self):
+    def preface_payload(self) -> int:
         pages = int(self.run.ready["bar_pages"]) // int(self.run.ready["devices"])
         units = -(-pages // UNIT_PAGES)
         return PREFACE_FIXED + 8 * -(-units // 64)
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         """Bytes on the wire in each phase: initial, pre-copy, stop-copy."""
         stop_copy = self.arc("source", "STOP_COPY") or 0
         barrier = self.saved("INITIAL_END") or 0
@@ -180,12 +187,12 @@ class Evidence:
         size["initial" if size["initial"] else "stopcopy"] += FILE_HEADER
         return size
 
-    def sent(self):
+    def sent(self) -> int:
         return sum(self.sizes().values())
 
     # Initial data that began anew
 
-    def asked_again(self):
+    def asked_again(self) -> int:
         """When QEMU noticed, and wanted another word of the target."""
         if not self.run.reinit_at:
             return None
@@ -193,15 +200,15 @@ class Evidence:
                                 self.run.reinit_at)
         return found[0] if found else None
 
-    def again(self, kind):
+    def again(self, kind: str) -> int:
         return self.last("target", "precopy_load_record", type=kind) if self.run.reinit_at else None
 
-    def first_ack(self):
+    def first_ack(self) -> int:
         return self.acks()[0] if self.run.reinit_at and self.acks() else None
 
     # The order of things
 
-    def moments(self):
+    def moments(self) -> list[Moment]:
         qmp, driver, log = "QMP event", "driver's trace", "QEMU's trace"
         found = [
             (self.run.started, "source", "migrate command given", "QMP command"),

@@ -7,15 +7,23 @@ Scene with a running VM, and leaves scene.source as the QEMU that must have the 
 (None: nobody may have it), for the scene to judge.  It returns a sentence about what
 was seen, or raises Failure.
 """
+from __future__ import annotations
+
 import os
 import random
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from . import migration
 from .migration import device_attribute
 from .proxy import Proxy
 from .scene import ENDED
 from .vm import Deadline, Failure
+
+if TYPE_CHECKING:
+    from .scene import Scene
+    from .vm import VM
 
 MINUTES_MS = 600000             # a startup that nobody waits for
 EARLY_TRIES = 20
@@ -26,19 +34,19 @@ READ = 1 << 20                  # what QEMU reads from the device at a time
 ROUND = 0.1                     # seconds after which it looks at the downtime limit again
 
 
-def say_so(said):
+def say_so(said: str) -> str:
     """QEMU's words, as part of a sentence."""
     return said.strip().rstrip(".").replace("\n", "; ")
 
 
 # Cancelling
 
-def cancel(scene):
+def cancel(scene: Scene) -> None:
     scene.source.cmd("migrate_cancel")
     scene.must_end("cancelled")
 
 
-def cancelled_in_setup(scene):
+def cancelled_in_setup(scene: Scene) -> str:
     """cancelled while it was being set up"""
     for number in range(EARLY_TRIES):
         target = scene.target()
@@ -54,7 +62,7 @@ def cancelled_in_setup(scene):
     raise Failure(f"it was beyond setup in each of {EARLY_TRIES} tries")
 
 
-def cancelled_in_precopy(scene):
+def cancelled_in_precopy(scene: Scene) -> str:
     """cancelled amid the initial data, before any acknowledgment"""
     for _ in range(EARLY_TRIES):
         target = scene.target()
@@ -69,13 +77,13 @@ def cancelled_in_precopy(scene):
     raise Failure(f"it was too late {EARLY_TRIES} times: {left} initial bytes were left ({seen})")
 
 
-def barrier_reached(scene, target):
+def barrier_reached(scene: Scene, target: VM) -> bool:
     """All initial data is out, and the target is kept from saying that it is ready."""
     return (device_attribute(target.bdf, "startup") == "starting"
             and device_attribute(scene.source.bdf, "initial_bytes") == "0")
 
 
-def wait_barrier(scene):
+def wait_barrier(scene: Scene) -> VM:
     """A migration that waits for the target's startup, which takes for ever."""
     target = scene.target()
     migration.turn_knob(target.bdf, "startup_delay_ms", MINUTES_MS)
@@ -86,7 +94,7 @@ def wait_barrier(scene):
     return target
 
 
-def cancelled_waiting(scene):
+def cancelled_waiting(scene: Scene) -> str:
     """cancelled while it waited for the target's acknowledgment"""
     target = wait_barrier(scene)
     seen = scene.phase(target)
@@ -96,7 +104,7 @@ def cancelled_waiting(scene):
     return seen
 
 
-def cancelled_after_ack(scene):
+def cancelled_after_ack(scene: Scene) -> str:
     """cancelled after the target's acknowledgment"""
     target = scene.target()
     scene.begin(target, downtime_limit=0)
@@ -106,7 +114,7 @@ def cancelled_after_ack(scene):
     return seen
 
 
-def wait_switchover(scene):
+def wait_switchover(scene: Scene) -> None:
     """The VM is stopped, and its device with it; the last of the data is still to come."""
     scene.wait(lambda: scene.status() in ("pre-switchover",) + ENDED, "the switchover")
     if scene.status() != "pre-switchover":
@@ -114,12 +122,12 @@ def wait_switchover(scene):
                       + scene.why())
 
 
-def hold_before_switchover(scene, target):
+def hold_before_switchover(scene: Scene, target: VM) -> None:
     scene.begin(target, pause=True, downtime_limit=EARLY_MS)
     wait_switchover(scene)
 
 
-def much_is_left(scene):
+def much_is_left(scene: Scene) -> bool:
     """The guest has written enough, and the source has stopped reading the device."""
     if int(device_attribute(scene.source.bdf, "dirty_bytes")) < LEFT + 2 * READ:
         return False
@@ -128,7 +136,7 @@ def much_is_left(scene):
     return scene.sent() == sent
 
 
-def hold_with_much_left(scene):
+def hold_with_much_left(scene: Scene) -> tuple[VM, Proxy, int]:
     """
     The same when much of the device is left to be sent. After the acknowledgment only
     the downtime limit keeps QEMU from the switchover. The line is held until the guest
@@ -150,7 +158,7 @@ def hold_with_much_left(scene):
     return target, proxy, left
 
 
-def cancelled_switching_over(scene):
+def cancelled_switching_over(scene: Scene) -> str:
     """cancelled at the switchover, the VM being stopped"""
     target = scene.target()
     hold_before_switchover(scene, target)
@@ -164,7 +172,7 @@ def cancelled_switching_over(scene):
 
 # What the guest's owner may do meanwhile
 
-def rebooted(scene):
+def rebooted(scene: Scene) -> str:
     """the guest is reset amid pre-copy"""
     target = scene.target()
     scene.begin_slowly(target)
@@ -178,7 +186,7 @@ def rebooted(scene):
     return f"the migration {ended}: {say_so(scene.why())}"
 
 
-def stop_and_continue(scene):
+def stop_and_continue(scene: Scene) -> str:
     """Returns the state that the device was in, in between."""
     scene.source.cmd("stop")
     stopped = device_attribute(scene.source.bdf, "migration_state")
@@ -189,7 +197,7 @@ def stop_and_continue(scene):
     return stopped
 
 
-def stopped_and_continued(scene):
+def stopped_and_continued(scene: Scene) -> str:
     """the VM is stopped and goes on amid the initial data: only a cancel ends that"""
     target = scene.target()
     scene.begin_slowly(target)
@@ -204,7 +212,7 @@ def stopped_and_continued(scene):
     return f"stopped, the device was in {stopped}; the migration {ended}"
 
 
-def stopped_and_continued_later(scene):
+def stopped_and_continued_later(scene: Scene) -> str:
     """the VM is stopped and goes on after the acknowledgment"""
     target = scene.target()
     scene.begin(target, downtime_limit=0)
@@ -215,7 +223,7 @@ def stopped_and_continued_later(scene):
             + (f": {say_so(scene.why())}" if ended == "failed" else ""))
 
 
-def migrated_while_stopped(scene):
+def migrated_while_stopped(scene: Scene) -> str:
     """the VM is stopped amid pre-copy, and goes on at the target"""
     target = scene.target()
     scene.begin_slowly(target)
@@ -230,14 +238,14 @@ def migrated_while_stopped(scene):
 
 # QEMU that die
 
-def wait_resuming(scene, target):
-    def loading():
+def wait_resuming(scene: Scene, target: VM) -> None:
+    def loading() -> bool:
         return (device_attribute(target.bdf, "migration_state") == "RESUMING"
                 and device_attribute(target.bdf, "startup") != "waiting")
     scene.wait(loading, "data arriving at the target")
 
 
-def migrate_after_all(scene):
+def migrate_after_all(scene: Scene) -> None:
     """What everybody wants."""
     target = scene.target()
     scene.begin(target)
@@ -245,7 +253,7 @@ def migrate_after_all(scene):
     scene.moved(target)
 
 
-def target_killed(scene):
+def target_killed(scene: Scene) -> str:
     """the target is killed while its device loads; another takes the device, and all"""
     target = scene.target()
     scene.begin_slowly(target)
@@ -260,7 +268,7 @@ def target_killed(scene):
     return seen
 
 
-def target_killed_waiting(scene):
+def target_killed_waiting(scene: Scene) -> str:
     """the target is killed while it waits for its startup; another one takes over"""
     target = wait_barrier(scene)
     began = time.monotonic()
@@ -272,7 +280,7 @@ def target_killed_waiting(scene):
     return f"its write() ended within {took:.1f} s"
 
 
-def device_refuses(scene):
+def device_refuses(scene: Scene) -> str:
     """the target's device fails amid its load; another attempt succeeds"""
     target = scene.target()
     migration.turn_knob(target.bdf, "fail_load_at", random.Random(scene.seed).randrange(1, 4 << 20))
@@ -285,7 +293,7 @@ def device_refuses(scene):
     return f"the target said: {say_so(said)}"
 
 
-def source_killed(scene):
+def source_killed(scene: Scene) -> str:
     """the source is killed amid pre-copy: the target fails, and the guest is gone"""
     target = scene.target()
     scene.begin_slowly(target)
@@ -300,7 +308,7 @@ def source_killed(scene):
     return f"{seen}; the target said: " + say_so(target.cmd("query-migrate").get("error-desc", ""))
 
 
-def source_killed_switching_over(scene):
+def source_killed_switching_over(scene: Scene) -> str:
     """the source is killed around the switchover: the guest lives at the target, or nowhere"""
     target = scene.target()
     hold_before_switchover(scene, target)
@@ -320,7 +328,7 @@ def source_killed_switching_over(scene):
 
 # Lines that break
 
-def plain(scene):
+def plain(scene: Scene) -> str:
     """nothing happens"""
     target = scene.target()
     proxy = scene.line_to(target)
@@ -331,14 +339,14 @@ def plain(scene):
     return f"{scene.length} bytes"
 
 
-def at_random(scene, what):
+def at_random(scene: Scene, what: Callable[[Proxy, VM], Any]) -> tuple[VM, int, list[str]]:
     """Let something happen at a random byte of the stream."""
     # Not each stream is as long as the last, and none may be over by then.
     at = random.Random(scene.seed).randrange(1, (scene.length or 32 << 20) // 2)
     target = scene.target()
     seen = []
 
-    def act(proxy):
+    def act(proxy: Proxy) -> None:
         seen.append(scene.phase(target))
         what(proxy, target)
 
@@ -346,7 +354,7 @@ def at_random(scene, what):
     return target, at, seen
 
 
-def line_cut(scene):
+def line_cut(scene: Scene) -> str:
     """the line is cut at a random byte"""
     target, at, seen = at_random(scene, lambda proxy, target: proxy.cut())
     ended = scene.end_of(target)
@@ -354,7 +362,7 @@ def line_cut(scene):
     return f"byte {at}: {where}; the migration {ended}: {say_so(scene.why())}"
 
 
-def line_cut_late(scene):
+def line_cut_late(scene: Scene) -> str:
     """the line is cut at a random byte after the switchover"""
     target, proxy, left = hold_with_much_left(scene)
     proxy.action = Proxy.cut
@@ -365,7 +373,7 @@ def line_cut_late(scene):
     return f"byte {proxy.at}, {left} were left: {seen}; {say_so(scene.why())}"
 
 
-def target_killed_at_random(scene):
+def target_killed_at_random(scene: Scene) -> str:
     """the target is killed at a random byte"""
     target, at, seen = at_random(scene, lambda proxy, target: target.process.kill())
     ended = scene.wait_ended()
@@ -375,7 +383,7 @@ def target_killed_at_random(scene):
     return f"byte {at}: {seen[0] if seen else 'not so many'}; the migration {ended}"
 
 
-def source_killed_at_random(scene):
+def source_killed_at_random(scene: Scene) -> str:
     """the source is killed at a random byte: the target fails, and the guest is gone"""
     victim = scene.source
     target, at, seen = at_random(scene, lambda proxy, target: victim.process.kill())
@@ -390,13 +398,13 @@ def source_killed_at_random(scene):
 
 # Files
 
-def plain_capabilities(machine):
+def plain_capabilities(machine: VM) -> None:
     """What a file cannot do: answer."""
     machine.cmd("migrate-set-capabilities", capabilities=[
         {"capability": name, "state": name == "events"} for name in migration.CAPABILITIES])
 
 
-def through_a_file(scene):
+def through_a_file(scene: Scene) -> str:
     """to a file, and from the file to another QEMU"""
     path = os.path.join(scene.folder, f"{scene.source.name}.saved")
     plain_capabilities(scene.source)
@@ -422,7 +430,7 @@ def through_a_file(scene):
     return f"{size} bytes"
 
 
-def job(machine, name, **arguments):
+def job(machine: VM, name: str, **arguments: Any) -> str:
     """Run one of QEMU's jobs to its end; returns what it complains about."""
     machine.cmd(name, **{"job-id": "job0"}, **arguments)
     deadline = Deadline(120, name)
@@ -434,7 +442,7 @@ def job(machine, name, **arguments):
         deadline.nap()
 
 
-def snapshot_disk(machine):
+def snapshot_disk(machine: VM) -> None:
     """A disk that can hold snapshots."""
     path = machine.path("qcow2")
     with open(path, "wb"):
@@ -447,7 +455,7 @@ def snapshot_disk(machine):
     machine.cmd("blockdev-add", **{"driver": "qcow2", "file": "disk0file", "node-name": "disk0"})
 
 
-def snapshot(scene):
+def snapshot(scene: Scene) -> str:
     """savevm, and loadvm a while later"""
     machine = scene.source
     plain_capabilities(machine)

@@ -6,7 +6,10 @@ the target's acknowledgment, once without pre-copy.
 What is expected of the target's memory never passes through the program that moves
 it: it is stored, and read again, through the devices' own file descriptors.
 """
+from __future__ import annotations
+
 import fcntl
+import functools
 import json
 import os
 import random
@@ -15,11 +18,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from . import migration, report, vm
 from .report import mib, milliseconds, seconds
 from .vm import Failure
+
+if TYPE_CHECKING:
+    from .vm import Say
 
 STARTUP_MS = 3000
 IN_USE = 16 << 20
@@ -33,17 +41,17 @@ GET_REGION_INFO, BIND_IOMMUFD = 0x3b6c, 0x3b76
 class Region:
     """A region of an open VFIO device."""
 
-    def __init__(self, fd, index):
+    def __init__(self, fd: int, index: int) -> None:
         self.fd = fd
         info = bytearray(struct.pack("IIIIQQ", 32, 0, index, 0, 0, 0))
         fcntl.ioctl(fd, GET_REGION_INFO, info)
         *_, self.size, self.offset = struct.unpack("IIIIQQ", info)
 
-    def store(self, at, data):
+    def store(self, at: int, data: bytes) -> None:
         if os.pwrite(self.fd, data, self.offset + at) != len(data):
             raise Failure(f"a store of {len(data)} bytes at {at:#x} was short")
 
-    def load(self):
+    def load(self) -> bytes:
         pieces, at = [], 0
         while at < self.size:
             pieces.append(os.pread(self.fd, self.size - at, self.offset + at))
@@ -51,7 +59,7 @@ class Region:
         return b"".join(pieces)
 
 
-def memory_of(fd):
+def memory_of(fd: int) -> Region:
     """A device's memory; decode is on after open."""
     return Region(fd, BAR)
 
@@ -59,7 +67,7 @@ def memory_of(fd):
 class Source:
     """A device that is open here, as it is in a VMM, with contents that we know."""
 
-    def __init__(self, bdf):
+    def __init__(self, bdf: str) -> None:
         self.bdf = bdf
         name, = os.listdir(f"/sys/bus/pci/devices/{bdf}/vfio-dev")
         self.iommu = os.open("/dev/iommu", os.O_RDWR)
@@ -69,11 +77,11 @@ class Source:
         self.known = bytearray(self.memory.size)
         self.store(0, random.Random(bdf).randbytes(IN_USE))
 
-    def store(self, at, data):
+    def store(self, at: int, data: bytes) -> None:
         self.memory.store(at, data)
         self.known[at:at + len(data)] = data
 
-    def close(self):
+    def close(self) -> None:
         os.close(self.fd)
         os.close(self.iommu)
 
@@ -81,16 +89,16 @@ class Source:
 class Stamps:
     """Stores to the source, all over its memory, while the target starts."""
 
-    def __init__(self, source, target, seconds):
+    def __init__(self, source: Source, target: str, seconds: float) -> None:
         self.source, self.target, self.seconds = source, target, seconds
         self.done, self.ended = 0, threading.Event()
         self.thread = threading.Thread(target=self.work)
 
-    def starting(self):
+    def starting(self) -> bool:
         return (migration.device_attribute(self.target, "startup") == "starting" and
                 migration.device_attribute(self.source.bdf, "migration_state") == "PRE_COPY")
 
-    def work(self):
+    def work(self) -> None:
         while not self.starting():
             if self.ended.wait(0.01):
                 return
@@ -101,11 +109,11 @@ class Stamps:
             self.done += 1
             time.sleep(0.002)
 
-    def __enter__(self):
+    def __enter__(self) -> Stamps:
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.ended.set()
         self.thread.join()
 
@@ -121,7 +129,7 @@ class Move:
     wrong: int = None           # bytes that differ at the target
 
     @property
-    def downtime_ms(self):
+    def downtime_ms(self) -> float:
         return self.numbers["downtime_ns"] / 1e6
 
 
@@ -131,7 +139,7 @@ READ = ("import os, sys; sys.path.insert(0, sys.argv[1]); from livemig import ha
         "open(sys.argv[2], 'wb').write(handoff.memory_of(fd).load())")
 
 
-def run_tool(tool, source, target, waits, copy, say):
+def run_tool(tool: str, source: Source, target: str, waits: bool, copy: str, say: Say) -> dict[str, Any]:
     command = [tool, "move", f"fd:{source.fd}", target, "--json",
                *([] if waits else ["--stop-copy"]), "--",
                sys.executable, "-B", "-c", READ, os.path.dirname(os.path.dirname(__file__)), copy]
@@ -151,7 +159,7 @@ def run_tool(tool, source, target, waits, copy, say):
     return json.loads(out)
 
 
-def differing(path, known):
+def differing(path: str, known: bytes) -> int:
     """How many bytes; page by page, since most are alike."""
     with open(path, "rb") as file:
         found = file.read()
@@ -163,7 +171,7 @@ def differing(path, known):
     return wrong
 
 
-def move(tool, carrier, folder, waits, say, startup_ms=STARTUP_MS):
+def move(tool: str, carrier: dict[str, str], folder: str, waits: bool, say: Say, startup_ms: int = STARTUP_MS) -> Move:
     """One move, by a vfio-migrate at the path tool; carrier has two PCI addresses."""
     copy = os.path.join(folder, f"copy-{waits}")
     seen = Move(waits, startup_ms)
@@ -181,18 +189,19 @@ def move(tool, carrier, folder, waits, say, startup_ms=STARTUP_MS):
     return seen
 
 
-def both(tool, carrier, folder, say=lambda waits, text: None, startup_ms=STARTUP_MS):
+def both(tool: str, carrier: dict[str, str], folder: str,
+         say: Callable[[bool, str], Any] = lambda waits, text: None,
+         startup_ms: int = STARTUP_MS) -> list[Move]:
     """One that waits and one that does not."""
     for name, bdf in carrier.items():
         migration.turn_knob(bdf, "no_precopy", "N")
-    return [move(tool, carrier, folder, waits, lambda text, w=waits: say(w, text),
-                 startup_ms)
+    return [move(tool, carrier, folder, waits, functools.partial(say, waits), startup_ms)
             for waits in (True, False)]
 
 
 # What must be true
 
-def verdicts(waiting, stopped):
+def verdicts(waiting: Move, stopped: Move) -> Iterator[tuple[str, str]]:
     """(name, what is wrong or None) for each property of the two."""
     yield ("waiting for the target's acknowledgment, a device stands still for less than "
            "its startup", none_of(
@@ -209,13 +218,13 @@ def verdicts(waiting, stopped):
         *((seen.wrong, f"{seen.wrong} bytes differ") for seen in (waiting, stopped))))
 
 
-def none_of(*cases):
+def none_of(*cases: Any) -> str:
     return "; ".join(text for wrong, text in cases if wrong) or None
 
 
 # What a person reads
 
-def facts(seen):
+def facts(seen: Move) -> Iterator[tuple[str, str]]:
     numbers, size = seen.numbers, seen.numbers["bytes"]
     yield "target's startup", milliseconds(seen.startup_ns / 1e6)
     yield "device downtime", milliseconds(seen.downtime_ms)
@@ -228,14 +237,14 @@ def facts(seen):
     yield "bytes wrong at the target", str(seen.wrong)
 
 
-def table(waiting, stopped):
+def table(waiting: Move, stopped: Move) -> Iterator[str]:
     rows = [("", "waits for the ack", "stop-copy only")]
     rows += [(name, a, b) for (name, a), (_, b) in zip(facts(waiting), facts(stopped))]
     for name, *cells in rows:
         yield f"{name:<26}" + "".join(f"{cell:>19}" for cell in cells)
 
 
-def sentence(waiting, stopped):
+def sentence(waiting: Move, stopped: Move) -> str:
     return (f"The target needed {seconds(waiting.startup_ms)} to start. The device that waited "
             "for it worked on meanwhile, and stood still for "
             f"{milliseconds(waiting.downtime_ms)}; the other stood still all the time, for "

@@ -5,9 +5,17 @@ What must be true of a run.
 A property is a function with one line of documentation, which names it; it takes
 the Evidence and returns None, or a sentence that says what is wrong.
 """
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from . import vm
 from .migration import FAST
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .migration import Run
 
 # What may pass on a busy machine between two things that follow each other at once
 STALL_SLACK_MS = 1000
@@ -21,7 +29,7 @@ class Skip(Exception):
     """Cannot be judged here; the text says why."""
 
 
-def kvm(ev):
+def kvm(ev: Evidence) -> str:
     """the VM ran under KVM"""
     if ev.run.setup.accel != "kvm":
         raise Skip("KVM does not work here")
@@ -30,7 +38,7 @@ def kvm(ev):
     return None
 
 
-def trace_complete(ev):
+def trace_complete(ev: Evidence) -> str:
     """no trace record was lost"""
     if ev.run.records_lost:
         return f"the trace buffer was too small, {ev.run.records_lost} records are missing"
@@ -39,7 +47,7 @@ def trace_complete(ev):
     return None
 
 
-def completed(ev):
+def completed(ev: Evidence) -> str:
     """the migration completed on both sides"""
     if ev.run.info.get("status") != "completed":
         return f"the source's status is {ev.run.info.get('status')!r}"
@@ -48,7 +56,7 @@ def completed(ev):
     return None
 
 
-def in_order(steps):
+def in_order(steps: Any) -> str:
     """A sentence if a step is missing or two are in the wrong order."""
     for name, at in steps:
         if at is None:
@@ -59,7 +67,7 @@ def in_order(steps):
     return None
 
 
-def source_states(ev):
+def source_states(ev: Evidence) -> str:
     """the source went through the right states in the right order"""
     arcs = [s for s in ev.arcs("source") if s != "RUNNING"]
     if not ev.run.setup.precopy:
@@ -72,14 +80,14 @@ def source_states(ev):
                      ("STOP_COPY", ev.arc("source", "STOP_COPY"))])
 
 
-def target_states(ev):
+def target_states(ev: Evidence) -> str:
     """the target went from RESUMING to RUNNING, after the last byte"""
     return in_order([("RESUMING on the target", ev.arc("target", "RESUMING")),
                      ("the end of the stream", ev.loaded("END")),
                      ("RUNNING on the target", ev.arc("target", "RUNNING"))])
 
 
-def startup(ev):
+def startup(ev: Evidence) -> str:
     """the preface came first and started the target; the startup ended before the barrier"""
     records = ev.of("target", "precopy_load_record")
     if not records or records[0].fields["type"] != "PREFACE":
@@ -90,7 +98,7 @@ def startup(ev):
                      ("the barrier", ev.loaded("INITIAL_END"))])
 
 
-def delay_taken(ev):
+def delay_taken(ev: Evidence) -> str:
     """the startup took at least as long as it was told to"""
     took = (ev.startup("ready") - ev.startup("starting")) / 1e6
     if took < ev.run.setup.delay_ms:
@@ -98,14 +106,14 @@ def delay_taken(ev):
     return None
 
 
-def acknowledged(ev):
+def acknowledged(ev: Evidence) -> str:
     """the target acknowledged after its startup, and only then the VM stopped"""
     return in_order([("the startup's end", ev.startup("ready")),
                      ("the acknowledgment", ev.acked()),
                      ("the VM stopping", ev.stopped())])
 
 
-def kept_flowing(ev):
+def kept_flowing(ev: Evidence) -> str:
     """the stream stood still for no longer than the startup outlasted the initial data"""
     # Whatever came last of what the barrier has to wait for
     free = max(ev.startup("ready"), ev.before_barrier(), ev.saved("INITIAL_END"))
@@ -117,7 +125,7 @@ def kept_flowing(ev):
     return None
 
 
-def ram_flowed(ev):
+def ram_flowed(ev: Evidence) -> str:
     """the device's data and the VM's RAM went on during a startup that took long"""
     device, ram = ev.moved_meanwhile()
     if device < 1 << 20 or ram <= 0:
@@ -125,26 +133,25 @@ def ram_flowed(ev):
     return None
 
 
-def began_anew(ev):
+def began_anew(ev: Evidence) -> str:
     """initial data that began anew was acknowledged anew before the VM stopped"""
     if len(ev.acks()) != 2:
         return f"the target acknowledged {len(ev.acks())} times"
     asked = in_order([("the restart", ev.run.reinit_at),
                       ("QEMU asking for another ack", ev.asked_again()),
                       ("the second ack", ev.acked())])
-    return asked or \
-           in_order([("the first startup's end", ev.startup("ready")),
-                     ("the first ack", ev.first_ack()),
-                     ("the restart", ev.run.reinit_at),
-                     ("the second preface", ev.again("PREFACE")),
-                     ("the second startup's end", ev.last("target", "precopy_startup",
-                                                          phase="ready")),
-                     ("the second barrier", ev.again("INITIAL_END")),
-                     ("the second ack", ev.acked()),
-                     ("the VM stopping", ev.stopped())])
+    return asked or in_order([("the first startup's end", ev.startup("ready")),
+                              ("the first ack", ev.first_ack()),
+                              ("the restart", ev.run.reinit_at),
+                              ("the second preface", ev.again("PREFACE")),
+                              ("the second startup's end", ev.last("target", "precopy_startup",
+                                                                   phase="ready")),
+                              ("the second barrier", ev.again("INITIAL_END")),
+                              ("the second ack", ev.acked()),
+                              ("the VM stopping", ev.stopped())])
 
 
-def went_on(result):
+def went_on(result: dict[str, str]) -> str:
     """What is wrong with a VM that stayed at the source, or None."""
     if result["state"] != "RUNNING":
         return f"the device is in {result['state']}"
@@ -155,7 +162,7 @@ def went_on(result):
     return None
 
 
-def spoilt(ev):
+def spoilt(ev: Evidence) -> str:
     """a restart between ack and switchover failed the migration, and the VM went on"""
     result = ev.run.spoilt
     if not result["stopped"]:
@@ -165,7 +172,7 @@ def spoilt(ev):
     return went_on(result)
 
 
-def initial_bytes(ev):
+def initial_bytes(ev: Evidence) -> str:
     """the announced initial bytes cover what was sent as such"""
     announced, sent = ev.announced_initial(), ev.sizes()["initial"]
     if announced is None:
@@ -175,7 +182,7 @@ def initial_bytes(ev):
     return None
 
 
-def config_bytes(ev):
+def config_bytes(ev: Evidence) -> int:
     """
     Bytes of the device's config space, which QEMU counts as the device's if it sends
     them by multifd. It does not say how many they are, but each device has as many.
@@ -186,7 +193,7 @@ def config_bytes(ev):
     return more if 0 < more < CONFIG_MAX * len(ev.devices()) else 0
 
 
-def bytes_agree(ev):
+def bytes_agree(ev: Evidence) -> str:
     """QEMU, both drivers' counters and the trace agree on the bytes that moved"""
     counts = {"QEMU": ev.run.info.get("vfio", {}).get("transferred") - config_bytes(ev),
               "the source": ev.run.counted["saved"],
@@ -197,7 +204,7 @@ def bytes_agree(ev):
     return None
 
 
-def in_use(ev):
+def in_use(ev: Evidence) -> str:
     """at least what the guest uses of the device was moved"""
     used = int(ev.run.ready["used_pages"]) * 4096
     if used < ev.run.setup.in_use_mib << 20:
@@ -208,7 +215,7 @@ def in_use(ev):
     return None
 
 
-def cheap_at_rest(ev):
+def cheap_at_rest(ev: Evidence) -> str:
     """before the migration the device was mapped by 2 MiB, and no store was notified"""
     faults, units = ev.run.at_rest, int(ev.run.ready["used_pages"]) // 512
     if not faults:
@@ -223,7 +230,7 @@ def cheap_at_rest(ev):
     return None
 
 
-def guest_wrote(ev):
+def guest_wrote(ev: Evidence) -> str:
     """the guest wrote before, during and after the migration"""
     for when in ("before", "during", "after"):
         if not getattr(ev.run, when):
@@ -231,7 +238,7 @@ def guest_wrote(ev):
     return None
 
 
-def all_pages(ev):
+def all_pages(ev: Evidence) -> str:
     """every byte of the device is right after the migration"""
     result = ev.run.result
     for what in ("lost", "corrupt", "stray", "live_bad"):
@@ -242,7 +249,7 @@ def all_pages(ev):
     return None
 
 
-def notices(ev):
+def notices(ev: Evidence) -> str:
     """the guest's check notices bytes that were changed behind its back"""
     pages, found = len(ev.run.ready["sample"].split(",")), ev.run.disturbed
     # The guest may have overwritten some before it began to check.
@@ -252,12 +259,12 @@ def notices(ev):
     return None
 
 
-def cancelled(ev):
+def cancelled(ev: Evidence) -> str:
     """a migration cancelled amid pre-copy left the VM running and its device right"""
     return went_on(ev.run.cancelled)
 
 
-def device_idle(ev):
+def device_idle(ev: Evidence) -> str:
     """both devices are back in RUNNING when QEMU is gone"""
     for name, state in ev.run.end_state.items():
         if state != "RUNNING":
@@ -265,7 +272,7 @@ def device_idle(ev):
     return None
 
 
-def kernel_quiet(ev):
+def kernel_quiet(ev: Evidence) -> str:
     """the kernel had nothing to complain about"""
     return "; ".join(ev.run.complaints[:3]) or None
 
@@ -275,14 +282,14 @@ ALWAYS = (kvm, trace_complete, completed, source_states, target_states, startup,
 PRECOPY_ONLY = (acknowledged, kept_flowing, initial_bytes)
 
 
-def unasked(ev):
+def unasked(ev: Evidence) -> str:
     """nobody asked for an acknowledgment, and there was none"""
     if ev.acks():
         return f"the target acknowledged {len(ev.acks())} times"
     return None
 
 
-def carried(ev):
+def carried(ev: Evidence) -> str:
     """the last of the device's state went by the channels that it should go by"""
     threads = [len(ev.all_logged(*where)) for where in (
         ("source", "vfio_save_complete_precopy_thread_start"),
@@ -296,16 +303,16 @@ def carried(ev):
     return None
 
 
-def latest(moments):
+def latest(moments: Iterable[Any]) -> int:
     """The last of several, all of which must have been."""
     return None if None in moments else max(moments)
 
 
-def first_of(moments):
+def first_of(moments: Iterable[Any]) -> int:
     return min((at for at in moments if at is not None), default=None)
 
 
-def together(ev):
+def together(ev: Evidence) -> str:
     """no device stopped before all had given up P2P, and none ran before all could be reached"""
     devices = ev.devices()
     running = "PRE_COPY" if ev.run.setup.precopy else "RUNNING"
@@ -322,7 +329,7 @@ def together(ev):
     return in_order(source) or in_order(target)
 
 
-def properties(run):
+def properties(run: Run) -> tuple[Callable, ...]:
     found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
     if run.cancelled:
         found += (cancelled,)
@@ -337,7 +344,7 @@ def properties(run):
     return found
 
 
-def verdicts(evidence, chosen=None):
+def verdicts(evidence: Evidence, chosen: Any = None) -> list[tuple]:
     """(name, what is wrong or None, why it was skipped or None) for each property."""
     found = []
     for prop in chosen or properties(evidence.run):

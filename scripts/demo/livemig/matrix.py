@@ -6,15 +6,23 @@ which transport, and what is agreed on before.
 A trip is a VM; a cell is one of its migrations, which the next begins where the last
 has ended. What QEMU refuses is in the table too, with its words.
 """
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from . import judge, migration
 from .evidence import Evidence
 from .vm import VM, Deadline, Failure, Guest, Qemu
+
+if TYPE_CHECKING:
+    from .migration import Run
+    from .vm import Say
 
 RELEASE = Qemu("/opt/release/usr/bin/qemu-system-x86_64", ("/opt/release/usr/share/qemu",))
 NEWER = Qemu()
@@ -38,7 +46,7 @@ class Cell:
     compression: str = "none"
 
     @property
-    def transport(self):
+    def transport(self) -> str:
         if not self.multifd:
             return "socket"
         return "multifd" if self.compression == "none" else f"multifd, {self.compression}"
@@ -57,24 +65,24 @@ class Trip:
     tcg: bool = False           # emulated SVM gives KVM exits that it cannot handle
 
     @property
-    def remarks(self):
+    def remarks(self) -> list[str]:
         said = {"no pre-copy": not self.precopy, "x-no-mmap": self.no_mmap,
                 f"{self.cpus} processors": self.cpus > 1, "under TCG": self.tcg}
         return [text for text, true in said.items() if true]
 
-    def by_multifd(self, cell):
+    def by_multifd(self, cell: Cell) -> bool:
         """Does the device's state go by multifd as well? Old machine types do not do that."""
         return cell.multifd and cell.compression == "none" and self.machine != OLDER_MACHINE
 
 
-def round_trips(modes):
+def round_trips(modes: Iterable[tuple[bool, bool]]) -> tuple[Cell, ...]:
     """From each QEMU to each, in all modes, always on from where it is."""
     return tuple(Cell(source, target, multifd, ack) for multifd, ack in modes
                  for source, target in (("release", "release"), ("release", "newer"),
                                         ("newer", "newer"), ("newer", "release")))
 
 
-def stay(modes, **more):
+def stay(modes: Iterable[tuple[bool, bool]], **more: Any) -> tuple[Cell, ...]:
     return tuple(Cell("newer", "newer", multifd, ack, **more) for multifd, ack in modes)
 
 
@@ -118,9 +126,9 @@ OF_ALL = (judge.kvm, judge.trace_complete, judge.completed, judge.together, judg
 OF_EACH = (judge.source_states, judge.target_states, judge.startup)
 
 
-def judged(run):
+def judged(run: Run) -> list[tuple]:
     """(property, what is wrong or None, why it was skipped or None)"""
-    of_each = OF_EACH
+    of_each: tuple[Callable, ...] = OF_EACH
     of_all = OF_ALL + (judge.unasked,) * (not run.setup.ack)
     if run.setup.precopy:
         of_each += (judge.initial_bytes,) + (judge.acknowledged,) * run.setup.ack
@@ -132,7 +140,7 @@ def judged(run):
     return found
 
 
-def facts(run):
+def facts(run: Run) -> dict[str, Any]:
     """The numbers of a cell."""
     devices = Evidence(run).devices()
     sizes = [device.sizes() for device in devices]
@@ -149,18 +157,19 @@ def facts(run):
 class Traveller:
     """Makes a trip, cell by cell; after a failure another VM goes on."""
 
-    def __init__(self, common, pairs, folder):
+    def __init__(self, common: dict[str, Any], pairs: list[dict[str, str]], folder: str) -> None:
         self.common = common
         self.pairs = pairs
         self.folder = folder
         self.number = 0
-        self.guest = None
-        self.source = None
-        self.where = None               # which QEMU the source is
-        self.setup = None
-        self.ready = self.kvm = None
+        self.guest: Guest = None
+        self.source: VM = None
+        self.where: str = None               # which QEMU the source is
+        self.setup: migration.Setup = None
+        self.ready: dict[str, str] = None
+        self.kvm: bool = None
 
-    def at(self, trip, cell):
+    def at(self, trip: Trip, cell: Cell) -> migration.Setup:
         """The first migration of a VM."""
         qemu = {"release": RELEASE, "newer": NEWER}
         common = {**self.common, "accel": "tcg"} if trip.tcg else self.common
@@ -173,11 +182,11 @@ class Traveller:
             in_use_mib=0 if trip.no_mmap else IN_USE_MIB, read_mib=MEMORY_MIB * (1 + trip.two),
             guest_options=SMALL * trip.no_mmap, **common)
 
-    def machine(self, side):
+    def machine(self, side: str) -> VM:
         self.number += 1
         return VM(f"vm{self.number}", self.setup.carrier[side], self.folder, self.setup)
 
-    def boot(self, trip, cell, say):
+    def boot(self, trip: Trip, cell: Cell, say: Say) -> None:
         self.setup = self.at(trip, cell)
         migration.turn_knobs(self.setup)
         self.guest = Guest()
@@ -186,14 +195,14 @@ class Traveller:
         self.ready, self.kvm = migration.boot(self.source, self.guest)
         say("booted")
 
-    def go_on(self, trip, cell):
+    def go_on(self, trip: Trip, cell: Cell) -> None:
         """From where the last migration ended."""
         here = self.setup.reversed()
         there = self.at(trip, cell)
         self.setup = dataclasses.replace(there, carrier=here.carrier, second=here.second)
         migration.turn_knobs(self.setup)
 
-    def hop(self, trip, cell, say):
+    def hop(self, trip: Trip, cell: Cell, say: Say) -> migration.Run:
         if self.source and self.where != cell.source:
             self.end()                  # what lies between was made before
         if self.source:
@@ -218,14 +227,14 @@ class Traveller:
         run.complaints = migration.kernel_complaints()[complaints:]
         return run
 
-    def end(self):
+    def end(self) -> None:
         if self.source:
             self.source.quit()
         if self.guest:
             self.guest.close()
         self.source = self.guest = None
 
-    def one(self, trip, cell, say):
+    def one(self, trip: Trip, cell: Cell, say: Say) -> Result:
         result, began = Result(trip, cell), time.monotonic()
         try:
             run = self.hop(trip, cell, say)
@@ -239,7 +248,7 @@ class Traveller:
         result.seconds = time.monotonic() - began
         return result
 
-    def make(self, trip, cells, say=lambda text: None):
+    def make(self, trip: Trip, cells: Iterable[Cell], say: Say = lambda text: None) -> Iterator[Result]:
         """The results of some of its cells, as they come."""
         try:
             for cell in cells:
@@ -280,7 +289,7 @@ REFUSALS = (
 )
 
 
-def attempt(refusal, source, target):
+def attempt(refusal: Refusal, source: VM, target: VM) -> list[str]:
     """A migration; returns all that QEMU says at its end."""
     uri = migration.connect(source, target)
     source.cmd("migrate-set-capabilities", capabilities=[
@@ -296,7 +305,7 @@ def attempt(refusal, source, target):
     return said + target.last_words().split(" / ")
 
 
-def try_refusal(refusal, common, carrier, folder):
+def try_refusal(refusal: Refusal, common: dict[str, Any], carrier: dict[str, str], folder: str) -> tuple[str, str]:
     """What QEMU said, and what is wrong or None."""
     if refusal.arguments:
         said = refusal.qemu.says(*refusal.arguments).split("\n")

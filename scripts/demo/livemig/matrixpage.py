@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The matrix as lines of text, and as a page of the documentation."""
+from __future__ import annotations
+
 import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from . import matrix
 from .book import refused
 from .book import results as results_of
+
+if TYPE_CHECKING:
+    from .book import Book
+    from .matrix import Result, Trip
 
 HEAD = """\
 .. SPDX-License-Identifier: GPL-2.0-only
@@ -88,11 +96,11 @@ All results
 """
 
 
-def kib(count):
+def kib(count: int) -> str:
     return f"{count >> 10}"
 
 
-def numbers(result):
+def numbers(result: Result) -> str:
     facts = result.facts
     if not facts:
         return f"{result.seconds:.1f} s"
@@ -102,14 +110,14 @@ def numbers(result):
             f"{kib(facts['multifd'])} by multifd; {result.seconds:.1f} s")
 
 
-def simple_table(head, rows):
+def simple_table(head: list[str], rows: list[list[str]]) -> str:
     """RST's simple table; the last column may have several lines."""
     rows = [head] + rows
     widths = [max(len(line) for row in rows for line in row[i].split("\n"))
               for i in range(len(head))]
     rule = "  ".join("=" * width for width in widths)
 
-    def lines(row):
+    def lines(row: list[str]) -> Iterator[str]:
         cells = [cell.split("\n") for cell in row]
         for at in range(max(map(len, cells))):
             # An empty first cell continues the line before.
@@ -120,26 +128,26 @@ def simple_table(head, rows):
     return "\n".join([rule, *lines(rows[0]), rule, *body, rule])
 
 
-def grid_table(head, rows):
+def grid_table(head: list[str], rows: list[list[str]]) -> str:
     """RST's grid table: all columns may have several lines."""
-    rows = [[cell.split("\n") for cell in row] for row in [head] + rows]
-    widths = [max(len(line) for row in rows for line in row[i]) for i in range(len(head))]
+    table = [[cell.split("\n") for cell in row] for row in [head] + rows]
+    widths = [max(len(line) for row in table for line in row[i]) for i in range(len(head))]
 
-    def rule(character):
+    def rule(character: str) -> str:
         return "+" + "+".join(character * (width + 2) for width in widths) + "+"
 
-    def lines(row):
+    def lines(row: list[list[str]]) -> Iterator[str]:
         for at in range(max(map(len, row))):
             yield "| " + " | ".join((cell[at] if at < len(cell) else "").ljust(width)
                                     for cell, width in zip(row, widths)) + " |"
 
-    found = [rule("-"), *lines(rows[0]), rule("=")]
-    for row in rows[1:]:
+    found = [rule("-"), *lines(table[0]), rule("=")]
+    for row in table[1:]:
         found += [*lines(row), rule("-")]
     return "\n".join(found)
 
 
-def lines_used(result):
+def lines_used(result: Result) -> str:
     if not result.cell.multifd:
         return "1"
     by_multifd = result.trip.by_multifd(result.cell)
@@ -148,19 +156,19 @@ def lines_used(result):
         ("" if compression == "none" else f", {compression}")
 
 
-def heading(text, below="="):
+def heading(text: str, below: str = "=") -> str:
     return f"\n{text}\n{below * len(text)}\n"
 
 
-def short(versions):
+def short(versions: dict[str, str]) -> dict[str, str]:
     return {name: ".".join(version.split(".")[:2]) for name, version in versions.items()}
 
 
-def still(result):
+def still(result: Result) -> str:
     return f"{result.facts['pause_ms']:.0f}"
 
 
-def moved(result):
+def moved(result: Result) -> str:
     return f"{kib(result.facts['precopy'])} + {kib(result.facts['stopcopy'])}"
 
 
@@ -169,11 +177,11 @@ def moved(result):
 COMMON = ["Devices", "IOMMU", "lines", "ack"]
 
 
-def is_common(trip):
+def is_common(trip: Trip) -> bool:
     return trip in matrix.COMMON
 
 
-def way(result):
+def way(result: Result) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The row of a common VM's migration, and its column."""
     trip, cell = result.trip, result.cell
     row = ("two" if trip.two else "one", "iommufd" if trip.iommufd else "type1",
@@ -181,14 +189,15 @@ def way(result):
     return row, (cell.source, cell.target, trip.machine)
 
 
-def column_title(column, names):
+def column_title(column: tuple[str, ...], names: dict[str, str]) -> str:
     source, target, machine = column
     ways = f"{names[source]} to {names[target]}"
     return ways if machine == matrix.COMMON_MACHINE else f"{ways}, {machine}"
 
 
-def common_table(results, versions, show):
-    rows, columns = {}, []
+def common_table(results: Iterable[Result], versions: dict[str, str], show: Callable[[Result], str]) -> str:
+    rows: dict[tuple[str, ...], dict] = {}
+    columns: list[tuple[str, ...]] = []
     for result in results:
         if is_common(result.trip):
             row, column = way(result)
@@ -202,7 +211,7 @@ def common_table(results, versions, show):
 
 # What only some do
 
-def others_table(results, versions):
+def others_table(results: Iterable[Result], versions: dict[str, str]) -> str:
     names, rows = short(versions), []
     for result in results:
         trip, cell, facts = result.trip, result.cell, result.facts
@@ -227,7 +236,7 @@ instead.
 """
 
 
-def refusals(found, versions):
+def refusals(found: Iterable[Any], versions: dict[str, str]) -> str:
     rows = []
     for refusal, said in found:
         version = versions["release" if refusal.qemu is matrix.RELEASE else "newer"]
@@ -241,7 +250,7 @@ FACTS = ("pause_ms", "qemu_downtime_ms", "total_ms", "initial", "precopy", "stop
          "multifd")
 
 
-def numbers_file(results, versions):
+def numbers_file(results: Iterable[Result], versions: dict[str, str]) -> str:
     lines = [("source", "target", "machine", "iommu", "devices", "processors", "precopy_offered",
               "mmap", "accel", "lines", "ack") + FACTS]
     for result in results:
@@ -256,7 +265,7 @@ def numbers_file(results, versions):
         "".join(",".join(map(str, line)) + "\n" for line in lines)
 
 
-def tries(book):
+def tries(book: Book) -> str:
     """How it came about."""
     said = [f"The migrations were made in {len(book.runs())} runs."] * (len(book.runs()) > 1)
     failed = len(book.failures())
@@ -266,7 +275,7 @@ def tries(book):
     return " ".join(said)
 
 
-def failures(book):
+def failures(book: Book) -> str:
     """What of all this was not right at first."""
     rows = [["\n".join(textwrap.wrap(name, 50)), "\n".join(textwrap.wrap("; ".join(wrong), 50))]
             for name, wrong in book.failures()]
@@ -274,7 +283,7 @@ def failures(book):
         ["Configuration", "Failure"], rows) + "\n" if rows else ""
 
 
-def files(book, kernel):
+def files(book: Book, kernel: str) -> Iterator[tuple[str, str]]:
     """(name, text) of the page, and of what belongs to it."""
     versions = {"release": matrix.RELEASE.version(), "newer": matrix.NEWER.version()}
     results = list(results_of(book, matrix.ALL))

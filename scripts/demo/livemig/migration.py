@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One migration: two QEMU, one VM, and all the evidence there is about it."""
+from __future__ import annotations
+
 import dataclasses
 import os
 import subprocess
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from . import trace, vm
 from .vm import VM, Deadline, Failure, Guest
+
+if TYPE_CHECKING:
+    from .vm import Say
 
 # What QEMU may count on while the VM is stopped, in bytes a second: about what two
 # processors that emulate all of this manage.  Without it QEMU estimates from what
@@ -56,17 +62,17 @@ class Setup:
     linger: float = 1.0         # seconds to watch the guest before and after
 
     @property
-    def guest_arguments(self):
+    def guest_arguments(self) -> str:
         vendor, device = (pci_id(self.carrier["source"], n) for n in ("vendor", "device"))
         return (f"vendor={vendor} device={device} in_use_mib={self.in_use_mib} "
                 f"touchers={self.cpus - 1} {self.guest_options}")
 
     @property
-    def pairs(self):
+    def pairs(self) -> list[dict[str, str]]:
         """Source and target of each device."""
         return [self.carrier] + [self.second] * bool(self.second)
 
-    def reversed(self, **changes):
+    def reversed(self, **changes: Any) -> Setup:
         """The same for the way back, but for what is told."""
         back = {name: {"source": way["target"], "target": way["source"]}
                 for name, way in (("carrier", self.carrier), ("second", self.second),
@@ -74,7 +80,7 @@ class Setup:
         return dataclasses.replace(self, **{**back, **changes})
 
     @property
-    def downtime_limit_ms(self):
+    def downtime_limit_ms(self) -> int:
         """
         Without pre-copy the whole device moves while the VM is stopped, and QEMU
         would wait for ever for that to fit the usual limit. The device's estimate has
@@ -121,23 +127,23 @@ class Run:
     complaints: list = field(default_factory=list)  # of the kernel
 
 
-def pci_id(bdf, name):
+def pci_id(bdf: str, name: str) -> str:
     with open(f"/sys/bus/pci/devices/{bdf}/{name}") as file:
         return file.read().strip()
 
 
-def device_attribute(bdf, name):
+def device_attribute(bdf: str, name: str) -> str:
     with open(f"/sys/bus/pci/devices/{bdf}/precopy/{name}") as file:
         return file.read().strip()
 
 
-def statistic(bdf, name):
+def statistic(bdf: str, name: str) -> int:
     """One of the driver's counters, which only ever grow."""
     with open(f"{DEBUGFS}/{bdf}/precopy/stats") as file:
         return next(int(line.split()[1]) for line in file if line.split()[0] == name)
 
 
-def byte_counters(setup):
+def byte_counters(setup: Setup) -> dict[str, int]:
     """Of all devices together."""
     return {"saved": sum(statistic(pair["source"], "saved_bytes") for pair in setup.pairs),
             "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs)}
@@ -146,15 +152,15 @@ def byte_counters(setup):
 FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "splits")
 
 
-def fault_counters(bdf):
+def fault_counters(bdf: str) -> dict[str, int]:
     return {name: statistic(bdf, name) for name in FAULTS}
 
 
-def since(bdf, before):
+def since(bdf: str, before: dict[str, int]) -> dict[str, int]:
     return {name: count - before[name] for name, count in fault_counters(bdf).items()}
 
 
-def turn_knob(bdf, name, value):
+def turn_knob(bdf: str, name: str, value: Any) -> None:
     path = f"{DEBUGFS}/{bdf}/precopy/{name}"
     try:
         trace.write(path, str(value))
@@ -162,19 +168,19 @@ def turn_knob(bdf, name, value):
         raise Failure(f"cannot set the test knob {path}: {error.strerror}") from error
 
 
-def knob_is_on(bdf, name):
+def knob_is_on(bdf: str, name: str) -> bool:
     with open(f"{DEBUGFS}/{bdf}/precopy/{name}") as file:
         return file.read().strip() in ("Y", "1")
 
 
-def turn_knobs(setup):
+def turn_knobs(setup: Setup) -> None:
     """The knobs apply when QEMU opens the device."""
     for name, bdf in (side for pair in setup.pairs for side in pair.items()):
         turn_knob(bdf, "no_precopy", "N" if setup.precopy else "Y")
         turn_knob(bdf, "startup_delay_ms", setup.delay_ms if name == "target" else 0)
 
 
-def kernel_complaints():
+def kernel_complaints() -> list[str]:
     """Lines of the kernel's log that must not be there."""
     log = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace",
                          check=False).stdout
@@ -185,7 +191,7 @@ def kernel_complaints():
     return found.stdout.splitlines()
 
 
-def kvm_works(folder):
+def kvm_works(folder: str) -> bool:
     """
     Run a few real instructions under KVM: a /dev/kvm that opens proves nothing.
     The code sits where a processor starts and ends QEMU with a status of its own.
@@ -207,7 +213,7 @@ def kvm_works(folder):
     return done.returncode == status * 2 + 1
 
 
-def boot(source, guest):
+def boot(source: VM, guest: Guest) -> tuple[dict[str, str], bool]:
     """Returns what the guest said of its device, and whether KVM is on."""
     source.start()
     guest.attach(source)
@@ -219,7 +225,7 @@ def boot(source, guest):
     return ready, kvm
 
 
-def prepare(machine, setup, bandwidth=FAST):
+def prepare(machine: VM, setup: Setup, bandwidth: int = FAST) -> None:
     states = {name: True for name in CAPABILITIES}
     states.update({"switchover-ack": setup.ack, "multifd": setup.multifd})
     machine.cmd("migrate-set-capabilities", capabilities=[
@@ -232,7 +238,7 @@ def prepare(machine, setup, bandwidth=FAST):
         "avail-switchover-bandwidth": BANDWIDTH})
 
 
-def connect(source, target, bandwidth=FAST):
+def connect(source: VM, target: VM, bandwidth: int = FAST) -> str:
     """Everything up to the migrate command; returns what that needs."""
     uri = f"unix:{target.path('stream')}"
     # The source may have been started for another migration.
@@ -244,7 +250,7 @@ def connect(source, target, bandwidth=FAST):
     return uri
 
 
-def driver_said():
+def driver_said() -> str:
     """The last that the driver told the kernel's log."""
     log = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace",
                          check=False).stdout
@@ -252,7 +258,7 @@ def driver_said():
     return said[-1] if said else "nothing"
 
 
-def must_not_fail(source, target):
+def must_not_fail(source: VM, target: VM) -> None:
     for machine in (source, target):
         if not machine.seen("MIGRATION", status="failed"):
             continue
@@ -262,13 +268,13 @@ def must_not_fail(source, target):
                       f"The driver's last words: {driver_said()}")
 
 
-def little_ram_left(source, run):
+def little_ram_left(source: VM, run: Run) -> bool:
     """So little that QEMU may think of a switchover, and asks the device what it has."""
     left = source.cmd("query-migrate").get("ram", {}).get("remaining")
     return left is not None and left < BANDWIDTH * run.setup.downtime_limit_ms // 2000
 
 
-def begin_anew(source, run):
+def begin_anew(source: VM, run: Run) -> None:
     """
     After the target's first acknowledgment, and before QEMU may think of a
     switchover: until now the VM was not to stop for any time at all.
@@ -286,14 +292,14 @@ def begin_anew(source, run):
                    **{"downtime-limit": run.setup.downtime_limit_ms})
 
 
-def hurry_again(source, run):
+def hurry_again(source: VM, run: Run) -> None:
     """When QEMU has found that initial data is under way again."""
     if source.count_logged(ASKED_AGAIN) > run.asked_before:
         source.cmd("migrate-set-parameters", **{"max-bandwidth": run.setup.bandwidth})
         run.asked_before = None
 
 
-def take_sample(source, run):
+def take_sample(source: VM, run: Run) -> None:
     info = source.cmd("query-migrate")
     run.expected_ms = info.get("expected-downtime", run.expected_ms)
     if "ram" in info and "vfio" in info:
@@ -301,7 +307,7 @@ def take_sample(source, run):
                             info["vfio"]["transferred"]))
 
 
-def wait_migrated(source, target, run):
+def wait_migrated(source: VM, target: VM, run: Run) -> None:
     """
     Until the source says completed and the target runs.  The target's monitor may
     be silent while its device loads, so it is only listened to, never asked.
@@ -320,7 +326,7 @@ def wait_migrated(source, target, run):
         deadline.nap(0.05)
 
 
-def ask_guest(guest, machine, word, answer):
+def ask_guest(guest: Guest, machine: VM, word: str, answer: str) -> dict[str, str]:
     """Send the guest a word and wait for its answer."""
     start = len(guest.lines)
     guest.send(machine, word)
@@ -334,7 +340,7 @@ def ask_guest(guest, machine, word, answer):
     return said
 
 
-def watch(machine, guest, run, since):
+def watch(machine: VM, guest: Guest, run: Run, since: int) -> None:
     """See the guest write for a while, and for longer if it has not been heard by then."""
     time.sleep(run.setup.linger)
     deadline = Deadline(30, f"hearing from the guest on the {machine.name}")
@@ -343,7 +349,7 @@ def watch(machine, guest, run, since):
         deadline.nap()
 
 
-def migrate(source, target, guest, run):
+def migrate(source: VM, target: VM, guest: Guest, run: Run) -> None:
     uri = connect(source, target, run.setup.bandwidth)
     if run.setup.reinit:
         source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
@@ -358,7 +364,7 @@ def migrate(source, target, guest, run):
     run.info = source.cmd("query-migrate")
 
 
-def watch_after(source, target, guest, run):
+def watch_after(source: VM, target: VM, guest: Guest, run: Run) -> None:
     resumed = trace.qmp_time(target.seen("RESUME"), run.offset)
     watch(target, guest, run, resumed)
     target.collect_events()
@@ -372,7 +378,7 @@ def watch_after(source, target, guest, run):
     run.bad = guest.bad_lines(start)
 
 
-def collect(run, source, target, tracing):
+def collect(run: Run, source: VM, target: VM, tracing: trace.DriverTrace) -> None:
     tracing.stop()
     now = byte_counters(run.setup)
     run.counted = {what: now[what] - run.counted[what] for what in now}
@@ -383,7 +389,7 @@ def collect(run, source, target, tracing):
         run.log[side] = trace.qemu_log(machine.path("trace"), run.offset)
 
 
-def hop(source, target, guest, run, say):
+def hop(source: VM, target: VM, guest: Guest, run: Run, say: Say) -> None:
     """Move the VM from a running source to a target, with all evidence."""
     tracing = trace.DriverTrace()
     target.start()
@@ -404,7 +410,7 @@ def hop(source, target, guest, run, say):
         collect(run, source, target, tracing)
 
 
-def cancel(source, target, guest, run):
+def cancel(source: VM, target: VM, guest: Guest, run: Run) -> None:
     """Begin a migration, cancel it amid pre-copy, and see the VM go on as if nothing."""
     target.start()
     uri = connect(source, target, SLOW)
@@ -423,7 +429,7 @@ def cancel(source, target, guest, run):
     run.cancelled["state"] = device_attribute(source.bdf, "migration_state")
 
 
-def migration_thread(machine):
+def migration_thread(machine: VM) -> int:
     """The thread that sends, once it is there."""
     folder = f"/proc/{machine.process.pid}/task"
     deadline = Deadline(20, "the migration's thread")
@@ -440,7 +446,7 @@ def migration_thread(machine):
         deadline.nap()
 
 
-def hold_the_stop(machine, thread):
+def hold_the_stop(machine: VM, thread: int) -> subprocess.Popen:
     """
     When this thread stops the VM, it sends a signal to each processor's thread. Hold
     it there until the returned strace ends: between QEMU's decision to switch over
@@ -455,7 +461,7 @@ def hold_the_stop(machine, thread):
     return strace
 
 
-def wait_said(machine, strace, said, word, what):
+def wait_said(machine: VM, strace: subprocess.Popen, said: str, word: bytes, what: str) -> None:
     """Until the strace of a machine wrote this."""
     deadline = Deadline(60, what)
     while True:
@@ -469,14 +475,14 @@ def wait_said(machine, strace, said, word, what):
         deadline.nap()
 
 
-def wait_acked(source):
+def wait_acked(source: VM) -> None:
     deadline = Deadline(60, "the target's acknowledgment")
     while not source.has_logged("source_return_path_thread_switchover_acked"):
         source.must_live()
         deadline.nap()
 
 
-def restart_in_between(source, run):
+def restart_in_between(source: VM, run: Run) -> None:
     """
     Begin the device's initial data anew after the target's acknowledgment, when
     QEMU has decided to switch over and has not done so.  Until the thread can be
@@ -496,7 +502,7 @@ def restart_in_between(source, run):
         strace.wait()
 
 
-def spoil(source, target, guest, run):
+def spoil(source: VM, target: VM, guest: Guest, run: Run) -> None:
     """
     A migration whose source begins anew between the target's acknowledgment and
     the switchover: the acknowledgment is worth nothing any more, and QEMU gives up.
@@ -523,7 +529,7 @@ def spoil(source, target, guest, run):
     target.quit()
 
 
-def disturb(target, guest, run):
+def disturb(target: VM, guest: Guest, run: Run) -> None:
     """
     Change bytes of the device behind the guest's back: its check has to notice,
     or it would not have noticed a fault of the driver either.
@@ -548,9 +554,9 @@ def disturb(target, guest, run):
     run.disturbed = said
 
 
-def journey(setup, folder, machines, guest, say):
+def journey(setup: Setup, folder: str, machines: list[VM], guest: Guest, say: Say) -> list[Run]:
     """Boot, migrate, check; machines takes every QEMU that was started."""
-    def machine(name, side, incoming=True):
+    def machine(name: str, side: str, incoming: bool = True) -> VM:
         machines.append(VM(name, setup.carrier[side], folder, setup, incoming))
         return machines[-1]
 
@@ -581,10 +587,11 @@ def journey(setup, folder, machines, guest, say):
     return runs
 
 
-def go(setup, folder, say=lambda text: None):
+def go(setup: Setup, folder: str, say: Say = lambda text: None) -> list[Run]:
     """A journey, with all cleaned up behind it; returns its Runs or raises Failure."""
     os.makedirs(folder)
-    machines, guest = [], Guest()
+    machines: list[VM] = []
+    guest = Guest()
     old_complaints = len(kernel_complaints())
     turn_knobs(setup)
     try:

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The timelines of two runs above each other, drawn from what was measured."""
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import drawing
 from .report import milliseconds, title
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 COLOUR = {"runs at the source": "#4c9f70", "stands still": "#c0392b",
           "runs at the target": "#2e86c1", "startup": "#e8b84a",
@@ -24,7 +31,7 @@ class Bar:
     till: int
 
 
-def stream_bars(evidence):
+def stream_bars(evidence: Evidence) -> Iterator[tuple[str, int, int]]:
     """The device's stream: its parts, and where it stood still at the barrier."""
     full, barrier = evidence.before_barrier(), evidence.loaded("INITIAL_END")
     stopped, end = evidence.arc("source", "STOP_COPY"), evidence.loaded("END")
@@ -34,7 +41,7 @@ def stream_bars(evidence):
     yield "while stopped", max(stopped, barrier), end
 
 
-def bars(evidence):
+def bars(evidence: Evidence) -> list[Bar]:
     """All bars of a run that are long enough to have a length."""
     stopped, resumed = evidence.stopped(), evidence.resumed()
     start = evidence.run.started
@@ -47,7 +54,7 @@ def bars(evidence):
             for lane, what, since, till in found if till > since]
 
 
-def panel(number, evidence, until):
+def panel(number: int, evidence: Evidence, until: int) -> str:
     """One run, as gnuplot's commands. Each colour is a plot of its own, for the key."""
     found = bars(evidence)
     shown = []
@@ -68,7 +75,7 @@ def panel(number, evidence, until):
     return "\n".join(lines) + "\n"
 
 
-def frame(number, count):
+def frame(number: int, count: int) -> str:
     """Where a panel is, and its part of the key."""
     top = 1 - (number - 1) / count
     lines = [f"set tmargin at screen {top - 0.08:.3f}",
@@ -80,12 +87,12 @@ def frame(number, count):
     return "\n".join(lines) + "\n"
 
 
-def remark(text):
+def remark(text: str) -> str:
     """Below the key of the last panel."""
     return f"set label 2 \"{text}\" at screen 0.79, 0.06 left font ',11' textcolor rgb '#606060'\n"
 
 
-def script(evidences, machine):
+def script(evidences: list[Evidence], machine: str) -> str:
     count = len(evidences)
     until = max(bar.till for evidence in evidences for bar in bars(evidence))
     lanes = ", ".join(f"'{name}' {len(LANES) - i}" for i, name in enumerate(LANES))
@@ -98,7 +105,7 @@ def script(evidences, machine):
                           for number, evidence in enumerate(evidences, 1)) + "unset multiplot\n"
 
 
-def draw(path, evidences, made_by, machine=""):
+def draw(path: str, evidences: list[Evidence], made_by: str, machine: str = "") -> None:
     """With the machine that the runs were seen on, see drawing.where()."""
     drawing.svg(path, script(evidences, machine), "When a VM stands still, and why", made_by,
                 size=(900, 200 * len(evidences) + 20))

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A line between two QEMU that breaks where it is told to."""
+from __future__ import annotations
+
 import os
 import socket
 import threading
+from collections.abc import Callable
+from typing import Any
 
 CHUNK = 1 << 16
 
@@ -15,7 +19,8 @@ class Proxy:
     let_go() nothing is passed on to where, but what was read before.
     """
 
-    def __init__(self, path, where, at=None, action=None):
+    def __init__(self, path: str, where: str, at: int = None,
+                 action: Callable[[Proxy], Any] = None) -> None:
         self.path = path
         self.where = where
         self.at = at
@@ -24,7 +29,7 @@ class Proxy:
         self.acted = threading.Event()
         self.free = threading.Event()
         self.free.set()
-        self.ends = []
+        self.ends: list[socket.socket] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(1)
@@ -32,23 +37,23 @@ class Proxy:
         self.thread.start()
 
     @property
-    def uri(self):
+    def uri(self) -> str:
         return f"unix:{self.path}"
 
-    def hold(self):
+    def hold(self) -> None:
         self.free.clear()
 
-    def let_go(self):
+    def let_go(self) -> None:
         self.free.set()
 
-    def cut(self):
+    def cut(self) -> None:
         for end in self.ends:
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass                    # it is cut already
 
-    def close(self):
+    def close(self) -> None:
         self.cut()
         self.let_go()
         try:
@@ -60,7 +65,7 @@ class Proxy:
             end.close()
         os.unlink(self.path)
 
-    def _serve(self):
+    def _serve(self) -> None:
         try:
             source, _ = self.listener.accept()
             target = socket.socket(socket.AF_UNIX)
@@ -74,7 +79,7 @@ class Proxy:
         back.join()
 
     @staticmethod
-    def _pass_back(source, target):
+    def _pass_back(source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(CHUNK):
                 target.sendall(data)
@@ -82,7 +87,7 @@ class Proxy:
         except OSError:
             pass
 
-    def _pass_on(self, source, target):
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(CHUNK):
                 self.free.wait()
@@ -91,7 +96,7 @@ class Proxy:
         except OSError:
             self.cut()
 
-    def _pass(self, data, target):
+    def _pass(self, data: bytes, target: socket.socket) -> None:
         if self.at is not None and self.at <= self.passed + len(data) and not self.acted.is_set():
             # It may have been told late.
             before = max(0, self.at - self.passed)

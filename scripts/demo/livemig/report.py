@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a person reads. No line is wider than a terminal of 80 columns, but for tables."""
+from __future__ import annotations
+
 import re
 import textwrap
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from .migration import BANDWIDTH
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .migration import Setup
 
 WIDTH = 79
 # A slow start is a multiple of the one, and no longer than the other.
 STEP_MS, LONGEST_MS = 500, 30_000
 
 
-def paragraph(text, indent=""):
+def paragraph(text: str, indent: str = "") -> str:
     """Text of several sentences, in lines."""
     return textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent,
                          subsequent_indent=indent)
@@ -21,10 +29,12 @@ class Sparse:
     """Which lines of vfio-migrate's progress are shown: the first of a phase, and some more."""
     EVERY_S = 5
 
-    def __init__(self, clock=time.monotonic):
-        self.clock, self.phase, self.at = clock, None, 0
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.phase = ""
+        self.at = 0.0
 
-    def shows(self, text):
+    def shows(self, text: str) -> bool:
         # There may be a time in front of it
         phase, now = re.sub(r"^[\d:]+ ", "", text).split(",")[0], self.clock()
         if phase == self.phase and now - self.at < self.EVERY_S:
@@ -33,38 +43,38 @@ class Sparse:
         return True
 
 
-def mib(count):
+def mib(count: float) -> str:
     return f"{count / (1 << 20):.1f} MiB"
 
 
-def milliseconds(value):
+def milliseconds(value: Any) -> str:
     return "?" if value is None else f"{value:.0f} ms"
 
 
-def seconds(ms):
+def seconds(ms: float) -> str:
     return f"{ms / 1000:g} s"
 
 
-def title(setup):
+def title(setup: Setup) -> str:
     kind = "pre-copy" if setup.precopy else "stop-copy only"
     delay = f", target needs {seconds(setup.delay_ms)} more to start" if setup.delay_ms else ""
     return kind + delay
 
 
-def timeline(evidence):
+def timeline(evidence: Evidence) -> Iterator[str]:
     start = evidence.run.started
     for moment in evidence.moments():
         at = (moment.at - start) / 1e6
         yield f"{at:9.1f} ms  {moment.where:<6}  {moment.what:<24}  ({moment.seen_by})"
 
 
-def faults(counted, large, *small):
+def faults(counted: dict[str, int], large: str, *small: Any) -> str:
     if not counted:
         return ""
     return f"{counted[large]}, {sum(counted[name] for name in small)}"
 
 
-def facts(evidence):
+def facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """What goes into the table, one (name, value) after the other."""
     run, size = evidence.run, evidence.sizes()
     result = run.result
@@ -100,14 +110,14 @@ def facts(evidence):
     yield "pages in use", str(result["pages"])
 
 
-def headings(names):
+def headings(names: Iterable[str]) -> Iterator[list[str]]:
     """A name is told in several lines, one for each of its parts."""
     parts = [name.split(", ") for name in names]
     for line in range(max(map(len, parts))):
         yield [""] + [part[line] if line < len(part) else "" for part in parts]
 
 
-def table(column_names, evidences):
+def table(column_names: list[str], evidences: list[Evidence]) -> Iterator[str]:
     rows = [[name] for name, _ in facts(evidences[0])]
     for evidence in evidences:
         for row, (_, value) in zip(rows, facts(evidence)):
@@ -120,7 +130,7 @@ def table(column_names, evidences):
         yield "  ".join(cells).rstrip()
 
 
-def meanwhile(evidence):
+def meanwhile(evidence: Evidence) -> str:
     """One sentence on what went on during the startup."""
     device, ram = evidence.moved_meanwhile()
     return (f"startup {milliseconds(evidence.startup_ns() / 1e6)}, initial data "
@@ -129,13 +139,13 @@ def meanwhile(evidence):
             f"of the device and {ram} of the VM's RAM")
 
 
-def gain(precopy, stopcopy):
+def gain(precopy: Evidence, stopcopy: Evidence) -> str:
     """One sentence on what pre-copy buys."""
     return (f"the VM stood still for {milliseconds(precopy.pause_ms())} with pre-copy and "
             f"for {milliseconds(stopcopy.pause_ms())} without")
 
 
-def waiting(evidence):
+def waiting(evidence: Evidence) -> str:
     """One sentence on the wait for the target, if there was one."""
     stall = evidence.stall_ns() / 1e6
     if stall < 1:
@@ -144,7 +154,7 @@ def waiting(evidence):
             "initial data.")
 
 
-def slow_start_ms(initial_ms, least_ms):
+def slow_start_ms(initial_ms: float, least_ms: float) -> int:
     """
     A startup that outlasts the initial data by as much again, so that the stream has to
     wait for it. How long the data takes depends on the host, and is measured before.
@@ -153,7 +163,7 @@ def slow_start_ms(initial_ms, least_ms):
     return min(int(-(-wanted // STEP_MS) * STEP_MS), LONGEST_MS)
 
 
-def assumptions(setup):
+def assumptions(setup: Setup) -> str:
     return (f"QEMU was told that {mib(BANDWIDTH)}/s flow while the VM is stopped. It takes "
             "a downtime for bytes divided by that, and knows of no other cost.")
 

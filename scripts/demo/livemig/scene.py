@@ -5,9 +5,14 @@ A VM to which things happen, one after the other, and where it is found then.
 Whatever happened, the VM must run at exactly one side, and its device must be right
 there, every byte.  Only the guest's own check decides that, see guest.c.
 """
+from __future__ import annotations
+
+import argparse
 import dataclasses
 import os
 import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from qemu.qmp import QMPError
 
@@ -15,6 +20,10 @@ from . import migration, vm
 from .migration import device_attribute
 from .proxy import Proxy
 from .vm import VM, Deadline, Failure, Guest
+
+if TYPE_CHECKING:
+    from .migration import Setup
+    from .vm import Say
 
 ENDED = ("completed", "failed", "cancelled")
 HEARINGS = 5
@@ -24,20 +33,20 @@ GOOD = ("lost", "corrupt", "stray", "live_bad")
 class Line(Guest):
     """The guest's line, which also remembers when it last heard from whom."""
 
-    def __init__(self):
-        self.heard = {}                 # name of the VM -> monotonic seconds
+    def __init__(self) -> None:
+        self.heard: dict[str, float] = {}    # name of the VM -> monotonic seconds
         super().__init__()
 
-    def _listen(self):
+    def _listen(self) -> None:
         while not self.closing:
             for key, _ in self.selector.select(0.1):
-                data = self._receive(key.fileobj)
+                data = self._receive(key.data)
                 if data:
-                    name = next(n for n, s in self.sockets.items() if s is key.fileobj)
+                    name = next(n for n, s in self.sockets.items() if s is key.data)
                     self.heard[name] = time.monotonic()
                     self._take(data)
 
-    def forget_half_a_line(self):
+    def forget_half_a_line(self) -> None:
         """The guest that began it will not end it."""
         with self.lock:
             self.rest = b""
@@ -46,29 +55,29 @@ class Line(Guest):
 class Scene:
     """One VM, and all QEMU that have to do with it."""
 
-    def __init__(self, setup, folder):
+    def __init__(self, setup: Setup, folder: str) -> None:
         self.setup = setup
         self.folder = folder
         self.number = 0
-        self.machines = []
-        self.proxies = []
-        self.deaf = set()               # names of QEMU whose monitor cannot answer
-        self.guest = None
-        self.source = None              # the QEMU that has the guest
+        self.machines: list[VM] = []
+        self.proxies: list[Proxy] = []
+        self.deaf: set[str] = set()               # names of QEMU whose monitor cannot answer
+        self.guest: Line = None
+        self.source: VM = None              # the QEMU that has the guest
         self.complaints = 0
-        self.before = {}                # counted when the last migration began
+        self.before: dict[str, int] = {}                # counted when the last migration began
         self.seed = 0
-        self.length = None              # of a migration's stream, as far as is known
+        self.length: int = None              # of a migration's stream, as far as is known
 
     # QEMU come and go
 
-    def _machine(self, bdf, incoming):
+    def _machine(self, bdf: str, incoming: bool) -> VM:
         self.number += 1
         machine = VM(f"vm{self.number}", bdf, self.folder, self.setup, incoming)
         self.machines.append(machine)
         return machine
 
-    def boot(self):
+    def boot(self) -> None:
         """A new VM, on the first device, and by another kind of IOMMU than the last."""
         self.close()
         self.setup = dataclasses.replace(self.setup, iommufd=not self.setup.iommufd)
@@ -77,17 +86,17 @@ class Scene:
         self.source = self._machine(self.setup.carrier["source"], incoming=False)
         migration.boot(self.source, self.guest)
 
-    def other_device(self):
+    def other_device(self) -> str:
         return next(bdf for bdf in self.setup.carrier.values() if bdf != self.source.bdf)
 
-    def target(self):
+    def target(self) -> VM:
         """A QEMU on the other device, ready to be migrated to."""
         machine = self._machine(self.other_device(), incoming=True)
         machine.start()
         self.guest.attach(machine)
         return machine
 
-    def kill(self, machine):
+    def kill(self, machine: VM) -> None:
         """As the OOM killer would do it."""
         machine.process.kill()
         deadline = Deadline(60, f"the end of QEMU ({machine.name}) after it was killed")
@@ -98,13 +107,13 @@ class Scene:
         except (OSError, EOFError, QMPError):
             pass                        # it says that there is nobody
 
-    def end(self, machine):
+    def end(self, machine: VM) -> None:
         if machine.name in self.deaf:
             self.kill(machine)
         machine.quit()
         self.machines.remove(machine)
 
-    def end_others(self):
+    def end_others(self) -> None:
         for machine in [m for m in self.machines if m is not self.source]:
             self.end(machine)
         for proxy in self.proxies:
@@ -113,7 +122,7 @@ class Scene:
         for bdf in self.setup.carrier.values():
             self.calm(bdf)
 
-    def close(self):
+    def close(self) -> None:
         self.source = None
         self.end_others()
         if self.guest:
@@ -121,20 +130,20 @@ class Scene:
         self.guest = None
 
     @staticmethod
-    def calm(bdf):
+    def calm(bdf: str) -> None:
         for knob in ("startup_delay_ms", "slow_stop_ms", "fail_load_at", "fail_save_at"):
             migration.turn_knob(bdf, knob, 0)
 
     # A migration
 
-    def acks(self):
+    def acks(self) -> int:
         with open(self.source.path("trace"), errors="replace") as file:
             return file.read().count("source_return_path_thread_switchover_acked")
 
-    def sent(self):
+    def sent(self) -> Any:
         return migration.statistic(self.source.bdf, "saved_bytes")
 
-    def begin(self, target, proxy=None, **parameters):
+    def begin(self, target: VM, proxy: Proxy = None, **parameters: Any) -> None:
         """
         The migrate command is given; parameters are QEMU's, with _ for -. With pause it
         stops before the switchover.
@@ -149,65 +158,65 @@ class Scene:
                             **{k.replace("_", "-"): v for k, v in parameters.items()})
         self.source.cmd("migrate", uri=proxy.uri if proxy else uri)
 
-    def begin_slowly(self, target):
+    def begin_slowly(self, target: VM) -> None:
         """A migration that stays in pre-copy until somebody lets it go on."""
         self.begin(target, max_bandwidth=migration.SLOW, downtime_limit=0)
 
-    def line_to(self, target, at=None, action=None):
+    def line_to(self, target: VM, at: int = None, action: Callable[[Proxy], Any] = None) -> Proxy:
         proxy = Proxy(target.path("proxy"), target.path("stream"), at, action)
         self.proxies.append(proxy)
         return proxy
 
-    def wait(self, condition, what, seconds=60):
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
         """Until it is true of the source, which must live."""
         deadline = Deadline(seconds, what)
         while not condition():
             self.source.must_live()
             deadline.nap()
 
-    def status(self, machine=None):
+    def status(self, machine: VM = None) -> str:
         return (machine or self.source).cmd("query-migrate").get("status")
 
-    def wait_in_use(self):
+    def wait_in_use(self) -> None:
         """Until the source's device is in pre-copy, and some of its data was sent."""
-        def sent():
+        def sent() -> Any:
             if self.status() in ENDED:
                 raise Failure(f"the migration {self.status()} before data flowed; QEMU says: "
                               + self.why())
             return self.sent() > self.before["sent"]
         self.wait(sent, "reaching pre-copy")
 
-    def wait_acked(self):
+    def wait_acked(self) -> None:
         self.wait(lambda: self.acks() > self.before["acks"], "the target's acknowledgment")
 
-    def wait_ended(self):
+    def wait_ended(self) -> str:
         self.wait(lambda: self.status() in ENDED, "the end of the migration", 120)
         return self.status()
 
-    def why(self):
+    def why(self) -> str:
         return self.source.cmd("query-migrate").get("error-desc", "nothing")
 
-    def must_end(self, *wanted):
+    def must_end(self, *wanted: Any) -> str:
         ended = self.wait_ended()
         if ended not in wanted:
             raise Failure(f"the migration {ended}, it should be {' or '.join(wanted)}; "
                           f"QEMU says: {self.why()}")
         return ended
 
-    def moved(self, target):
+    def moved(self, target: VM) -> None:
         """The migration has completed: the guest is there now."""
         self.wait(lambda: target.cmd("query-status")["status"] != "inmigrate",
                   "the target taking over")
         self.source = target
 
-    def end_of(self, target):
+    def end_of(self, target: VM) -> str:
         """However it ended, that is where the guest has to be."""
         ended = self.wait_ended()
         if ended == "completed":
             self.moved(target)
         return ended
 
-    def phase(self, target):
+    def phase(self, target: VM) -> str:
         """Where the two devices are now, in words."""
         return (f"source {device_attribute(self.source.bdf, 'migration_state')}, "
                 f"target {device_attribute(target.bdf, 'migration_state')}, "
@@ -215,15 +224,15 @@ class Scene:
 
     # The judgement
 
-    def mark(self):
+    def mark(self) -> None:
         migration.ask_guest(self.guest, self.source, "mark", "MARKED")
 
-    def running(self):
+    def running(self) -> list[VM]:
         return [m for m in self.machines if m.name not in self.deaf
                 and m.process.poll() is None
                 and m.cmd("query-status")["status"] == "running"]
 
-    def one_side(self):
+    def one_side(self) -> str:
         """The guest runs where it should be, and nowhere else."""
         running = self.running()
         if running != [self.source]:
@@ -235,7 +244,7 @@ class Scene:
                 return None
         return f"it is also heard from {', '.join(others)}"
 
-    def heard_elsewhere(self):
+    def heard_elsewhere(self) -> list[str]:
         """Names of those that the guest is heard from until it is heard from the source."""
         since = time.monotonic()
         self.wait(lambda: self.guest.heard.get(self.source.name, 0) > since,
@@ -243,11 +252,11 @@ class Scene:
         return [name for name, at in self.guest.heard.items()
                 if at > since and name != self.source.name]
 
-    def nowhere(self):
+    def nowhere(self) -> str:
         running = self.running()
         return f"it still runs at {running[0].name}" if running else None
 
-    def all_right(self):
+    def all_right(self) -> str:
         """Every byte of the device, as the guest sees it; and it has gone on writing."""
         start = len(self.guest.lines)
         result = migration.ask_guest(self.guest, self.source, "check", "RESULT")
@@ -258,10 +267,10 @@ class Scene:
             wrong.append("the guest did not write any more")
         return "; ".join(wrong + self.guest.bad_lines(start)) or None
 
-    def at_rest(self):
+    def at_rest(self) -> str:
         """All devices are in RUNNING, whether or not they are open."""
         deadline = Deadline(30, "the devices getting back to RUNNING")
-        states = {}
+        states: dict[str, str] = {}
         while set(states.values()) != {"RUNNING"}:
             states = {bdf: device_attribute(bdf, "migration_state")
                       for bdf in self.setup.carrier.values()}
@@ -271,10 +280,10 @@ class Scene:
                 return ", ".join(f"{bdf} is in {state}" for bdf, state in states.items())
         return None
 
-    def quiet(self):
+    def quiet(self) -> str:
         return "; ".join(migration.kernel_complaints()[self.complaints:][:3]) or None
 
-    def verdict(self):
+    def verdict(self) -> str:
         """What is wrong, or None.  The other QEMU are gone then."""
         gone = self.source is None
         found = self.nowhere() if gone else self.one_side()
@@ -283,14 +292,14 @@ class Scene:
         return found or next((wrong for check in checks if (wrong := check())), None)
 
 
-def small(bdfs, mib):
+def small(bdfs: Iterable[str], mib: int) -> None:
     """Devices of that size take less time to be checked."""
     for bdf in bdfs:
         with open(f"/sys/bus/pci/devices/{bdf}/precopy/memory_size", "w") as file:
             file.write(str(mib << 20))
 
 
-def carriers():
+def carriers() -> dict[str, str]:
     """The devices that l1-run has bound, or the first two that are bound."""
     driver = "/sys/bus/pci/drivers/precopy-vfio-pci"
     found = os.environ.get("PRECOPY_CARRIERS", "").split() or \
@@ -300,7 +309,7 @@ def carriers():
     return dict(zip(("source", "target"), found))
 
 
-def setup(args, folder, say, **more):
+def setup(args: argparse.Namespace, folder: str, say: Say, **more: Any) -> migration.Setup:
     """What all VMs of a scene have in common."""
     if migration.kvm_works(folder):
         accel = "kvm"

@@ -3,13 +3,20 @@
 One migration on a kernel as a distribution ships it: no IOMMUFD, so no DMA log, and
 no debugfs. QEMU has only type1 to ask, which takes all memory of the VM for dirty.
 """
+from __future__ import annotations
+
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from . import migration, trace
 from .migration import BANDWIDTH, Run, Setup
 from .vm import RAM_MIB, VM, Failure, Guest
+
+if TYPE_CHECKING:
+    from .vm import Say
 
 # All memory moves while the VM stands still, and the device's, with some room.
 DOWNTIME_MS = ((2 * RAM_MIB) << 20) * 1000 // BANDWIDTH
@@ -18,18 +25,18 @@ DOWNTIME_MS = ((2 * RAM_MIB) << 20) * 1000 // BANDWIDTH
 class PlainVM(VM):
     """Asks type1 what is dirty when the VM has stopped, and not before."""
 
-    def device_arguments(self):
+    def device_arguments(self) -> list[str]:
         *first, device = super().device_arguments()
         return [*first, device + ",x-pre-copy-dirty-page-tracking=off"]
 
 
-def load_kvm():
+def load_kvm() -> None:
     """It is a module here, and there is no udev that would load it."""
     for name in ("kvm-amd", "kvm-intel"):
         subprocess.run(["modprobe", "-q", name], check=False)
 
 
-def move(source, target, guest, run):
+def move(source: VM, target: VM, guest: Guest, run: Run) -> None:
     run.ready, run.kvm = migration.boot(source, guest)
     target.start()
     guest.attach(target)
@@ -44,7 +51,7 @@ def move(source, target, guest, run):
     migration.watch_after(source, target, guest, run)
 
 
-def verdicts(run, states):
+def verdicts(run: Run, states: list[str]) -> Iterator[tuple[str, bool]]:
     """Pairs of a property and whether the run has it."""
     yield "the VM ran under KVM", run.kvm
     yield "the migration completed", run.info.get("status") == "completed"
@@ -55,7 +62,7 @@ def verdicts(run, states):
     yield "the kernel had nothing to complain of", not run.complaints
 
 
-def go(common, folder, say):
+def go(common: dict[str, Any], folder: str, say: Say) -> list[tuple[str, bool]]:
     """Returns the run and its verdicts."""
     setup = Setup(in_use_mib=16, linger=0.5, **common)
     os.makedirs(folder)

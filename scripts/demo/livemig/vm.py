@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Virtual machines, and the guest's line to us."""
+from __future__ import annotations
+
 import asyncio
 import os
 import selectors
@@ -7,10 +9,15 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from qemu.qmp import ConnectError, QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
+
+if TYPE_CHECKING:
+    from .migration import Run, Setup
 
 QEMU = "qemu-system-x86_64"
 RAM_MIB = 128
@@ -24,13 +31,16 @@ TRACE = ("loadvm_approve_switchover", "loadvm_approve_switchover_legacy",
          "vfio_load_bufs_thread_end")
 UNKNOWN = "does not exist"      # what QEMU says of those that are not its own
 
+# What tells a person how it goes
+Say = Callable[[str], Any]
+
 # A slower kernel (KASAN and friends) gets more time for everything.
 patience = 1.0
 # Nothing is judged by how long a wait may be: a busy machine is no fault.
 LEAST_PATIENCE = 3
 
 
-def limit(seconds):
+def limit(seconds: float) -> float:
     """How long to wait for what usually takes much less than that."""
     return seconds * max(patience, LEAST_PATIENCE)
 
@@ -42,40 +52,40 @@ class Qemu:
     data: tuple = ()
 
     @property
-    def arguments(self):
+    def arguments(self) -> list[str]:
         return [self.program] + [word for folder in self.data for word in ("-L", folder)]
 
-    def says(self, *arguments):
+    def says(self, *arguments: Any) -> str:
         """All that it says when it is told to do something and end."""
         done = subprocess.run(self.arguments + list(arguments), capture_output=True, text=True,
                               timeout=limit(60), check=False)
         return done.stdout + done.stderr
 
-    def version(self):
+    def version(self) -> str:
         """As in "10.0.13"."""
         return self.says("--version").split("version ", 1)[1].split()[0]
 
 
 class Failure(Exception):
     """Something is not as it should be; the text is a sentence for the reader."""
-    run = None              # what was seen until then, if anything
+    run: Run = None         # what was seen until then, if anything
 
 
 class Deadline:
     """A point in time that waiting must not pass."""
 
-    def __init__(self, seconds, what):
+    def __init__(self, seconds: float, what: str) -> None:
         self.what = what
         self.seconds = limit(seconds)
         self.end = time.monotonic() + self.seconds
 
-    def left(self):
+    def left(self) -> float:
         left = self.end - time.monotonic()
         if left <= 0:
             raise Failure(f"{self.what} took longer than {self.seconds:.0f} s")
         return left
 
-    def nap(self, seconds=0.02):
+    def nap(self, seconds: float = 0.02) -> None:
         time.sleep(min(seconds, self.left()))
 
 
@@ -88,31 +98,31 @@ class Guest:
     is put together as if it were one port.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.lines = []                 # (monotonic ns, text), all but the beats
-        self.beats = []                 # (monotonic ns, iteration)
+        self.lines: list[tuple[int, str]] = []      # (monotonic ns, text), all but the beats
+        self.beats: list[tuple[int, int]] = []      # (monotonic ns, iteration)
         self.rest = b""
-        self.sockets = {}
+        self.sockets: dict[str, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
         self.closing = False
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
-    def attach(self, machine):
+    def attach(self, machine: VM) -> None:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(machine.path("line"))
         self.sockets[machine.name] = sock
-        self.selector.register(sock, selectors.EVENT_READ)
+        self.selector.register(sock, selectors.EVENT_READ, sock)
 
-    def close(self):
+    def close(self) -> None:
         self.closing = True
         self.thread.join()
         self.selector.close()
         for sock in self.sockets.values():
             sock.close()
 
-    def hear_again(self):
+    def hear_again(self) -> None:
         """A line that was cut off, and goes on elsewhere, begins in the middle of one."""
         with self.lock:
             self.rest = b""
@@ -121,16 +131,15 @@ class Guest:
         while len(self.beats) == heard:
             deadline.nap()
 
-    def send(self, machine, text):
+    def send(self, machine: VM, text: str) -> None:
         self.sockets[machine.name].sendall(text.encode() + b"\n")
 
-    def _listen(self):
+    def _listen(self) -> None:
         while not self.closing:
             for key, _ in self.selector.select(0.1):
-                data = self._receive(key.fileobj)
-                self._take(data)
+                self._take(self._receive(key.data))
 
-    def _receive(self, sock):
+    def _receive(self, sock: socket.socket) -> bytes:
         """Nothing when that QEMU has ended, however it did."""
         try:
             data = sock.recv(4096)
@@ -140,20 +149,20 @@ class Guest:
             self.selector.unregister(sock)
         return data
 
-    def _take(self, data):
+    def _take(self, data: bytes) -> None:
         now = time.monotonic_ns()
         with self.lock:
             *whole, self.rest = (self.rest + data).split(b"\n")
             for line in whole:
                 self._take_line(now, line.decode(errors="replace").strip())
 
-    def _take_line(self, now, text):
+    def _take_line(self, now: int, text: str) -> None:
         if not text.startswith("BEAT "):
             self.lines.append((now, text))
         elif text[5:].isdigit():
             self.beats.append((now, int(text[5:])))
 
-    def find(self, word, start=0):
+    def find(self, word: str, start: int = 0) -> dict[str, str]:
         """The first line from number start on that begins with word."""
         with self.lock:
             for _, text in self.lines[start:]:
@@ -163,21 +172,21 @@ class Guest:
                     return dict(p.split("=", 1) for p in text.split(" ")[1:] if "=" in p)
         return None
 
-    def bad_lines(self, start):
+    def bad_lines(self, start: int) -> list[str]:
         with self.lock:
             return [text for _, text in self.lines[start:] if text.startswith("BAD ")]
 
-    def iterations(self, since=0, until=None):
+    def iterations(self, since: int = 0, until: int = None) -> int:
         """Page writes between two times, as far as the beats tell."""
         with self.lock:
             seen = [i for t, i in self.beats if t >= since and (not until or t <= until)]
         return seen[-1] - seen[0] if len(seen) > 1 else 0
 
-    def first_beat(self, since):
+    def first_beat(self, since: int) -> int:
         with self.lock:
             return next((t for t, _ in self.beats if t >= since), None)
 
-    def longest_silence(self, since):
+    def longest_silence(self, since: int) -> int:
         """The longest time between two beats (ns)."""
         with self.lock:
             times = [t for t, _ in self.beats]
@@ -187,25 +196,25 @@ class Guest:
 class VM:
     """One QEMU process."""
 
-    def __init__(self, name, bdf, folder, setup, incoming=True):
+    def __init__(self, name: str, bdf: str, folder: str, setup: Setup, incoming: bool = True) -> None:
         self.name = name
         self.bdf = bdf
         self.folder = folder
         self.setup = setup
         self.incoming = incoming
-        self.process = None
-        self.qmp = None
-        self.events = []
+        self.process: subprocess.Popen = None
+        self.qmp: QEMUMonitorProtocol = None
+        self.events: list[dict[str, Any]] = []
 
-    def path(self, what):
+    def path(self, what: str) -> str:
         return os.path.join(self.folder, f"{self.name}.{what}")
 
     @property
-    def side(self):
+    def side(self) -> str:
         """Where it was when it was started; it may have become a source since."""
         return next(side for side, bdf in self.setup.carrier.items() if bdf == self.bdf)
 
-    def device_arguments(self):
+    def device_arguments(self) -> list[str]:
         found = ["-object", "iommufd,id=iommufd0"] if self.setup.iommufd else []
         for number, pair in enumerate(self.setup.pairs):
             device = (f"vfio-pci,id=dev{number},host={pair[self.side]},"
@@ -213,7 +222,7 @@ class VM:
             found += ["-device", device + ",iommufd=iommufd0" * self.setup.iommufd]
         return found
 
-    def arguments(self):
+    def arguments(self) -> list[str]:
         setup = self.setup
         args = setup.qemu[self.side].arguments + [
                 "-name", self.name + ",debug-threads=on", "-no-user-config", "-nodefaults",
@@ -233,7 +242,7 @@ class VM:
             args += ["-incoming", "defer"]
         return args + self.device_arguments()
 
-    def start(self):
+    def start(self) -> None:
         with open(self.path("stderr"), "wb") as err:
             self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL,
                                             stdout=err, stderr=err)
@@ -243,7 +252,7 @@ class VM:
             deadline.nap()
         self.qmp.settimeout(limit(60))
 
-    def _connect(self):
+    def _connect(self) -> bool:
         if not os.path.exists(self.path("qmp")):
             return False
         self.qmp = QEMUMonitorProtocol(self.path("qmp"), nickname=self.name)
@@ -253,22 +262,22 @@ class VM:
             return False
         return True
 
-    def must_live(self):
+    def must_live(self) -> None:
         if self.process.poll() is not None:
             raise Failure(f"QEMU ({self.name}) ended with status {self.process.returncode}: "
                           + self.last_words())
 
-    def plight(self):
+    def plight(self) -> str:
         """Why its guest may be silent."""
         return (f"QEMU ({self.name}) is {self.cmd('query-status')['status']} and says: "
                 + self.last_words())
 
-    def last_words(self):
+    def last_words(self) -> str:
         with open(self.path("stderr"), errors="replace") as err:
             said = [line for line in err.read().split("\n") if line and UNKNOWN not in line]
         return " / ".join(said[-4:]).strip() or "it said nothing"
 
-    def cmd(self, name, **arguments):
+    def cmd(self, name: str, **arguments: Any) -> Any:
         try:
             return self.qmp.cmd(name, **arguments)
         except asyncio.TimeoutError as error:
@@ -277,13 +286,13 @@ class VM:
             self.must_live()
             raise Failure(f"QEMU ({self.name}) refused {name}: {error}") from error
 
-    def collect_events(self):
+    def collect_events(self) -> list[dict[str, Any]]:
         """Take what events there are; their times are QEMU's own."""
         self.must_live()
         self.events += self.qmp.get_events(wait=False)
         return self.events
 
-    def seen(self, name, **data):
+    def seen(self, name: str, **data: Any) -> dict[str, Any]:
         """The first event of that name whose data has these values."""
         for event in self.events:
             have = event.get("data", {})
@@ -292,24 +301,24 @@ class VM:
                 return event
         return None
 
-    def count_logged(self, name):
+    def count_logged(self, name: str) -> int:
         """How often one of QEMU's own trace points is in its log, which it still writes."""
         with open(self.path("trace"), errors="replace") as file:
             return file.read().count(name)
 
-    def has_logged(self, name):
+    def has_logged(self, name: str) -> bool:
         return self.count_logged(name) > 0
 
-    def forget_events(self):
+    def forget_events(self) -> None:
         self.collect_events()
         self.events = []
 
-    def wait_event(self, deadline, name, **data):
+    def wait_event(self, deadline: Deadline, name: str, **data: Any) -> None:
         while not self.seen(name, **data):
             self.collect_events()
             deadline.nap()
 
-    def quit(self):
+    def quit(self) -> None:
         """End QEMU, if it is there: politely, then by its process id."""
         if not self.process or self.process.returncode is not None:
             return
