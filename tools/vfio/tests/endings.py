@@ -15,8 +15,8 @@ import subprocess
 import sys
 
 import two_devices as lab
-from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, read_file, run, set_state,
-                         start, state, sysfs, until, write_file)
+from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, read_file, run,
+                         set_state, start, state, sysfs, until, write_file)
 
 TESTS = []
 ENDING = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT, signal.SIGUSR1, signal.SIGUSR2,
@@ -244,7 +244,8 @@ def what_fails_afterwards_does_not_take_the_device():
     script = f"touch {path('ran')}; exit "
     for args, out in (("--dump-region", "2=/dev/full"), subprocess.DEVNULL), (("--json",), open("/dev/full", "wb")):
         for own in 0, 3:
-            ended(popen("load", B, "-i", path("snap"), *args, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
+            ended(popen("load", B, "-i", path("snap"), *args, "--", "sh", "-c", script + str(own), stdout=out),
+                  own or 8)
             os.unlink(path("ran"))
             ended(popen("move", A, B, *args, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
             os.unlink(path("ran"))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import two_devices as lab
-from two_devices import A, B, VM, Delay, Held, Knob, check, contents, on_a_terminal, path, run, write_file
+from two_devices import A, B, Delay, Held, Knob, check, contents, on_a_terminal, path, run, write_file
 
 TESTS = []
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -62,7 +62,8 @@ def a_failing_move_says_why_once():
 @test
 def errors_name_program_option_and_file():
     for args, words in ((("save", A, "-o", "/nonexistent/snap"), ["/nonexistent/snap"]),
-                        (("save", A, "-o", path("snap"), "--fill-region", "2=/nonexistent"), ["--fill-region", "/nonexistent"]),
+                        (("save", A, "-o", path("snap"), "--fill-region", "2=/nonexistent"),
+                         ["--fill-region", "/nonexistent"]),
                         (("load", B, "--verify", "-i", "/nonexistent"), ["--input", "/nonexistent"]),
                         (("load", B, "--dump-region", "2=/nonexistent/out", "-i", "/dev/null"), ["/nonexistent/out"]),
                         (("save", A, "--colour"), ["save", "--colour"]),

@@ -454,7 +454,8 @@ def load_refuses_damage():
         run("load", B, "--verify", "-i", write_file("bad", bad), status=7)
     # Whole frames, but not the device's stream
     run("load", B, "--verify", "-i", write_file("bad", good[:104] + frame(END, bytes(16), 1)), status=1)
-    run("load", B, "--verify", "-i", write_file("bad", good[:104] + frame(DATA, b"x" * 100, 1) + frame(END, struct.pack("<QQ", 100, 0), 2)), status=1)
+    other = frame(DATA, b"x" * 100, 1) + frame(END, struct.pack("<QQ", 100, 0), 2)
+    run("load", B, "--verify", "-i", write_file("bad", good[:104] + other), status=1)
     run("load", B, "--verify", "-i", write_file("bad", good[:104] + frame(GO, b"", 1)), status=7)
     run("load", B, "--verify", "-i", write_file("bad", hello(b"mlx5_vfio_pci") + good[104:]), status=3)
     run("load", B, "--verify", "-i", write_file("bad", hello(vendor=1, device=2) + good[104:]), status=3)
@@ -570,7 +571,8 @@ def send_waits_for_a_slow_target():
 @test
 def stop_copy_pays_while_stopped():
     with Delay(B, 1000):
-        got = run("move", A, B, "--stop-copy", "--verify", "--json", "--fill-region", "2=" + write_file("in", contents(9)))
+        got = run("move", A, B, "--stop-copy", "--verify", "--json", "--fill-region",
+                  "2=" + write_file("in", contents(9)))
     numbers = json.loads(got.stdout)
     check(numbers["downtime_ns"] > 0.95e9 and not numbers["acked_while_running"], numbers)
     check(numbers["bytes"]["initial"] == 0, numbers)
@@ -1026,7 +1028,8 @@ def hostile_sources():
             break
     check("nothing but signs of life" in err, err)
     check("nobody has connected" in
-          run("receive", B, "--listen", "unix:" + path("socket"), "--verify", "--accept-timeout", "0.2", status=4).stderr)
+          run("receive", B, "--listen", "unix:" + path("socket"), "--verify", "--accept-timeout", "0.2",
+              status=4).stderr)
     check(info(B)["can_migrate"])
 
 
