@@ -4,7 +4,7 @@
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>
 
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "mig/save.h"
 #include "precopy.h"
 
@@ -20,29 +20,30 @@ static void precopy_stat64(struct seq_file *seq, const char *name,
 }
 
 static void precopy_stats_faults(struct seq_file *seq,
-				 const struct precopy_memory *mem)
+				 const struct precopy_memory_stats *stats)
 {
-	precopy_stat64(seq, "read_faults", &mem->faults.read);
-	precopy_stat64(seq, "write_faults", &mem->faults.write);
-	precopy_stat64(seq, "mkwrite_faults", &mem->faults.mkwrite);
-	precopy_stat64(seq, "huge_faults", &mem->faults.huge);
-	precopy_stat64(seq, "around_pages", &mem->faults.around);
-	precopy_stat64(seq, "waited_faults", &mem->faults.waited);
+	precopy_stat64(seq, "read_faults", &stats->read_faults);
+	precopy_stat64(seq, "write_faults", &stats->write_faults);
+	precopy_stat64(seq, "mkwrite_faults", &stats->mkwrite_faults);
+	precopy_stat64(seq, "huge_faults", &stats->huge_faults);
+	precopy_stat64(seq, "around_pages", &stats->around_pages);
+	precopy_stat64(seq, "waited_faults", &stats->waited_faults);
 }
 
 static void precopy_stats_tracking(struct seq_file *seq,
-				   const struct precopy_stats *stats)
+				   const struct precopy_stats *stats,
+				   const struct precopy_memory_stats *memory)
 {
 	precopy_stat64(seq, "arms", &stats->arms);
 	precopy_stat64(seq, "last_arm_ns", &stats->last_arm_ns);
-	precopy_stat64(seq, "last_disarm_ns", &stats->last_disarm_ns);
+	precopy_stat64(seq, "last_disarm_ns", &memory->last_disarm_ns);
 	precopy_stat64(seq, "collected_pages", &stats->collected_pages);
-	precopy_stat64(seq, "set_aside_pages", &stats->set_aside_pages);
-	precopy_stat64(seq, "rechecked_units", &stats->rechecked_units);
-	precopy_stat64(seq, "left_pinned_pages", &stats->left_pinned_pages);
-	precopy_stat64(seq, "splits", &stats->splits);
-	precopy_stat64(seq, "failed_splits", &stats->failed_splits);
-	precopy_stat64(seq, "collapses", &stats->collapses);
+	precopy_stat64(seq, "set_aside_pages", &memory->set_aside_pages);
+	precopy_stat64(seq, "rechecked_units", &memory->rechecked_units);
+	precopy_stat64(seq, "left_pinned_pages", &memory->left_pinned_pages);
+	precopy_stat64(seq, "splits", &memory->splits);
+	precopy_stat64(seq, "failed_splits", &memory->failed_splits);
+	precopy_stat64(seq, "collapses", &memory->collapses);
 	precopy_stat64(seq, "save_protect_ns", &stats->save_protect_ns);
 }
 
@@ -70,14 +71,14 @@ static int precopy_stats_show(struct seq_file *seq, void *unused)
 	u64 initial, dirty, in_use;
 
 	scoped_guard(rwsem_read, &mem->sem)
-		in_use = precopy_ram_bytes(mem->ram);
+		in_use = precopy_memory_used(mem);
 	precopy_save_counters(pcd, &initial, &dirty);
 	precopy_stat(seq, "bytes_in_use", in_use);
 	precopy_stat(seq, "initial_bytes", initial);
 	precopy_stat(seq, "dirty_bytes", dirty);
 	precopy_stat(seq, "stop_copy_bytes", precopy_save_estimate(pcd));
-	precopy_stats_faults(seq, mem);
-	precopy_stats_tracking(seq, &pcd->stats);
+	precopy_stats_faults(seq, mem->stats);
+	precopy_stats_tracking(seq, &pcd->stats, mem->stats);
 	precopy_stats_streams(seq, &pcd->stats);
 	return 0;
 }

@@ -6,7 +6,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "mig/fsm.h"
 #include "mig/load.h"
 #include "mig/save.h"
@@ -37,7 +37,6 @@ void precopy_device_reset(struct precopy_device *pcd)
 {
 	struct precopy_loading *loading;
 	struct precopy_saving *saving;
-	struct precopy_ram *ram;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		scoped_guard(spinlock, &pcd->state_lock) {
@@ -53,11 +52,10 @@ void precopy_device_reset(struct precopy_device *pcd)
 			if (loading)
 				precopy_load_kill(loading);
 		}
-		ram = precopy_memory_detach(pcd);
+		precopy_memory_reset(&pcd->memory, pcd->generation);
 	}
 	wake_up_all(&pcd->wait);
 	atomic64_inc(&pcd->stats.resets);
-	precopy_ram_put(ram);
 	if (saving)
 		precopy_save_release(saving);
 	if (loading)
@@ -90,11 +88,17 @@ static struct precopy_device *precopy_device_alloc(struct precopy_function *func
 	kref_init(&pcd->kref);
 	pcd->core = &function->core;
 	pcd->pdev = pci_dev_get(to_pci_dev(function->core.vdev.dev));
+	if (precopy_memory_init(&pcd->memory, precopy_dev(pcd),
+				function->core.vdev.inode->i_mapping,
+				PRECOPY_BAR_PGOFF, precopy_wq)) {
+		pci_dev_put(pcd->pdev);
+		kfree(pcd);
+		return NULL;
+	}
 	mutex_init(&pcd->arc_mutex);
 	spin_lock_init(&pcd->state_lock);
 	init_waitqueue_head(&pcd->wait);
 	pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
-	precopy_memory_init(&pcd->memory);
 	precopy_cost_init(&pcd->startup_cost);
 	return pcd;
 }
@@ -189,7 +193,7 @@ static int precopy_open_device(struct vfio_device *vdev)
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	if (precopy_knob(pcd, no_precopy))
 		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
-	precopy_memory_open(pcd, size);
+	precopy_memory_open(&pcd->memory, size);
 	precopy_config_init(pcd);
 	precopy_device_reset(pcd);
 	/* After the reset, startups of the previous user add no more samples */
@@ -203,7 +207,7 @@ static void precopy_close_device(struct vfio_device *vdev)
 	struct precopy_device *pcd = to_precopy(vdev);
 
 	precopy_device_reset(pcd);
-	precopy_memory_close(pcd);
+	precopy_memory_close(&pcd->memory);
 	vfio_pci_core_close_device(vdev);
 	precopy_unfreeze_size(pcd);
 }
@@ -248,7 +252,8 @@ static ssize_t precopy_read(struct vfio_device *vdev, char __user *buf,
 		ret = precopy_config_read(to_precopy(vdev), buf, count, offset);
 		break;
 	case PRECOPY_BAR:
-		ret = precopy_memory_read(to_precopy(vdev), buf, count, offset);
+		ret = precopy_memory_read(&to_precopy(vdev)->memory, buf, count,
+					  offset);
 		break;
 	default:
 		return -EINVAL;
@@ -272,8 +277,8 @@ static ssize_t precopy_write(struct vfio_device *vdev, const char __user *buf,
 					   offset);
 		break;
 	case PRECOPY_BAR:
-		ret = precopy_memory_write(to_precopy(vdev), buf, count,
-					   offset);
+		ret = precopy_memory_write(&to_precopy(vdev)->memory, buf,
+					   count, offset);
 		break;
 	default:
 		return -EINVAL;
@@ -289,7 +294,7 @@ static int precopy_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 
 	if (VFIO_PCI_OFFSET_TO_INDEX(offset) != PRECOPY_BAR)
 		return -EINVAL;
-	return precopy_memory_mmap(to_precopy(vdev), vma);
+	return precopy_memory_mmap(&to_precopy(vdev)->memory, vma);
 }
 
 /* --- ioctls ----------------------------------------------------------- */

@@ -8,9 +8,6 @@
 #include <linux/pci.h>
 #include <linux/workqueue.h>
 
-#define CREATE_TRACE_POINTS
-#include "trace.h"
-
 #include "precopy.h"
 
 struct workqueue_struct *precopy_wq;

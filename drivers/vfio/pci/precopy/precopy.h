@@ -4,10 +4,8 @@
 #define PRECOPY_H
 
 #include <linux/atomic.h>
-#include <linux/errno.h>
 #include <linux/kref.h>
 #include <linux/ktime.h>
-#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/vfio_pci_core.h>
@@ -21,6 +19,9 @@ struct precopy_loading;
 struct precopy_saving;
 
 #define PRECOPY_BAR		VFIO_PCI_BAR2_REGION_INDEX
+/* First page of the BAR in the address space of the vfio device's inode */
+#define PRECOPY_BAR_PGOFF \
+	(VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) >> PAGE_SHIFT)
 #define PRECOPY_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
 #define PRECOPY_MIN_MEMORY	SZ_1M
 
@@ -46,18 +47,7 @@ struct precopy_config {
  * @refused_streams: number of loads that failed because of the stream's contents
  * @arms: number of times that tracking began
  * @last_arm_ns: time for which the last arm delayed all accesses to the BAR
- * @last_disarm_ns: time for which the last disarm delayed all accesses
  * @collected_pages: number of pages taken from the initial or the dirty set
- * @set_aside_pages: number of those pages that were set aside because of a pin or
- *		     another extra reference
- * @rechecked_units: number of checks whether pages of a unit that were set aside
- *		     have been released
- * @left_pinned_pages: number of pages in folios that were still pinned when the
- *		       memory that they belonged to was freed
- * @splits: number of units that were divided into single pages, because they were
- *	    written while tracked
- * @failed_splits: number of units that stayed one folio because the split failed
- * @collapses: number of units of single pages that became one folio again
  * @save_protect_ns: time spent on write-protecting pages before they are copied
  * @save_copy_ns: time spent on copying pages, and on finding pages that are zero
  * @save_checksum_ns: time spent on creating records, including their checksums
@@ -75,14 +65,7 @@ struct precopy_stats {
 	atomic64_t	refused_streams;
 	atomic64_t	arms;
 	atomic64_t	last_arm_ns;
-	atomic64_t	last_disarm_ns;
 	atomic64_t	collected_pages;
-	atomic64_t	set_aside_pages;
-	atomic64_t	rechecked_units;
-	atomic64_t	left_pinned_pages;
-	atomic64_t	splits;
-	atomic64_t	failed_splits;
-	atomic64_t	collapses;
 	atomic64_t	save_protect_ns;
 	atomic64_t	save_copy_ns;
 	atomic64_t	save_checksum_ns;
@@ -223,16 +206,6 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 
 	atomic64_add(ktime_to_ns(ktime_sub(now, *mark)), sum);
 	*mark = now;
-}
-
-/*
- * Error for a wait that a signal has ended before the system call did anything. If
- * the signal is not fatal, the call is restarted after the signal was handled, which
- * the user does not notice. Signal handlers can thus run, and the task can be frozen.
- */
-static inline int precopy_interrupted(void)
-{
-	return fatal_signal_pending(current) ? -EINTR : -ERESTARTNOINTR;
 }
 
 /* main.c; the workqueue that frees memory and runs startups */

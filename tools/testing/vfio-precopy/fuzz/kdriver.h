@@ -20,6 +20,7 @@
 typedef int64_t s64;
 typedef s64 ktime_t;
 typedef unsigned int gfp_t, __poll_t;
+typedef unsigned long pgoff_t;
 
 #define __user
 #define PAGE_SIZE		4096UL
@@ -279,7 +280,7 @@ struct workqueue_struct;
 void model_queue(struct work_struct *work);
 
 #define INIT_WORK(work, fn)		((void)((work)->run = (fn)))
-#define queue_work_node(node, wq, work)	model_queue(work)
+#define queue_work_node(node, wq, work)	((void)(wq), model_queue(work))
 #define num_online_cpus()		3U
 #define numa_node_id()			0
 

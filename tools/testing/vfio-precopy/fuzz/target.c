@@ -8,7 +8,6 @@
  */
 #include <linux/vfio_precopy.h>
 
-#include "mem/ram.h"
 #include "mig/cost.h"
 #include "fuzz.h"
 #include "mig/load.h"
@@ -21,8 +20,6 @@
 #define MAX_ALLOCATED	(PRECOPY_DECODE_BUF + PRECOPY_MAX_UNITS / 8 + PAGE_SIZE)
 #define MAX_WORKS	PRECOPY_STARTUP_WORKERS
 #define MAX_STEPS	100000
-
-struct workqueue_struct *precopy_wq;
 
 struct load {
 	const struct outcome *must;
@@ -210,31 +207,17 @@ void precopy_device_params(struct precopy_device *pcd,
 	};
 }
 
-void precopy_memory_set_gate(struct precopy_device *pcd, enum precopy_gate gate)
+void precopy_memory_set_gate(struct precopy_memory *mem, enum precopy_gate gate)
 {
-	lockdep_assert_held(&pcd->memory.sem);
-	pcd->memory.gate = gate;
+	lockdep_assert_held(&mem->sem);
+	mem->gate = gate;
 }
 
-struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd)
+void precopy_memory_discard(struct precopy_memory *mem)
 {
-	lockdep_assert_held(&pcd->memory.sem);
+	lockdep_assert_held(&mem->sem);
 	pages_free(&m.memory);
-	return NULL;
-}
-
-void precopy_ram_put(struct precopy_ram *ram)
-{
-	(void)ram;
-	may_sleep();
-}
-
-struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd, u64 generation)
-{
-	may_sleep();
-	if (pcd->generation != generation)
-		return ERR_PTR(-ECANCELED);
-	return (struct precopy_ram *)&m.memory;
+	mem->gate = PRECOPY_GATE_OPEN;
 }
 
 static int break_down(int error)
@@ -243,19 +226,30 @@ static int break_down(int error)
 	return error;
 }
 
-void precopy_ram_set_exact(struct precopy_ram *ram, bool exact)
+int precopy_memory_load_begin(struct precopy_memory *mem, u64 generation)
 {
-	(void)ram;
-	m.exact = exact;
+	may_sleep();
+	if (mem->generation != generation)
+		return -ECANCELED;
+	m.exact = true;
+	return 0;
 }
 
-int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
+void precopy_memory_load_end(struct precopy_memory *mem)
+{
+	lockdep_assert_held(&mem->sem);
+	m.exact = false;
+}
+
+int precopy_memory_populate_unit(struct precopy_memory *mem, u64 generation,
+				 unsigned long unit)
 {
 	u64 bytes = min(m.dev.memory_size, PRECOPY_UNIT_SIZE);
 	bool had = m.units[unit / 8] & 1 << unit % 8;
 
-	(void)ram;
 	may_sleep();
+	if (mem->generation != generation)
+		return -ECANCELED;
 	FUZZ_CHECK(unit * PRECOPY_UNIT_SIZE < m.dev.memory_size, "unit %lu", unit);
 	if (model_chance(2000))
 		return break_down(-ENOMEM);
@@ -263,7 +257,7 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 	return had ? 0 : bytes;
 }
 
-static int check_store(struct precopy_device *pcd, u64 generation, u64 offset,
+static int check_store(struct precopy_memory *mem, u64 generation, u64 offset,
 		       u64 len)
 {
 	may_sleep();
@@ -271,26 +265,26 @@ static int check_store(struct precopy_device *pcd, u64 generation, u64 offset,
 		   offset < m.dev.memory_size &&
 		   len <= m.dev.memory_size - offset,
 		   "a store of %lu bytes at %lx", len, offset);
-	if (pcd->generation != generation)
+	if (mem->generation != generation)
 		return -ECANCELED;
 	FUZZ_CHECK(m.exact, "a store may take more than it needs");
 	return model_chance(200) ? break_down(-ENOMEM) : 0;
 }
 
-int precopy_memory_load(struct precopy_device *pcd, u64 generation, u64 offset,
-			const void *data, size_t len)
+int precopy_memory_copy_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, const void *data, size_t len)
 {
-	int ret = check_store(pcd, generation, offset, len);
+	int ret = check_store(mem, generation, offset, len);
 
 	if (!ret)
 		pages_store(&m.memory, offset, data, len);
 	return ret;
 }
 
-int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
-			     u64 offset, u64 len)
+int precopy_memory_zero_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, u64 len)
 {
-	int ret = check_store(pcd, generation, offset, len);
+	int ret = check_store(mem, generation, offset, len);
 
 	if (!ret)
 		pages_zero(&m.memory, offset, len);
@@ -325,14 +319,13 @@ static void reset(struct load *l)
 
 	scoped_guard(rwsem_write, &m.pcd.memory.sem) {
 		scoped_guard(spinlock, &m.pcd.state_lock) {
-			m.pcd.generation++;
+			m.pcd.memory.generation = ++m.pcd.generation;
 			loading = m.pcd.loading;
 			m.pcd.loading = NULL;
 			if (loading)
 				precopy_load_kill(loading);
 		}
-		pages_free(&m.memory);
-		m.pcd.memory.gate = PRECOPY_GATE_OPEN;
+		precopy_memory_discard(&m.pcd.memory);
 	}
 	if (loading)
 		precopy_load_release(loading);
@@ -547,6 +540,7 @@ static void begin(struct load *l, const struct fuzz_device *dev, u64 seed,
 	m.pcd.pdev = &m.pdev;
 	m.pcd.memory.size = dev->memory_size;
 	m.pcd.generation = 1;
+	m.pcd.memory.generation = 1;
 	m.load = l;
 	if (model_chance(20))
 		m.pcd.knobs.startup_fail = EIO;

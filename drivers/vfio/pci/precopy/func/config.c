@@ -41,6 +41,7 @@ static u8 precopy_config_mask(u64 offset)
 /* Value of BAR2/3. Masking the low bits by the size makes sizing work. */
 static u64 precopy_config_bar(const struct precopy_device *pcd)
 {
+	lockdep_assert_held(&pcd->memory.sem);
 	return (pcd->config.bar & ~(pcd->memory.size - 1)) | PRECOPY_BAR_FLAGS;
 }
 
@@ -51,6 +52,7 @@ static bool precopy_config_is_bar(u64 offset)
 
 static u8 precopy_config_get(const struct precopy_device *pcd, u64 offset)
 {
+	lockdep_assert_held(&pcd->memory.sem);
 	if (precopy_config_is_bar(offset))
 		return precopy_config_bar(pcd) >>
 		       8 * (offset - PCI_BASE_ADDRESS_2);
@@ -63,6 +65,7 @@ static void precopy_config_set(struct precopy_device *pcd, u64 offset, u8 val)
 	u8 mask = precopy_config_mask(offset);
 	u8 *byte = &pcd->config.bytes[offset];
 
+	lockdep_assert_held_write(&pcd->memory.sem);
 	if (precopy_config_is_bar(offset)) {
 		pcd->config.bar &= ~(0xffULL << shift);
 		pcd->config.bar |= (u64)val << shift;
@@ -71,18 +74,12 @@ static void precopy_config_set(struct precopy_device *pcd, u64 offset, u8 val)
 	}
 }
 
-/*
- * Apply COMMAND's memory bit. Without memory decode accesses must fail. Removing the
- * page table entries makes accesses by mmap fault, and the fault checks the bit.
- */
+/* Apply COMMAND's memory bit */
 static void precopy_config_decode(struct precopy_device *pcd)
 {
-	struct precopy_memory *mem = &pcd->memory;
-	bool decode = pcd->config.bytes[PCI_COMMAND] & PCI_COMMAND_MEMORY;
-
-	if (mem->decode && !decode)
-		precopy_memory_zap(pcd);
-	mem->decode = decode;
+	lockdep_assert_held_write(&pcd->memory.sem);
+	precopy_memory_set_decode(&pcd->memory, pcd->config.bytes[PCI_COMMAND] &
+						PCI_COMMAND_MEMORY);
 }
 
 /**

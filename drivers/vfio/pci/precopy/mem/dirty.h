@@ -29,7 +29,7 @@
 #include <linux/atomic.h>
 #include <linux/types.h>
 
-#include "mig/stream.h"
+#include "units.h"
 
 /* Limits the bitmap to 2 MiB, if every unit of the largest device is in use. */
 #define PRECOPY_DIRTY_MAX_PAGES	(PRECOPY_MAX_MEMORY / PRECOPY_STREAM_PAGE_SIZE)

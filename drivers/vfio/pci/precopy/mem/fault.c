@@ -20,17 +20,28 @@
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
 
+#include "access.h"
 #include "layout.h"
-#include "precopy.h"
+#include "memory.h"
 #include "ram.h"
 #include "track.h"
 
 /* See precopy_fault_enter(): more than it ever takes, if memory is not short */
 #define PRECOPY_INSERT_TRIES	16
 
+static struct precopy_memory *precopy_fault_memory(const struct vm_fault *vmf)
+{
+	return vmf->vma->vm_private_data;
+}
+
 static unsigned long precopy_fault_index(const struct vm_fault *vmf)
 {
-	return vmf->pgoff - PRECOPY_BAR_PGOFF;
+	return vmf->pgoff - precopy_fault_memory(vmf)->pgoff;
+}
+
+static unsigned long precopy_fault_unit(const struct vm_fault *vmf)
+{
+	return precopy_fault_index(vmf) / PRECOPY_UNIT_PAGES;
 }
 
 /*
@@ -51,14 +62,12 @@ static bool precopy_fault_interruptible(unsigned int flags)
  * locks of a system call; others that wait for those keep a freezer from
  * succeeding, as they do if this task is not frozen.
  */
-static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
+static void precopy_fault_sleep(struct precopy_memory *mem, unsigned int flags)
 {
-	struct precopy_memory *mem = &pcd->memory;
-
 	if (precopy_fault_interruptible(flags))
-		wait_event_interruptible(pcd->wait, !precopy_memory_waits(mem));
+		wait_event_interruptible(mem->wait, !precopy_memory_waits(mem));
 	else
-		wait_event_state(pcd->wait, !precopy_memory_waits(mem),
+		wait_event_state(mem->wait, !precopy_memory_waits(mem),
 				 (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE));
 }
 
@@ -67,7 +76,7 @@ static void precopy_fault_sleep(struct precopy_device *pcd, unsigned int flags)
  * when they then ask for a retry. The file keeps the device open meanwhile:
  * the VMA may be gone by the time we wake.
  */
-static vm_fault_t precopy_fault_wait(struct precopy_device *pcd,
+static vm_fault_t precopy_fault_wait(struct precopy_memory *mem,
 				     struct vm_fault *vmf)
 {
 	unsigned int flags = vmf->flags;
@@ -78,29 +87,48 @@ static vm_fault_t precopy_fault_wait(struct precopy_device *pcd,
 	if (flags & FAULT_FLAG_RETRY_NOWAIT)
 		return VM_FAULT_RETRY;
 
-	atomic64_inc(&pcd->memory.faults.waited);
+	atomic64_inc(&mem->stats->waited_faults);
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	precopy_fault_sleep(pcd, flags);
+	precopy_fault_sleep(mem, flags);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
 
-static unsigned long precopy_fault_unit(const struct vm_fault *vmf)
+/* May the access be done? If not, the section that makes the entry reports it. */
+static bool precopy_fault_allowed(struct precopy_memory *mem)
 {
-	return precopy_fault_index(vmf) / PRECOPY_UNIT_PAGES;
+	guard(rwsem_read)(&mem->sem);
+	return !precopy_memory_access(mem);
 }
 
-/* Allocate what is missing; 0 if it is there */
-static vm_fault_t precopy_fault_populate(struct precopy_device *pcd,
-					 struct vm_fault *vmf)
+/*
+ * Make the unit and its page ready for the access, before the section that makes
+ * the entry: have the page allocated, and for a store that is tracked room for its
+ * mark and the unit split. A unit that is to be written is split even if a 2 MiB
+ * entry was made meanwhile: otherwise readers of other pages could hold up the
+ * store for ever. @held is the folio that the mm has a reference on, if the entry
+ * exists and is read-only.
+ *
+ * Return: 0 or VM_FAULT_OOM.
+ */
+static vm_fault_t precopy_fault_prepare(const struct vm_fault *vmf, bool write,
+					const struct folio *held)
 {
-	/* -ECANCELED, a reset in between, is no reason to give up */
-	int ret = precopy_memory_populate(pcd, READ_ONCE(pcd->generation),
-					  precopy_fault_index(vmf),
-					  GFP_KERNEL_ACCOUNT);
+	struct precopy_memory *mem = precopy_fault_memory(vmf);
+	int ret;
 
-	return ret == -ENOMEM ? VM_FAULT_OOM : 0;
+	if (!precopy_fault_allowed(mem))
+		return 0;
+	/* -ECANCELED, a reset in between, is no reason to give up */
+	ret = precopy_memory_populate(mem, READ_ONCE(mem->generation),
+				      precopy_fault_index(vmf),
+				      GFP_KERNEL_ACCOUNT);
+	if (ret == -ENOMEM)
+		return VM_FAULT_OOM;
+	if (write)
+		precopy_layout_split(mem, precopy_fault_unit(vmf), held);
+	return 0;
 }
 
 /* --- 2 MiB entries ---------------------------------------------------- */
@@ -120,8 +148,8 @@ static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
 /*
  * Can there be a 2 MiB entry now? Waiting, failing and marking is for the small
  * fault. A loose unit has small entries that are writable, so it may not have a
- * large one beside them. Asked without the lock too, where a wrong yes is found
- * out and a wrong no costs nothing.
+ * large one beside them. Without the lock only a hint: a yes is rechecked under
+ * the lock, and after a no the small fault does the same.
  */
 static bool precopy_huge_possible(const struct precopy_memory *mem,
 				  const struct vm_fault *vmf)
@@ -153,10 +181,9 @@ static bool precopy_fault_poisoned(struct folio *folio)
  *
  * Return: what the mm gets, or 0 if the unit is not one folio.
  */
-static vm_fault_t precopy_huge_insert(struct precopy_device *pcd,
+static vm_fault_t precopy_huge_insert(struct precopy_memory *mem,
 				      struct vm_fault *vmf)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	struct folio *folio;
 
 	guard(rwsem_write)(&mem->sem);
@@ -170,36 +197,38 @@ static vm_fault_t precopy_huge_insert(struct precopy_device *pcd,
 	/* The small fault reports it; other pages of the unit can be used */
 	if (precopy_fault_poisoned(folio))
 		return VM_FAULT_FALLBACK;
-	atomic64_inc(&mem->faults.huge);
+	atomic64_inc(&mem->stats->huge_faults);
 	return vmf_insert_folio_pmd(vmf, folio, !mem->tracker);
 }
 
 static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
-	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	struct precopy_memory *mem = precopy_fault_memory(vmf);
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
 	vm_fault_t fault;
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || order != PMD_ORDER ||
 	    PAGE_SIZE << order != PRECOPY_UNIT_SIZE ||
 	    !precopy_fault_fits_huge(vmf))
 		return VM_FAULT_FALLBACK;
-	if (!precopy_huge_possible(&pcd->memory, vmf)) {
+	if (!precopy_huge_possible(mem, vmf)) {
 		/*
 		 * The mm allocates a page table before it calls precopy_fault().
 		 * A split frees the memory that is reserved for it.
 		 */
-		if (vmf->flags & FAULT_FLAG_WRITE)
-			precopy_layout_split(pcd, precopy_fault_unit(vmf), NULL);
-		return VM_FAULT_FALLBACK;
+		if (!write)
+			return VM_FAULT_FALLBACK;
+		return precopy_fault_prepare(vmf, true, NULL) ?:
+		       VM_FAULT_FALLBACK;
 	}
-	fault = precopy_huge_insert(pcd, vmf);
+	fault = precopy_huge_insert(mem, vmf);
 	if (fault)
 		return fault;
-	fault = precopy_fault_populate(pcd, vmf);
+	fault = precopy_fault_prepare(vmf, write, NULL);
 	if (fault)
 		return fault;
-	precopy_layout_collapse(pcd, precopy_fault_unit(vmf));
-	return precopy_huge_insert(pcd, vmf) ?: VM_FAULT_FALLBACK;
+	precopy_layout_collapse(mem, precopy_fault_unit(vmf));
+	return precopy_huge_insert(mem, vmf) ?: VM_FAULT_FALLBACK;
 }
 
 /* --- Small entries ---------------------------------------------------- */
@@ -231,10 +260,10 @@ static vm_fault_t precopy_fault_enter(struct vm_fault *vmf, struct page *page,
 }
 
 /*
- * Map the rest of the unit as well, writable; while nobody tracks. This is
- * what a unit costs that has no 2 MiB entry, be it for want of a folio, for
- * the mapping's alignment, or because page tables are left of a time when it
- * was tracked: one fault instead of 512.
+ * Fault-around: map the rest of the unit as well, writable; while nobody tracks.
+ * A unit may have no 2 MiB entry because it is not one folio, because the mapping
+ * is not aligned, or because page tables are left of a time when it was tracked.
+ * Then it costs one fault instead of 512.
  */
 static void precopy_fault_around(struct precopy_memory *mem,
 				 struct vm_fault *vmf)
@@ -259,7 +288,7 @@ static void precopy_fault_around(struct precopy_memory *mem,
 		if (vmf_insert_page_mkwrite(&next, page, true) !=
 		    VM_FAULT_NOPAGE)
 			break;
-		atomic64_inc(&mem->faults.around);
+		atomic64_inc(&mem->stats->around_pages);
 	}
 }
 
@@ -274,18 +303,14 @@ static bool precopy_fault_markable(const struct precopy_memory *mem,
 /*
  * The one section of a fault: check, mark, insert. While nobody tracks, a
  * read fault inserts a writable entry too, so that the store that may follow
- * costs nothing. A unit that is to be written is split even if a 2 MiB entry
- * was made meanwhile: otherwise readers of other pages could hold up the store
- * for ever.
+ * costs nothing.
  *
- * Return: what the mm gets, or 0 if the page, or room to mark it, must be
- * allocated or the unit be split first, or VM_FAULT_RETRY if the caller must
- * wait for the startup.
+ * Return: what the mm gets, or 0 if precopy_fault_prepare() has to come first, or
+ * VM_FAULT_RETRY if the caller must wait for the startup.
  */
-static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
+static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 				       struct vm_fault *vmf, bool write)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	unsigned long index = precopy_fault_index(vmf);
 	struct page *page;
 	bool write_tracked;
@@ -308,46 +333,39 @@ static vm_fault_t precopy_fault_insert(struct precopy_device *pcd,
 	if (precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
 	if (write_tracked)
-		precopy_tracker_mark(mem->tracker, index);
+		precopy_tracker_mark(mem, index);
 	fault = precopy_fault_enter(vmf, page, write || !mem->tracker);
 	if (!mem->tracker && fault == VM_FAULT_NOPAGE)
 		precopy_fault_around(mem, vmf);
 	return fault;
 }
 
-/*
- * Make the entry, with all that it needs: the page, room to mark it, and a unit
- * that may be written. @held is the folio that the mm has a reference on, if
- * the entry exists and is read-only.
- */
-static vm_fault_t precopy_fault_serve(struct precopy_device *pcd,
-				      struct vm_fault *vmf, bool write,
+/* Make the entry, with all that it needs; @held as for precopy_fault_prepare() */
+static vm_fault_t precopy_fault_serve(struct vm_fault *vmf, bool write,
 				      const struct folio *held)
 {
+	struct precopy_memory *mem = precopy_fault_memory(vmf);
 	vm_fault_t fault;
 
-	while (!(fault = precopy_fault_insert(pcd, vmf, write))) {
-		fault = precopy_fault_populate(pcd, vmf);
+	while (!(fault = precopy_fault_insert(mem, vmf, write))) {
+		fault = precopy_fault_prepare(vmf, write, held);
 		if (fault)
 			return fault;
-		if (write)
-			precopy_layout_split(pcd, precopy_fault_unit(vmf),
-					     held);
 	}
 	return fault;
 }
 
 static vm_fault_t precopy_fault(struct vm_fault *vmf)
 {
-	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	struct precopy_memory *mem = precopy_fault_memory(vmf);
 	bool write = vmf->flags & FAULT_FLAG_WRITE;
 	vm_fault_t fault;
 
-	atomic64_inc(write ? &pcd->memory.faults.write :
-			     &pcd->memory.faults.read);
-	fault = precopy_fault_serve(pcd, vmf, write, NULL);
+	atomic64_inc(write ? &mem->stats->write_faults :
+			     &mem->stats->read_faults);
+	fault = precopy_fault_serve(vmf, write, NULL);
 	if (fault == VM_FAULT_RETRY)
-		return precopy_fault_wait(pcd, vmf);
+		return precopy_fault_wait(mem, vmf);
 	return fault;
 }
 
@@ -364,11 +382,11 @@ static vm_fault_t precopy_fault(struct vm_fault *vmf)
  */
 static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 {
-	struct precopy_device *pcd = vmf->vma->vm_private_data;
+	struct precopy_memory *mem = precopy_fault_memory(vmf);
 	vm_fault_t fault;
 
-	atomic64_inc(&pcd->memory.faults.mkwrite);
-	fault = precopy_fault_serve(pcd, vmf, true, page_folio(vmf->page));
+	atomic64_inc(&mem->stats->mkwrite_faults);
+	fault = precopy_fault_serve(vmf, true, page_folio(vmf->page));
 	return fault == VM_FAULT_RETRY ? VM_FAULT_NOPAGE : fault;
 }
 
@@ -380,7 +398,7 @@ static const struct vm_operations_struct precopy_vm_ops = {
 
 /**
  * precopy_memory_mmap - map part of the BAR
- * @pcd: the device
+ * @mem: the memory
  * @vma: to be filled in
  *
  * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
@@ -390,20 +408,20 @@ static const struct vm_operations_struct precopy_vm_ops = {
  *
  * Return: 0 or -EINVAL.
  */
-int precopy_memory_mmap(struct precopy_device *pcd, struct vm_area_struct *vma)
+int precopy_memory_mmap(struct precopy_memory *mem, struct vm_area_struct *vma)
 {
-	u64 start = (u64)vma->vm_pgoff - PRECOPY_BAR_PGOFF;
+	u64 start = (u64)vma->vm_pgoff - mem->pgoff;
 	u64 end;
 
 	if (!(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
 	if (check_add_overflow(start, (u64)vma_pages(vma), &end) ||
-	    end > pcd->memory.size >> PAGE_SHIFT)
+	    end > mem->size >> PAGE_SHIFT)
 		return -EINVAL;
 
 	/* As if by MADV_HUGEPAGE: the system's policy may ask for that */
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_HUGEPAGE);
-	vma->vm_private_data = pcd;
+	vma->vm_private_data = mem;
 	vma->vm_ops = &precopy_vm_ops;
 	return 0;
 }

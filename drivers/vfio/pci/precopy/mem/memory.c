@@ -1,33 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The memory behind the BAR: its life, read and write of the region, and the
- * stores of a load. A store, on whichever way it comes, is one read section of
+ * The memory behind the BAR: its life, read and write of the region, and what a
+ * migration copies out and in. A store, on whichever way it comes, is one read section of
  * memory.sem that checks that it may happen, tells the tracker, and does it.
  * That is what makes collecting, arming and reset exact: they hold the lock
  * for write. Stores through a mapping are in mem/fault.c.
  */
 
 #include <linux/highmem.h>
-#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 
-#include "precopy.h"
+#include "access.h"
+#include "charge.h"
+#include "entries.h"
+#include "memory.h"
 #include "ram.h"
 #include "track.h"
 
 /**
  * precopy_memory_init - set up what lives as long as the device object
  * @mem: the memory, zeroed
+ * @dev: device that messages and events name
+ * @mapping: address space that maps the BAR
+ * @pgoff: first page of the BAR in @mapping
+ * @wq: workqueue on which contents are freed
+ *
+ * The caller ensures that these live as long as @mem, and @wq longer: it is
+ * flushed before it goes.
+ *
+ * Return: 0 or -ENOMEM.
  */
-void precopy_memory_init(struct precopy_memory *mem)
+int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
+			struct address_space *mapping, pgoff_t pgoff,
+			struct workqueue_struct *wq)
 {
+	mem->stats = precopy_stats_alloc();
+	if (!mem->stats)
+		return -ENOMEM;
 	init_rwsem(&mem->sem);
 	mutex_init(&mem->split_mutex);
+	init_waitqueue_head(&mem->wait);
+	mem->dev = dev;
+	mem->mapping = mapping;
+	mem->pgoff = pgoff;
+	mem->wq = wq;
+	return 0;
 }
 
 /**
@@ -37,19 +59,18 @@ void precopy_memory_init(struct precopy_memory *mem)
 void precopy_memory_destroy(struct precopy_memory *mem)
 {
 	mutex_destroy(&mem->split_mutex);
+	precopy_stats_put(mem->stats);
 }
 
 /**
  * precopy_memory_open - ready the memory for a new user
- * @pcd: the device, not reachable by a user yet
- * @size: of the BAR, bytes
+ * @mem: the memory, not reachable by a user yet
+ * @size: size of the BAR, bytes
  *
  * Context: in the opener's context; its memory cgroup will be charged.
  */
-void precopy_memory_open(struct precopy_device *pcd, u64 size)
+void precopy_memory_open(struct precopy_memory *mem, u64 size)
 {
-	struct precopy_memory *mem = &pcd->memory;
-
 	guard(rwsem_write)(&mem->sem);
 	mem->size = size;
 	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
@@ -58,72 +79,28 @@ void precopy_memory_open(struct precopy_device *pcd, u64 size)
 
 /**
  * precopy_memory_close - forget the user
- * @pcd: the device, after its last reset, with no user left
+ * @mem: the memory, after its last reset, with no user left
  */
-void precopy_memory_close(struct precopy_device *pcd)
+void precopy_memory_close(struct precopy_memory *mem)
 {
-	guard(rwsem_write)(&pcd->memory.sem);
-	mem_cgroup_put(pcd->memory.memcg);
-	pcd->memory.memcg = NULL;
+	guard(rwsem_write)(&mem->sem);
+	mem_cgroup_put(mem->memcg);
+	mem->memcg = NULL;
 }
 
 /**
- * precopy_memory_memcg - the memory cgroup to charge
+ * precopy_memory_discard - empty the memory
  * @mem: the memory
- *
- * The device may be closed while the caller allocates.
- *
- * Context: may sleep; memory.sem not held.
- * Return: the opener's memory cgroup, with a reference, or NULL.
- */
-struct mem_cgroup *precopy_memory_memcg(struct precopy_memory *mem)
-{
-	guard(rwsem_read)(&mem->sem);
-	return mem_cgroup_tryget(mem->memcg) ? mem->memcg : NULL;
-}
-
-/**
- * precopy_memory_zap - remove all page table entries of the BAR
- * @pcd: the device
- *
- * Context: may sleep; memory.sem may be held, and so may mmap_lock.
- */
-void precopy_memory_zap(struct precopy_device *pcd)
-{
-	unmap_mapping_range(pcd->core->vdev.inode->i_mapping,
-			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR),
-			    pcd->memory.size, true);
-}
-
-/**
- * precopy_memory_zap_unit - remove all page table entries of a unit
- * @pcd: the device
- * @unit: unit number
- *
- * Context: may sleep; memory.sem held, so that nobody makes new ones if it is
- * held for write.
- */
-void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit)
-{
-	unmap_mapping_range(pcd->core->vdev.inode->i_mapping,
-			    VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) +
-			    unit * PRECOPY_UNIT_SIZE, PRECOPY_UNIT_SIZE, true);
-}
-
-/**
- * precopy_memory_detach - empty the memory
- * @pcd: the device
  *
  * Stops tracking, opens the gate and takes away the contents. The entries
  * must be gone before the lock is: a fault that found one of the old
- * contents' pages mapped could not insert a new page.
+ * contents' pages mapped could not insert a new page. Pages are freed by a
+ * worker.
  *
  * Context: memory.sem held for write.
- * Return: the old contents, for the caller to put; may be NULL.
  */
-struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd)
+void precopy_memory_discard(struct precopy_memory *mem)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	struct precopy_ram *ram = mem->ram;
 
 	lockdep_assert_held_write(&mem->sem);
@@ -131,35 +108,67 @@ struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd)
 	WRITE_ONCE(mem->tracker, NULL);
 	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
 	if (mem->size)
-		precopy_memory_zap(pcd);
-	return ram;
+		precopy_entries_remove(mem);
+	precopy_ram_put(ram);
+	wake_up_all(&mem->wait);
+}
+
+/**
+ * precopy_memory_reset - empty the memory at a reset of the device
+ * @mem: the memory
+ * @generation: generation of the device from now on
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_memory_reset(struct precopy_memory *mem, u64 generation)
+{
+	lockdep_assert_held_write(&mem->sem);
+	WRITE_ONCE(mem->generation, generation);
+	precopy_memory_discard(mem);
 }
 
 /**
  * precopy_memory_set_gate - let accesses pass, wait, or fail from now on
- * @pcd: the device
+ * @mem: the memory
  * @gate: which
  *
- * Context: memory.sem held for write; the caller wakes pcd->wait after.
+ * Context: memory.sem held for write.
  */
-void precopy_memory_set_gate(struct precopy_device *pcd,
+void precopy_memory_set_gate(struct precopy_memory *mem,
 			     enum precopy_gate gate)
 {
-	lockdep_assert_held_write(&pcd->memory.sem);
-	WRITE_ONCE(pcd->memory.gate, gate);
-	/* Who comes must come by a fault, to see the gate */
+	lockdep_assert_held_write(&mem->sem);
+	WRITE_ONCE(mem->gate, gate);
+	/* Force a fault, so that the access looks at the gate again */
 	if (gate != PRECOPY_GATE_OPEN)
-		precopy_memory_zap(pcd);
+		precopy_entries_remove(mem);
+	wake_up_all(&mem->wait);
 }
 
-static struct precopy_ram *precopy_memory_install(struct precopy_device *pcd,
+/**
+ * precopy_memory_set_decode - let the BAR decode accesses, or not
+ * @mem: the memory
+ * @decode: the memory bit of COMMAND
+ *
+ * Without memory decode accesses must fail. Removing the page table entries makes
+ * accesses by mmap fault, and the fault checks the bit.
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_memory_set_decode(struct precopy_memory *mem, bool decode)
+{
+	lockdep_assert_held_write(&mem->sem);
+	if (mem->decode && !decode)
+		precopy_entries_remove(mem);
+	mem->decode = decode;
+}
+
+static struct precopy_ram *precopy_memory_install(struct precopy_memory *mem,
 						  u64 generation,
 						  struct precopy_ram *new)
 {
-	struct precopy_memory *mem = &pcd->memory;
-
 	guard(rwsem_write)(&mem->sem);
-	if (pcd->generation != generation) {
+	if (mem->generation != generation) {
 		precopy_ram_put(new);
 		return ERR_PTR(-ECANCELED);
 	}
@@ -170,83 +179,76 @@ static struct precopy_ram *precopy_memory_install(struct precopy_device *pcd,
 	return precopy_ram_get(mem->ram);
 }
 
-/**
- * precopy_memory_ram - get hold of the contents, an empty one if need be
- * @pcd: the device
- * @generation: of the caller's view of the device
+static struct precopy_ram *precopy_memory_create(struct precopy_memory *mem)
+{
+	struct mem_cgroup *memcg __free(precopy_memcg) = precopy_memcg_get(mem);
+
+	CLASS(precopy_charge, old)(memcg);
+	return precopy_ram_create(mem, memcg);
+}
+
+/*
+ * Get hold of the contents, empty ones if need be. May sleep; memory.sem is not
+ * held.
  *
- * Context: may sleep; memory.sem not held.
  * Return: the contents with a reference, ERR_PTR(-ENOMEM), or
  * ERR_PTR(-ECANCELED) after a reset.
  */
-struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
-				       u64 generation)
+static struct precopy_ram *precopy_memory_ram(struct precopy_memory *mem,
+					      u64 generation)
 {
-	struct precopy_memory *mem = &pcd->memory;
-	struct mem_cgroup *old, *memcg;
 	struct precopy_ram *new;
 
 	scoped_guard(rwsem_read, &mem->sem) {
-		if (pcd->generation != generation)
+		if (mem->generation != generation)
 			return ERR_PTR(-ECANCELED);
 		if (mem->ram)
 			return precopy_ram_get(mem->ram);
 	}
-	memcg = precopy_memory_memcg(mem);
-	old = set_active_memcg(memcg);
-	new = precopy_ram_create(pcd, mem->size, memcg);
-	set_active_memcg(old);
-	mem_cgroup_put(memcg);
+	new = precopy_memory_create(mem);
 	if (IS_ERR(new))
 		return new;
-	return precopy_memory_install(pcd, generation, new);
+	return precopy_memory_install(mem, generation, new);
 }
 
 /* Room in the tracker, so that the page can be marked */
-static int precopy_memory_reserve(struct precopy_device *pcd,
+static int precopy_memory_reserve(struct precopy_memory *mem,
 				  unsigned long index, gfp_t gfp)
 {
-	struct precopy_memory *mem = &pcd->memory;
-	struct mem_cgroup *old;
-	int ret;
-
 	guard(rwsem_read)(&mem->sem);
 	if (!mem->tracker)
 		return 0;
-	old = set_active_memcg(mem->memcg);
-	ret = precopy_tracker_reserve(mem->tracker, index / PRECOPY_UNIT_PAGES,
-				      gfp);
-	set_active_memcg(old);
-	return ret;
+	CLASS(precopy_charge, old)(mem->memcg);
+	return precopy_tracker_reserve(mem->tracker, index / PRECOPY_UNIT_PAGES,
+				       gfp);
 }
 
 /**
  * precopy_memory_populate - make sure that a page is there, and can be tracked
- * @pcd: the device
- * @generation: of the caller's view of the device
+ * @mem: the memory
+ * @generation: generation that the access belongs to
  * @index: page number in the BAR
  * @gfp: as for precopy_ram_populate()
  *
  * Context: may sleep; memory.sem not held.
  * Return: 0, -ENOMEM, or -ECANCELED after a reset.
  */
-int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
+int precopy_memory_populate(struct precopy_memory *mem, u64 generation,
 			    unsigned long index, gfp_t gfp)
 {
-	struct precopy_ram *ram = precopy_memory_ram(pcd, generation);
+	struct precopy_ram *ram = precopy_memory_ram(mem, generation);
 	int ret;
 
 	if (IS_ERR(ram))
 		return PTR_ERR(ram);
 	/* What is tracked is about to be written: it would be split at once */
-	ret = precopy_ram_populate(ram, index, !READ_ONCE(pcd->memory.tracker),
-				   gfp);
+	ret = precopy_ram_populate(ram, index, !READ_ONCE(mem->tracker), gfp);
 	precopy_ram_put(ram);
-	return ret ?: precopy_memory_reserve(pcd, index, gfp);
+	return ret ?: precopy_memory_reserve(mem, index, gfp);
 }
 
 /**
- * precopy_memory_access - may the user touch the memory?
+ * precopy_memory_access - check whether the user may touch the memory
  * @mem: the memory
  *
  * Context: memory.sem held.
@@ -254,6 +256,7 @@ int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
  */
 int precopy_memory_access(const struct precopy_memory *mem)
 {
+	lockdep_assert_held(&mem->sem);
 	if (!mem->decode || mem->gate == PRECOPY_GATE_FAILED)
 		return -EIO;
 	return mem->gate == PRECOPY_GATE_WAIT ? -EAGAIN : 0;
@@ -270,24 +273,17 @@ int precopy_memory_access(const struct precopy_memory *mem)
 struct page *precopy_memory_page(const struct precopy_memory *mem,
 				 unsigned long index)
 {
+	lockdep_assert_held(&mem->sem);
 	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
 }
 
-/**
- * precopy_memory_copy_out - copy from a page that may have a memory error
- * @to: where to
- * @page: of the memory
- * @offset: in the page, bytes
- * @len: bytes, within the page
- *
- * The processor reports an error to whoever reads the memory. In an ordinary copy
- * of the kernel's that ends the system.
- *
- * Context: memory.sem held.
- * Return: 0, or -EIO; then the page is known to be bad.
+/*
+ * Copy from a page that may have a memory error. The processor reports it to
+ * whoever reads the memory, which in an ordinary copy of the kernel's ends the
+ * system. -EIO: the page is known to be bad.
  */
-int precopy_memory_copy_out(void *to, struct page *page, size_t offset,
-			    size_t len)
+static int precopy_memory_copy_page(void *to, struct page *page, size_t offset,
+				    size_t len)
 {
 	unsigned long left;
 	const void *from;
@@ -303,13 +299,114 @@ int precopy_memory_copy_out(void *to, struct page *page, size_t offset,
 	return -EIO;
 }
 
+/**
+ * precopy_memory_copy_out - copy a page
+ * @mem: the memory
+ * @index: page number in the BAR, of a page that is there
+ * @to: buffer of PAGE_SIZE bytes
+ *
+ * Context: memory.sem held. Stores may go on.
+ * Return: 0, or -EIO at a page with a memory error.
+ */
+int precopy_memory_copy_out(const struct precopy_memory *mem,
+			    unsigned long index, void *to)
+{
+	return precopy_memory_copy_page(to, precopy_memory_page(mem, index), 0,
+					PAGE_SIZE);
+}
+
+/**
+ * precopy_memory_is_zero - check whether a page has nothing but zeroes
+ * @mem: the memory
+ * @index: page number in the BAR, of a page that is there
+ *
+ * Context: memory.sem held. Stores may go on.
+ * Return: true if so; false for a page with a memory error.
+ */
+bool precopy_memory_is_zero(const struct precopy_memory *mem,
+			    unsigned long index)
+{
+	struct page *page = precopy_memory_page(mem, index);
+	const void *from;
+	bool zero;
+
+	/* Reported when it is to be copied */
+	if (PageHWPoison(page))
+		return false;
+	from = kmap_local_page(page);
+	zero = !memchr_inv(from, 0, PAGE_SIZE);
+	kunmap_local(from);
+	return zero;
+}
+
+/* --- Memory in use ---------------------------------------------------- */
+
+/**
+ * precopy_memory_used - memory in use
+ * @mem: the memory
+ *
+ * Context: memory.sem held.
+ * Return: bytes of pages allocated.
+ */
+u64 precopy_memory_used(const struct precopy_memory *mem)
+{
+	lockdep_assert_held(&mem->sem);
+	return precopy_ram_bytes(mem->ram);
+}
+
+/**
+ * precopy_memory_next_used - find a unit in use
+ * @mem: the memory
+ * @from: unit to start from
+ *
+ * Context: memory.sem held.
+ * Return: the first one at or after @from, ULONG_MAX if there is none.
+ */
+unsigned long precopy_memory_next_used(const struct precopy_memory *mem,
+				       unsigned long from)
+{
+	lockdep_assert_held(&mem->sem);
+	return mem->ram ? precopy_ram_next_unit(mem->ram, from) : ULONG_MAX;
+}
+
+/**
+ * precopy_memory_used_pages - get the pages of a unit that are there
+ * @mem: the memory
+ * @unit: unit number, of a unit in use
+ * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
+ *
+ * Context: memory.sem held.
+ * Return: number of pages.
+ */
+unsigned long precopy_memory_used_pages(const struct precopy_memory *mem,
+					unsigned long unit,
+					unsigned long *pages)
+{
+	lockdep_assert_held(&mem->sem);
+	return precopy_ram_unit_pages(mem->ram, unit, pages);
+}
+
+/**
+ * precopy_memory_whole_units - find the units that have all of their pages
+ * @mem: the memory
+ * @units: result: bitmap of one bit a unit, zeroed by the caller
+ *
+ * Context: memory.sem held.
+ * Return: bytes of pages in these units.
+ */
+u64 precopy_memory_whole_units(const struct precopy_memory *mem,
+			       unsigned long *units)
+{
+	lockdep_assert_held(&mem->sem);
+	return precopy_ram_whole_units(mem->ram, units);
+}
+
 /* --- read() and write() of the region --------------------------------- */
 
 /* Copy out of one page; a hole reads as zeroes and stays one */
-static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
+static int precopy_memory_peek(struct precopy_memory *mem, u64 offset,
 			       void *to, size_t len)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	struct page *page;
 	int ret;
 
@@ -319,8 +416,8 @@ static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
 		return ret;
 	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
 	if (page)
-		return precopy_memory_copy_out(to, page, offset_in_page(offset),
-					       len);
+		return precopy_memory_copy_page(to, page,
+						offset_in_page(offset), len);
 	memset(to, 0, len);
 	return 0;
 }
@@ -329,17 +426,16 @@ static int precopy_memory_peek(struct precopy_device *pcd, u64 offset,
  * Store to one page. -ENOENT: it, or room to mark it, must be allocated first.
  * The gate counts for the stores of the user.
  */
-static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
+static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 			       u64 offset, const void *from, size_t len,
 			       bool user)
 {
 	unsigned long index = offset >> PAGE_SHIFT;
-	struct precopy_memory *mem = &pcd->memory;
 	struct page *page;
 	int ret;
 
 	guard(rwsem_read)(&mem->sem);
-	if (pcd->generation != generation)
+	if (mem->generation != generation)
 		return -ECANCELED;
 	ret = user ? precopy_memory_access(mem) : 0;
 	if (ret)
@@ -353,24 +449,24 @@ static int precopy_memory_poke(struct precopy_device *pcd, u64 generation,
 		if (!precopy_tracker_reserved(mem->tracker,
 					      index / PRECOPY_UNIT_PAGES))
 			return -ENOENT;
-		precopy_tracker_mark(mem->tracker, index);
+		precopy_tracker_mark(mem, index);
 	}
 	memcpy_to_page(page, offset_in_page(offset), from, len);
 	return 0;
 }
 
-static int precopy_memory_store(struct precopy_device *pcd, u64 generation,
+static int precopy_memory_store(struct precopy_memory *mem, u64 generation,
 				u64 offset, const void *from, size_t len,
 				bool user)
 {
 	int ret;
 
 	for (;;) {
-		ret = precopy_memory_poke(pcd, generation, offset, from, len,
+		ret = precopy_memory_poke(mem, generation, offset, from, len,
 					  user);
 		if (ret != -ENOENT)
 			return ret;
-		ret = precopy_memory_populate(pcd, generation,
+		ret = precopy_memory_populate(mem, generation,
 					      offset >> PAGE_SHIFT,
 					      PRECOPY_GFP);
 		if (ret)
@@ -382,21 +478,18 @@ static int precopy_memory_store(struct precopy_device *pcd, u64 generation,
  * Wait for the startup. Once part of the access is @done, only a fatal signal
  * ends the wait: few users expect a short count.
  */
-static int precopy_memory_wait(struct precopy_device *pcd, bool done)
+static int precopy_memory_wait(struct precopy_memory *mem, bool done)
 {
-	struct precopy_memory *mem = &pcd->memory;
-
 	if (done)
-		return wait_event_killable(pcd->wait,
+		return wait_event_killable(mem->wait,
 					   !precopy_memory_waits(mem)) ?
 		       -EINTR : 0;
-	return wait_event_interruptible(pcd->wait,
-					!precopy_memory_waits(mem)) ?
+	return wait_event_interruptible(mem->wait, !precopy_memory_waits(mem)) ?
 	       precopy_interrupted() : 0;
 }
 
 /* One page's worth of a region access, waiting for the startup if need be */
-static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
+static int precopy_memory_user_page(struct precopy_memory *mem, u64 offset,
 				    void *bounce, size_t len, bool write,
 				    bool done)
 {
@@ -407,33 +500,33 @@ static int precopy_memory_user_page(struct precopy_device *pcd, u64 offset,
 
 	for (;;) {
 		if (write)
-			ret = precopy_memory_store(pcd,
-						   READ_ONCE(pcd->generation),
+			ret = precopy_memory_store(mem,
+						   READ_ONCE(mem->generation),
 						   offset, bounce, len, true);
 		else
-			ret = precopy_memory_peek(pcd, offset, bounce, len);
+			ret = precopy_memory_peek(mem, offset, bounce, len);
 		if (ret == -ECANCELED)
 			continue;
 		if (ret != -EAGAIN)
 			return ret;
-		ret = precopy_memory_wait(pcd, done);
+		ret = precopy_memory_wait(mem, done);
 		if (ret)
 			return ret;
 	}
 }
 
-static size_t precopy_memory_chunk(struct precopy_device *pcd, size_t count,
+static size_t precopy_memory_chunk(struct precopy_memory *mem, size_t count,
 				   u64 offset)
 {
-	if (offset >= pcd->memory.size)
+	if (offset >= mem->size)
 		return 0;
-	return min3((u64)count, pcd->memory.size - offset,
+	return min3((u64)count, mem->size - offset,
 		    (u64)PAGE_SIZE - offset_in_page(offset));
 }
 
 /**
  * precopy_memory_read - read() of the region
- * @pcd: the device
+ * @mem: the memory
  * @buf: to copy to
  * @count: bytes wanted
  * @offset: in the BAR, bytes
@@ -447,7 +540,7 @@ static size_t precopy_memory_chunk(struct precopy_device *pcd, size_t count,
  * with memory decode off, after a failed load, or at a page with a memory error,
  * -EFAULT, -ENOMEM, or precopy_interrupted().
  */
-ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
+ssize_t precopy_memory_read(struct precopy_memory *mem, char __user *buf,
 			    size_t count, u64 offset)
 {
 	void *bounce __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
@@ -457,8 +550,8 @@ ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 
 	if (!bounce)
 		return -ENOMEM;
-	while (count && (len = precopy_memory_chunk(pcd, count, offset))) {
-		ret = precopy_memory_user_page(pcd, offset, bounce, len, false,
+	while (count && (len = precopy_memory_chunk(mem, count, offset))) {
+		ret = precopy_memory_user_page(mem, offset, bounce, len, false,
 					       done);
 		if (!ret && copy_to_user(buf + done, bounce, len))
 			ret = -EFAULT;
@@ -474,7 +567,7 @@ ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
 
 /**
  * precopy_memory_write - write() of the region
- * @pcd: the device
+ * @mem: the memory
  * @buf: to copy from
  * @count: bytes
  * @offset: in the BAR, bytes
@@ -484,7 +577,7 @@ ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
  * Return: bytes written, possibly fewer than asked for; errors as for
  * precopy_memory_read().
  */
-ssize_t precopy_memory_write(struct precopy_device *pcd,
+ssize_t precopy_memory_write(struct precopy_memory *mem,
 			     const char __user *buf, size_t count, u64 offset)
 {
 	void *bounce __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
@@ -494,10 +587,10 @@ ssize_t precopy_memory_write(struct precopy_device *pcd,
 
 	if (!bounce)
 		return -ENOMEM;
-	while (count && (len = precopy_memory_chunk(pcd, count, offset))) {
+	while (count && (len = precopy_memory_chunk(mem, count, offset))) {
 		ret = -EFAULT;
 		if (!copy_from_user(bounce, buf + done, len))
-			ret = precopy_memory_user_page(pcd, offset, bounce,
+			ret = precopy_memory_user_page(mem, offset, bounce,
 						       len, true, done);
 		if (ret)
 			break;
@@ -509,30 +602,89 @@ ssize_t precopy_memory_write(struct precopy_device *pcd,
 	return done ?: ret;
 }
 
-/* --- Stores by a load ------------------------------------------------- */
+/* --- Loads ------------------------------------------------------------ */
 
 /**
- * precopy_memory_load - store data of a migration stream
- * @pcd: the device
- * @generation: that the load belongs to
- * @offset: in the BAR, bytes, within its size
- * @data: to store
- * @len: bytes, within the BAR
+ * precopy_memory_load_begin - prepare for a load
+ * @mem: the memory
+ * @generation: generation that the load belongs to
+ *
+ * What is populated from now on is allocated page by page, but for whole units
+ * (precopy_memory_populate_unit()): the target of a load must not need more
+ * memory than its source.
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: 0, -ENOMEM, or -ECANCELED after a reset.
+ */
+int precopy_memory_load_begin(struct precopy_memory *mem, u64 generation)
+{
+	struct precopy_ram *ram = precopy_memory_ram(mem, generation);
+
+	if (IS_ERR(ram))
+		return PTR_ERR(ram);
+	precopy_ram_set_exact(ram, true);
+	precopy_ram_put(ram);
+	return 0;
+}
+
+/**
+ * precopy_memory_load_end - end what precopy_memory_load_begin() began
+ * @mem: the memory
+ *
+ * Context: memory.sem held.
+ */
+void precopy_memory_load_end(struct precopy_memory *mem)
+{
+	lockdep_assert_held(&mem->sem);
+	precopy_ram_set_exact(mem->ram, false);
+}
+
+/**
+ * precopy_memory_populate_unit - make sure that all pages of a unit are there
+ * @mem: the memory
+ * @generation: generation that the load belongs to
+ * @unit: unit number
+ *
+ * Context: may sleep; no lock of this driver held but that of a startup.
+ * Return: the bytes that were not there before, -ENOMEM, or -ECANCELED after a
+ * reset. What could be had stays.
+ */
+int precopy_memory_populate_unit(struct precopy_memory *mem, u64 generation,
+				 unsigned long unit)
+{
+	struct precopy_ram *ram = precopy_memory_ram(mem, generation);
+	int ret;
+
+	if (IS_ERR(ram))
+		return PTR_ERR(ram);
+	ret = precopy_ram_populate_unit(ram, unit);
+	precopy_ram_put(ram);
+	return ret;
+}
+
+/**
+ * precopy_memory_copy_in - store data of a migration stream
+ * @mem: the memory
+ * @generation: generation that the load belongs to
+ * @offset: offset in the BAR, bytes, within its size
+ * @data: data to store
+ * @len: length, bytes, within the BAR
  *
  * Does not wait for the gate: the load is what opens it.
  *
+ * Context: may sleep; memory.sem not held.
  * Return: 0, -ENOMEM, -ECANCELED after a reset, or -EIO at a page with a memory
  * error.
  */
-int precopy_memory_load(struct precopy_device *pcd, u64 generation,
-			u64 offset, const void *data, size_t len)
+int precopy_memory_copy_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, const void *data, size_t len)
 {
 	size_t n;
 	int ret;
 
 	for (; len; len -= n, offset += n, data += n) {
 		n = min_t(size_t, len, PAGE_SIZE - offset_in_page(offset));
-		ret = precopy_memory_store(pcd, generation, offset, data, n,
+		ret = precopy_memory_store(mem, generation, offset, data, n,
 					   false);
 		if (ret)
 			return ret;
@@ -544,18 +696,16 @@ int precopy_memory_load(struct precopy_device *pcd, u64 generation,
  * How many of @len bytes from @offset on are in units that have no memory. Looking
  * at each page of 64 GiB of holes would take seconds.
  */
-static u64 precopy_memory_hole(struct precopy_device *pcd, u64 generation,
+static u64 precopy_memory_hole(struct precopy_memory *mem, u64 generation,
 			       u64 offset, u64 len)
 {
-	struct precopy_memory *mem = &pcd->memory;
-	unsigned long unit = offset / PRECOPY_UNIT_SIZE, next = ULONG_MAX;
+	unsigned long unit = offset / PRECOPY_UNIT_SIZE, next;
 
 	guard(rwsem_read)(&mem->sem);
 	/* The caller's next store tells of the reset */
-	if (pcd->generation != generation)
+	if (mem->generation != generation)
 		return 0;
-	if (mem->ram)
-		next = precopy_ram_next_unit(mem->ram, unit);
+	next = precopy_memory_next_used(mem, unit);
 	if (next == unit)
 		return 0;
 	if (next > (offset + len - 1) / PRECOPY_UNIT_SIZE)
@@ -564,7 +714,7 @@ static u64 precopy_memory_hole(struct precopy_device *pcd, u64 generation,
 }
 
 /* Pages that are not there are zero already */
-static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
+static int precopy_memory_zero_pages(struct precopy_memory *mem, u64 generation,
 				     u64 offset, u64 len)
 {
 	const void *zeroes = page_address(ZERO_PAGE(0));
@@ -573,7 +723,7 @@ static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
 	for (; len; len -= PAGE_SIZE, offset += PAGE_SIZE) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = precopy_memory_poke(pcd, generation, offset, zeroes,
+		ret = precopy_memory_poke(mem, generation, offset, zeroes,
 					  PAGE_SIZE, false);
 		if (ret && ret != -ENOENT)
 			return ret;
@@ -583,11 +733,11 @@ static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
 }
 
 /**
- * precopy_memory_load_zero - zero what a migration stream says is zero
- * @pcd: the device
- * @generation: that the load belongs to
- * @offset: in the BAR, bytes, page aligned, within its size
- * @len: bytes, page aligned, within the BAR
+ * precopy_memory_zero_in - zero what a migration stream says is zero
+ * @mem: the memory
+ * @generation: generation that the load belongs to
+ * @offset: offset in the BAR, bytes, page aligned, within its size
+ * @len: length, bytes, page aligned, within the BAR
  *
  * A hole is zero already and stays a hole. The time that this takes is in
  * proportion to the memory that the range has, not to its length.
@@ -595,18 +745,18 @@ static int precopy_memory_zero_pages(struct precopy_device *pcd, u64 generation,
  * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal, -EIO at a page
  * with a memory error.
  */
-int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
-			     u64 offset, u64 len)
+int precopy_memory_zero_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, u64 len)
 {
 	u64 n;
 	int ret;
 
 	for (; len; len -= n, offset += n) {
-		n = precopy_memory_hole(pcd, generation, offset, len);
+		n = precopy_memory_hole(mem, generation, offset, len);
 		if (n)
 			continue;
 		n = min(len, PRECOPY_UNIT_SIZE - offset % PRECOPY_UNIT_SIZE);
-		ret = precopy_memory_zero_pages(pcd, generation, offset, n);
+		ret = precopy_memory_zero_pages(mem, generation, offset, n);
 		if (ret)
 			return ret;
 	}

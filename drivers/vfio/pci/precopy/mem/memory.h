@@ -1,17 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The memory behind the BAR: who may touch it, and how. */
+/*
+ * The memory behind the BAR, as the rest of the driver sees it: page numbers,
+ * unit numbers, offsets and buffers. How pages are allocated, mapped and tracked
+ * stays inside mem/.
+ */
 #ifndef PRECOPY_MEMORY_H
 #define PRECOPY_MEMORY_H
 
-#include <linux/mm_types.h>
+#include <linux/atomic.h>
+#include <linux/errno.h>
+#include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
+#include <linux/sched/signal.h>
 #include <linux/types.h>
+#include <linux/wait.h>
 
+#include "units.h"
+
+struct address_space;
+struct device;
 struct mem_cgroup;
-struct precopy_device;
 struct precopy_ram;
 struct precopy_tracker;
+struct vm_area_struct;
+struct workqueue_struct;
 
 /**
  * enum precopy_gate - may the user touch the memory?
@@ -26,95 +39,211 @@ enum precopy_gate {
 };
 
 /**
+ * enum precopy_set - the sets of pages that are still to be sent
+ * @PRECOPY_INITIAL: pages in use when the session began and not sent yet
+ * @PRECOPY_DIRTY: pages written after they were sent, or first used since the
+ *		   session began
+ * @PRECOPY_PINNED: pages set aside, because of references through which they can
+ *		    be written unseen, or because their unit is loose. They are
+ *		    sent when released, at the latest when the device has stopped.
+ * @PRECOPY_SETS: number of sets
+ */
+enum precopy_set {
+	PRECOPY_INITIAL,
+	PRECOPY_DIRTY,
+	PRECOPY_PINNED,
+	PRECOPY_SETS,
+};
+
+/**
+ * struct precopy_memory_stats - counters of a memory shown in debugfs, never reset
+ * @kref: references of the memory, and of each of its lives, which may be freed
+ *	  after it
+ * @read_faults: page faults for loads
+ * @write_faults: page faults for stores
+ * @mkwrite_faults: page faults for stores to pages mapped read-only
+ * @huge_faults: 2 MiB entries made
+ * @around_pages: pages mapped besides the one that a fault was for
+ * @waited_faults: page faults that waited for the gate
+ * @last_disarm_ns: time for which the last disarm delayed all accesses, ns
+ * @set_aside_pages: number of pages that were set aside because of a pin or another
+ *		     extra reference
+ * @rechecked_units: number of checks whether pages of a unit that were set aside
+ *		     have been released
+ * @left_pinned_pages: number of pages in folios that were still pinned when the
+ *		       memory that they belonged to was freed
+ * @splits: number of units that were divided into single pages, because they were
+ *	    written while tracked
+ * @failed_splits: number of units that stayed one folio because the split failed
+ * @collapses: number of units of single pages that became one folio again
+ */
+struct precopy_memory_stats {
+	struct kref	kref;
+	atomic64_t	read_faults;
+	atomic64_t	write_faults;
+	atomic64_t	mkwrite_faults;
+	atomic64_t	huge_faults;
+	atomic64_t	around_pages;
+	atomic64_t	waited_faults;
+	atomic64_t	last_disarm_ns;
+	atomic64_t	set_aside_pages;
+	atomic64_t	rechecked_units;
+	atomic64_t	left_pinned_pages;
+	atomic64_t	splits;
+	atomic64_t	failed_splits;
+	atomic64_t	collapses;
+};
+
+/**
  * struct precopy_memory - the memory behind the BAR
- * @sem: everything below. Whoever inserts a page table entry or stores to the
- *	 memory holds it for read, from looking at @ram, @gate, @decode and
- *	 @tracker to the end of the store; whoever changes one of them holds
- *	 it for write. So does whoever makes a 2 MiB entry: that must not
- *	 meet a page table. Taken inside mmap_lock (faults) and memory_lock (reset);
- *	 never held across a user copy, a wait or an allocation of the
- *	 memory itself (of page tables and of the tracker's bits it is).
- * @size: bytes, fixed while the device is open
- * @ram: where the contents are; NULL while nothing was touched
- * @memcg: the opener's, charged for all of it
- * @gate: may the user touch the memory?
+ * @sem: protects everything from @size to @tracker. Whoever inserts a page table
+ *	 entry or stores to the memory holds it for read, from looking at @ram,
+ *	 @gate, @decode and @tracker to the end of the store; whoever changes one
+ *	 of them holds it for write. So does whoever makes a 2 MiB entry: that
+ *	 must not meet a page table. Taken inside mmap_lock (faults) and
+ *	 memory_lock (reset); never held across a user copy, a wait or an
+ *	 allocation of the memory itself (of page tables and of the tracker's
+ *	 bits it is).
+ * @size: size of the memory, bytes; fixed while the device is open
+ * @generation: generation of the device, as precopy_memory_reset() was told.
+ *		What a caller does for an earlier one gives -ECANCELED.
+ * @ram: the contents; NULL while nothing was touched
+ * @memcg: memory cgroup of the opener, charged for all of the memory
+ * @gate: whether the user may touch the memory
  * @decode: the memory bit of COMMAND
- * @tracker: told of every page written; NULL while not tracking
+ * @tracker: tracker that is told of every page written; NULL while not tracking
  * @split_mutex: serialises splits, so that threads which fault on one unit at
  *		 the same time need one spare unit. Taken inside mmap_lock and
  *		 outside @sem.
- * @faults: page faults served, by kind, and pages mapped besides the one
- *	    that was asked for (@around), for debugfs
+ * @wait: accesses that wait for the gate
+ * @dev: device that messages and events name
+ * @mapping: address space that maps the BAR
+ * @pgoff: first page of the BAR in @mapping
+ * @wq: workqueue on which contents are freed
+ * @stats: counters for debugfs
+ *
+ * From @wait on nothing changes while the object lives.
  */
 struct precopy_memory {
-	struct rw_semaphore	sem;
-	u64			size;
-	struct precopy_ram	*ram;
-	struct mem_cgroup	*memcg;
-	enum precopy_gate	gate;
-	bool			decode;
-	struct precopy_tracker	*tracker;
-	struct mutex		split_mutex;	/* see above */
-	struct {
-		atomic64_t	read;
-		atomic64_t	write;
-		atomic64_t	mkwrite;
-		atomic64_t	huge;
-		atomic64_t	around;
-		atomic64_t	waited;
-	} faults;
+	struct rw_semaphore		sem;
+	u64				size;
+	u64				generation;
+	struct precopy_ram		*ram;
+	struct mem_cgroup		*memcg;
+	enum precopy_gate		gate;
+	bool				decode;
+	struct precopy_tracker		*tracker;
+	struct mutex			split_mutex;	/* see above */
+	wait_queue_head_t		wait;
+	struct device			*dev;
+	struct address_space		*mapping;
+	pgoff_t				pgoff;
+	struct workqueue_struct		*wq;
+	struct precopy_memory_stats	*stats;
 };
 
-void precopy_memory_init(struct precopy_memory *mem);
+/* --- Life ------------------------------------------------------------- */
+
+int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
+			struct address_space *mapping, pgoff_t pgoff,
+			struct workqueue_struct *wq);
 void precopy_memory_destroy(struct precopy_memory *mem);
-void precopy_memory_open(struct precopy_device *pcd, u64 size);
-void precopy_memory_close(struct precopy_device *pcd);
+void precopy_memory_open(struct precopy_memory *mem, u64 size);
+void precopy_memory_close(struct precopy_memory *mem);
+void precopy_memory_discard(struct precopy_memory *mem);
+void precopy_memory_reset(struct precopy_memory *mem, u64 generation);
 
-struct mem_cgroup *precopy_memory_memcg(struct precopy_memory *mem);
-struct precopy_ram *precopy_memory_detach(struct precopy_device *pcd);
-void precopy_memory_zap(struct precopy_device *pcd);
-void precopy_memory_zap_unit(struct precopy_device *pcd, unsigned long unit);
-void precopy_memory_set_gate(struct precopy_device *pcd,
-			     enum precopy_gate gate);
-struct precopy_ram *precopy_memory_ram(struct precopy_device *pcd,
-				       u64 generation);
+/* --- The user's accesses ---------------------------------------------- */
 
-int precopy_memory_populate(struct precopy_device *pcd, u64 generation,
-			    unsigned long index, gfp_t gfp);
-int precopy_memory_access(const struct precopy_memory *mem);
-struct page *precopy_memory_page(const struct precopy_memory *mem,
-				 unsigned long index);
-int precopy_memory_copy_out(void *to, struct page *page, size_t offset,
-			    size_t len);
-
-ssize_t precopy_memory_read(struct precopy_device *pcd, char __user *buf,
-			    size_t count, u64 offset);
-ssize_t precopy_memory_write(struct precopy_device *pcd,
-			     const char __user *buf, size_t count, u64 offset);
-
-int precopy_memory_load(struct precopy_device *pcd, u64 generation,
-			u64 offset, const void *data, size_t len);
-int precopy_memory_load_zero(struct precopy_device *pcd, u64 generation,
-			     u64 offset, u64 len);
-
-/* mem/fault.c */
-int precopy_memory_mmap(struct precopy_device *pcd,
+int precopy_memory_mmap(struct precopy_memory *mem,
 			struct vm_area_struct *vma);
+ssize_t precopy_memory_read(struct precopy_memory *mem, char __user *buf,
+			    size_t count, u64 offset);
+ssize_t precopy_memory_write(struct precopy_memory *mem,
+			     const char __user *buf, size_t count, u64 offset);
+void precopy_memory_set_decode(struct precopy_memory *mem, bool decode);
+void precopy_memory_set_gate(struct precopy_memory *mem,
+			     enum precopy_gate gate);
 
-/* Must accesses wait for the startup? A look without the lock, to wait on. */
+/* Must accesses wait for the startup? Without the lock only a hint to wait on. */
 static inline bool precopy_memory_waits(const struct precopy_memory *mem)
 {
 	return READ_ONCE(mem->gate) == PRECOPY_GATE_WAIT;
 }
 
-/* For all but page faults: fail rather than have somebody killed */
-#define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+/*
+ * Error for a wait that a signal has ended before the system call did anything. If
+ * the signal is not fatal, the call is restarted after the signal was handled, which
+ * the user does not notice. Signal handlers can thus run, and the task can be frozen.
+ */
+static inline int precopy_interrupted(void)
+{
+	return fatal_signal_pending(current) ? -EINTR : -ERESTARTNOINTR;
+}
 
-/* Opportunistic: no retry, no warning, and nobody killed */
-#define PRECOPY_GFP_EASY (GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+/* --- The contents ----------------------------------------------------- */
 
-/* First page of the BAR in the address space of the vfio device's inode */
-#define PRECOPY_BAR_PGOFF \
-	(VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) >> PAGE_SHIFT)
+int precopy_memory_load_begin(struct precopy_memory *mem, u64 generation);
+void precopy_memory_load_end(struct precopy_memory *mem);
+int precopy_memory_populate_unit(struct precopy_memory *mem, u64 generation,
+				 unsigned long unit);
+int precopy_memory_copy_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, const void *data, size_t len);
+int precopy_memory_zero_in(struct precopy_memory *mem, u64 generation,
+			   u64 offset, u64 len);
+
+int precopy_memory_copy_out(const struct precopy_memory *mem,
+			    unsigned long index, void *to);
+bool precopy_memory_is_zero(const struct precopy_memory *mem,
+			    unsigned long index);
+
+u64 precopy_memory_used(const struct precopy_memory *mem);
+unsigned long precopy_memory_next_used(const struct precopy_memory *mem,
+				       unsigned long from);
+unsigned long precopy_memory_used_pages(const struct precopy_memory *mem,
+					unsigned long unit,
+					unsigned long *pages);
+u64 precopy_memory_whole_units(const struct precopy_memory *mem,
+			       unsigned long *units);
+
+/* --- What is still to be sent ----------------------------------------- */
+
+struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
+					       wait_queue_head_t *wait,
+					       spinlock_t *lock);
+void precopy_tracker_free(struct precopy_tracker *tracker);
+
+int precopy_tracker_prepare(struct precopy_memory *mem,
+			    struct precopy_tracker *tracker);
+bool precopy_tracker_prepared(const struct precopy_memory *mem,
+			      struct precopy_tracker *tracker);
+void precopy_tracker_arm(struct precopy_memory *mem,
+			 struct precopy_tracker *tracker);
+void precopy_tracker_clear(struct precopy_memory *mem);
+void precopy_tracker_disarm(struct precopy_memory *mem);
+bool precopy_tracker_armed(const struct precopy_memory *mem,
+			   const struct precopy_tracker *tracker);
+
+unsigned long precopy_tracker_count(const struct precopy_tracker *tracker,
+				    enum precopy_set set);
+unsigned long precopy_tracker_next(const struct precopy_tracker *tracker,
+				   enum precopy_set set, unsigned long from);
+const unsigned long *
+precopy_tracker_pages(const struct precopy_tracker *tracker,
+		      enum precopy_set set, unsigned long unit);
+
+unsigned long precopy_tracker_begin_take(struct precopy_memory *mem,
+					 enum precopy_set set,
+					 unsigned long from);
+unsigned long precopy_tracker_take(struct precopy_memory *mem,
+				   enum precopy_set set, unsigned long unit,
+				   unsigned long *pages);
+void precopy_tracker_protect(struct precopy_memory *mem, unsigned long unit,
+			     const unsigned long *pages);
+unsigned long precopy_tracker_set_aside(struct precopy_memory *mem,
+					unsigned long unit,
+					unsigned long *pages);
+void precopy_tracker_recheck(struct precopy_memory *mem,
+			     struct precopy_tracker *tracker, bool all);
 
 #endif /* PRECOPY_MEMORY_H */

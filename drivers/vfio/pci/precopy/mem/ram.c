@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The RAM backend: the BAR's contents in ordinary, accounted pages. */
+/* The contents of the BAR, in ordinary pages that are charged to the opener. */
 
 #include <linux/bitmap.h>
 #include <linux/highmem.h>
 #include <linux/kref.h>
 #include <linux/log2.h>
-#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
-#include <linux/sched/mm.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
-#include "mig/stream.h"
-#include "precopy.h"
+#include "charge.h"
+#include "memory.h"
 #include "ram.h"
 
 #define PRECOPY_UNIT_ORDER	(ilog2(PRECOPY_UNIT_SIZE) - PAGE_SHIFT)
@@ -39,14 +38,16 @@ struct precopy_ram_unit {
 
 /**
  * struct precopy_ram - one life of the device's memory
- * @kref: the memory object itself, and whoever looks at pages without its
+ * @kref: references of the memory, and of whoever looks at pages without its
  *	  lock
  * @units: unit number to struct precopy_ram_unit. Entries are only added, by
  *	   cmpxchg, and stay, so that readers need no lock but RCU's in the
  *	   xarray.
  * @lock: what is in the units, see there
  * @memcg: the opener's memory cgroup, charged for everything here
- * @pcd: the device, a reference; its statistics count pages left pinned
+ * @sem: memory.sem, for assertions only: the memory may go before this does
+ * @wq: workqueue of @work
+ * @stats: counters of the memory, a reference
  * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
  * @exact: whether only pages that are asked for are allocated, see
  *	   precopy_ram_set_exact()
@@ -59,7 +60,9 @@ struct precopy_ram {
 	struct xarray		units;
 	spinlock_t		lock;	/* see struct precopy_ram_unit */
 	struct mem_cgroup	*memcg;
-	struct precopy_device	*pcd;
+	const struct rw_semaphore *sem;
+	struct workqueue_struct	*wq;
+	struct precopy_memory_stats *stats;
 	unsigned int		order;
 	bool			exact;
 	atomic64_t		bytes;
@@ -90,7 +93,7 @@ static struct page *precopy_ram_unit_page(const struct precopy_ram_unit *u,
 
 /**
  * precopy_ram_unit_free - free a unit's pages
- * @ram: the memory
+ * @ram: the contents
  * @u: the unit, not in @ram; may be NULL
  */
 void precopy_ram_unit_free(struct precopy_ram *ram, struct precopy_ram_unit *u)
@@ -139,10 +142,10 @@ static void precopy_ram_free(struct work_struct *work)
 		precopy_ram_unit_free(ram, u);
 		cond_resched();
 	}
-	atomic64_add(pinned, &ram->pcd->stats.left_pinned_pages);
+	atomic64_add(pinned, &ram->stats->left_pinned_pages);
 	xa_destroy(&ram->units);
 	mem_cgroup_put(ram->memcg);
-	precopy_device_put(ram->pcd);
+	precopy_stats_put(ram->stats);
 	kfree(ram);
 }
 
@@ -150,19 +153,47 @@ static void precopy_ram_release(struct kref *kref)
 {
 	struct precopy_ram *ram = container_of(kref, struct precopy_ram, kref);
 
-	queue_work(precopy_wq, &ram->work);
+	queue_work(ram->wq, &ram->work);
 }
 
 /**
- * precopy_ram_create - a new, empty memory
- * @pcd: the device, which lives at least as long
- * @size: of the BAR, bytes, a power of two
- * @memcg: to be charged; may be NULL
+ * precopy_stats_alloc - allocate the counters of a memory
+ *
+ * Return: zeroed counters with one reference, or NULL.
+ */
+struct precopy_memory_stats *precopy_stats_alloc(void)
+{
+	struct precopy_memory_stats *stats =
+		kzalloc_obj(*stats, GFP_KERNEL_ACCOUNT);
+
+	if (stats)
+		kref_init(&stats->kref);
+	return stats;
+}
+
+static void precopy_stats_release(struct kref *kref)
+{
+	kfree(container_of(kref, struct precopy_memory_stats, kref));
+}
+
+/**
+ * precopy_stats_put - drop a reference
+ * @stats: the counters
+ */
+void precopy_stats_put(struct precopy_memory_stats *stats)
+{
+	kref_put(&stats->kref, precopy_stats_release);
+}
+
+/**
+ * precopy_ram_create - create an empty life of a memory
+ * @mem: the memory, whose size is a power of two
+ * @memcg: memory cgroup to charge; may be NULL
  *
  * Context: process context, may sleep.
- * Return: the memory with one reference, or ERR_PTR(-ENOMEM).
+ * Return: the contents with one reference, or ERR_PTR(-ENOMEM).
  */
-struct precopy_ram *precopy_ram_create(struct precopy_device *pcd, u64 size,
+struct precopy_ram *precopy_ram_create(struct precopy_memory *mem,
 				       struct mem_cgroup *memcg)
 {
 	struct precopy_ram *ram = kzalloc_obj(*ram, GFP_KERNEL_ACCOUNT);
@@ -173,17 +204,20 @@ struct precopy_ram *precopy_ram_create(struct precopy_device *pcd, u64 size,
 	xa_init_flags(&ram->units, XA_FLAGS_ACCOUNT);
 	spin_lock_init(&ram->lock);
 	INIT_WORK(&ram->work, precopy_ram_free);
-	ram->order = min(PRECOPY_UNIT_ORDER, ilog2(size) - PAGE_SHIFT);
+	ram->order = min(PRECOPY_UNIT_ORDER, ilog2(mem->size) - PAGE_SHIFT);
 	/* Cannot fail: the caller has a reference */
 	if (mem_cgroup_tryget(memcg))
 		ram->memcg = memcg;
-	ram->pcd = precopy_device_get(pcd);
+	ram->sem = &mem->sem;
+	ram->wq = mem->wq;
+	ram->stats = mem->stats;
+	kref_get(&ram->stats->kref);
 	return ram;
 }
 
 /**
  * precopy_ram_get - take a reference
- * @ram: the memory
+ * @ram: the contents
  *
  * Return: @ram.
  */
@@ -195,7 +229,7 @@ struct precopy_ram *precopy_ram_get(struct precopy_ram *ram)
 
 /**
  * precopy_ram_put - drop a reference
- * @ram: the memory, or NULL
+ * @ram: the contents, or NULL
  *
  * Context: any context that may wake a worker; the pages are freed by it.
  */
@@ -207,7 +241,7 @@ void precopy_ram_put(struct precopy_ram *ram)
 
 /**
  * precopy_ram_page - look up a page
- * @ram: the memory
+ * @ram: the contents
  * @index: page number in the BAR
  *
  * Context: memory.sem held, for as long as the page is used.
@@ -217,13 +251,14 @@ struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index)
 {
 	struct precopy_ram_unit *u;
 
+	lockdep_assert_held(ram->sem);
 	u = xa_load(&ram->units, index / PRECOPY_UNIT_PAGES);
 	return u ? precopy_ram_unit_page(u, index % PRECOPY_UNIT_PAGES) : NULL;
 }
 
 /**
  * precopy_ram_huge_folio - the folio that is all of a unit
- * @ram: the memory, or NULL
+ * @ram: the contents, or NULL
  * @unit: unit number
  *
  * Context: memory.sem held, for as long as the folio is used.
@@ -232,13 +267,17 @@ struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index)
 struct folio *precopy_ram_huge_folio(struct precopy_ram *ram,
 				     unsigned long unit)
 {
-	struct precopy_ram_unit *u = ram ? xa_load(&ram->units, unit) : NULL;
+	struct precopy_ram_unit *u;
 
+	if (!ram)
+		return NULL;
+	lockdep_assert_held(ram->sem);
+	u = xa_load(&ram->units, unit);
 	return u ? u->folio : NULL;
 }
 
-/* What is a bonus is not tried hard for, and not missed with a warning */
-static gfp_t precopy_ram_bonus(gfp_t gfp)
+/* Opportunistic: no retry, no warning */
+static gfp_t precopy_ram_gfp_easy(gfp_t gfp)
 {
 	return (gfp & ~__GFP_RETRY_MAYFAIL) | __GFP_NORETRY | __GFP_NOWARN;
 }
@@ -253,7 +292,7 @@ static bool precopy_ram_may_be_huge(const struct precopy_ram *ram)
 static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
 			     gfp_t gfp)
 {
-	struct page *run = alloc_pages(precopy_ram_bonus(gfp), ram->order);
+	struct page *run = alloc_pages(precopy_ram_gfp_easy(gfp), ram->order);
 	unsigned long i;
 
 	if (!run)
@@ -275,7 +314,7 @@ static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 	if (!u)
 		return NULL;
 	if (huge)
-		u->folio = folio_alloc(precopy_ram_bonus(gfp), ram->order);
+		u->folio = folio_alloc(precopy_ram_gfp_easy(gfp), ram->order);
 	if (!u->folio)
 		u->pages = pages ?: kcalloc(1UL << ram->order,
 					    sizeof(*u->pages), gfp);
@@ -379,24 +418,19 @@ static int precopy_ram_populate_page(struct precopy_ram *ram,
 				     unsigned long index,
 				     enum precopy_ram_kind kind, gfp_t gfp)
 {
-	struct mem_cgroup *old = set_active_memcg(ram->memcg);
 	struct precopy_ram_unit *u;
-	int ret;
 
+	CLASS(precopy_charge, old)(ram->memcg);
 	u = precopy_ram_unit_get(ram, index / PRECOPY_UNIT_PAGES, kind, gfp);
 	if (IS_ERR(u))
-		ret = PTR_ERR(u);
-	else
-		ret = precopy_ram_populate_single(ram, u,
-						  index % PRECOPY_UNIT_PAGES,
-						  gfp);
-	set_active_memcg(old);
-	return ret;
+		return PTR_ERR(u);
+	return precopy_ram_populate_single(ram, u, index % PRECOPY_UNIT_PAGES,
+					   gfp);
 }
 
 /**
  * precopy_ram_populate - make sure that a page is there
- * @ram: the memory
+ * @ram: the contents
  * @index: page number in the BAR
  * @huge: if its unit is new, better make it one folio
  * @gfp: how hard to try. Page faults pass GFP_KERNEL_ACCOUNT, so that running
@@ -419,7 +453,7 @@ int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 
 /**
  * precopy_ram_set_exact - say whether more than the asked for may be allocated
- * @ram: the memory
+ * @ram: the contents
  * @exact: true if precopy_ram_populate() must allocate single pages only
  *
  * A load sets it: its target must not need more memory than its source used. A
@@ -450,7 +484,7 @@ static u64 precopy_ram_present(struct precopy_ram *ram, unsigned long unit)
 
 /**
  * precopy_ram_populate_unit - make sure that all pages of a unit are there
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  *
  * Context: process context, may sleep; no lock of this driver held but that of
@@ -479,7 +513,7 @@ int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit)
 
 /**
  * precopy_ram_hold - note that a page fault has a reference on a unit's folio
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  * @folio: the folio that the mm has a reference on while page_mkwrite() runs
  *
@@ -494,6 +528,7 @@ void precopy_ram_hold(struct precopy_ram *ram, unsigned long unit,
 {
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 
+	lockdep_assert_held(ram->sem);
 	guard(spinlock)(&ram->lock);
 	if (u && folio && u->folio == folio)
 		u->held++;
@@ -501,7 +536,7 @@ void precopy_ram_hold(struct precopy_ram *ram, unsigned long unit,
 
 /**
  * precopy_ram_unhold - undo precopy_ram_hold()
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  * @folio: as for precopy_ram_hold()
  *
@@ -515,6 +550,7 @@ void precopy_ram_unhold(struct precopy_ram *ram, unsigned long unit,
 {
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 
+	lockdep_assert_held(ram->sem);
 	guard(spinlock)(&ram->lock);
 	if (u && folio && u->folio == folio)
 		u->held--;
@@ -536,7 +572,7 @@ static bool precopy_folio_busy(struct folio *folio, unsigned int held)
 
 /**
  * precopy_ram_busy - may somebody write pages without a page table?
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to look at
  * @busy: bitmap of PRECOPY_UNIT_PAGES bits, overwritten: those of them of
@@ -561,6 +597,7 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 	struct page *page;
 	unsigned long i;
 
+	lockdep_assert_held(ram->sem);
 	bitmap_zero(busy, PRECOPY_UNIT_PAGES);
 	if (!u)
 		return false;
@@ -594,7 +631,7 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
 
 /**
  * precopy_ram_spare - get ready for precopy_ram_swap()
- * @ram: the memory
+ * @ram: the contents
  * @huge: one folio, or single pages
  * @pages: zeroed table of PRECOPY_UNIT_PAGES pointers to use for single pages,
  *	   or NULL; freed if this fails
@@ -608,10 +645,10 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
 struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 					   struct page **pages, gfp_t gfp)
 {
-	struct mem_cgroup *old = set_active_memcg(ram->memcg);
 	struct precopy_ram_unit *u;
 	bool good = false;
 
+	CLASS(precopy_charge, old)(ram->memcg);
 	u = precopy_ram_unit_alloc(ram, huge, pages, gfp);
 	if (!u)
 		kfree(pages);
@@ -620,7 +657,6 @@ struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 	else if (u)
 		good = precopy_ram_fill(ram, u->pages, gfp) ||
 		       precopy_ram_fill_singly(ram, u->pages, gfp);
-	set_active_memcg(old);
 	if (good)
 		return u;
 	precopy_ram_unit_free(ram, u);
@@ -647,7 +683,7 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
 
 /**
  * precopy_ram_swap - have a unit's contents in other pages
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number, in use
  * @spare: where to; has the old pages afterwards, for the caller to free
  *
@@ -662,6 +698,7 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 	unsigned long i;
 
+	lockdep_assert_held_write(ram->sem);
 	if (!precopy_ram_unit_idle(ram, u))
 		return false;
 	for (i = 0; i < (1UL << ram->order); i++)
@@ -675,7 +712,7 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 
 /**
  * precopy_ram_unit_full - does a unit have all of its pages?
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  *
  * Context: memory.sem held.
@@ -685,6 +722,7 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 {
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 
+	lockdep_assert_held(ram->sem);
 	return u && precopy_ram_unit_bytes(ram, u) == PAGE_SIZE << ram->order;
 }
 
@@ -692,7 +730,7 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 
 /**
  * precopy_ram_unit_pages - which pages of a unit are there
- * @ram: the memory
+ * @ram: the contents
  * @unit: unit number
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, overwritten
  *
@@ -705,6 +743,7 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 	unsigned long i;
 
+	lockdep_assert_held(ram->sem);
 	bitmap_zero(pages, PRECOPY_UNIT_PAGES);
 	for (i = 0; u && i < (1UL << ram->order); i++)
 		if (precopy_ram_unit_page(u, i))
@@ -714,7 +753,7 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 
 /**
  * precopy_ram_next_unit - find a unit in use
- * @ram: the memory
+ * @ram: the contents
  * @from: unit to start from
  *
  * Context: memory.sem held.
@@ -725,13 +764,14 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 {
 	unsigned long unit = from;
 
+	lockdep_assert_held(ram->sem);
 	return xa_find(&ram->units, &unit, ULONG_MAX - 1, XA_PRESENT) ?
 	       unit : ULONG_MAX;
 }
 
 /**
  * precopy_ram_whole_units - which units have all of their pages
- * @ram: the memory, or NULL for none
+ * @ram: the contents, or NULL for none
  * @units: bitmap of one bit a unit, zeroed by the caller
  *
  * Context: memory.sem held.
@@ -745,6 +785,7 @@ u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units)
 
 	if (!ram)
 		return 0;
+	lockdep_assert_held(ram->sem);
 	xa_for_each(&ram->units, unit, u) {
 		if (!precopy_ram_unit_full(ram, unit))
 			continue;
@@ -756,7 +797,7 @@ u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units)
 
 /**
  * precopy_ram_bytes - memory in use
- * @ram: the memory, or NULL
+ * @ram: the contents, or NULL
  *
  * Return: bytes of pages allocated.
  */

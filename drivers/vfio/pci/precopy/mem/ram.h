@@ -1,26 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where the device's state lives.
+ * The contents of the BAR, for the files of mem/ only.
  *
- * The RAM backend keeps the contents of the BAR in ordinary pages, allocated
- * when first touched, in units of 2 MiB where such can be had. One struct
- * precopy_ram is one life of the device: reset drops it as a whole and the
- * device goes on with a new one, so nothing of the past survives, whoever
- * still holds a page of it.
+ * They are kept in ordinary pages, allocated when first touched, in units of
+ * 2 MiB where such can be had. One struct precopy_ram is one life of the device:
+ * reset drops it as a whole and the device goes on with a new one, so nothing of
+ * the past survives, whoever still holds a page of it.
  */
 #ifndef PRECOPY_RAM_H
 #define PRECOPY_RAM_H
 
+#include <linux/gfp.h>
 #include <linux/types.h>
 
 struct folio;
 struct mem_cgroup;
 struct page;
-struct precopy_device;
+struct precopy_memory;
+struct precopy_memory_stats;
 struct precopy_ram;
 struct precopy_ram_unit;
 
-struct precopy_ram *precopy_ram_create(struct precopy_device *pcd, u64 size,
+/* For all but page faults: fail rather than have somebody killed */
+#define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+/* Opportunistic: no retry, no warning, and nobody killed */
+#define PRECOPY_GFP_EASY (GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+
+struct precopy_memory_stats *precopy_stats_alloc(void);
+void precopy_stats_put(struct precopy_memory_stats *stats);
+
+struct precopy_ram *precopy_ram_create(struct precopy_memory *mem,
 				       struct mem_cgroup *memcg);
 struct precopy_ram *precopy_ram_get(struct precopy_ram *ram);
 void precopy_ram_put(struct precopy_ram *ram);

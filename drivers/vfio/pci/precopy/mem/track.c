@@ -15,66 +15,85 @@
  */
 
 #include <linux/bitmap.h>
+#include <linux/dev_printk.h>
 #include <linux/ktime.h>
-#include <linux/memcontrol.h>
-#include <linux/mm.h>
+#include <linux/math.h>
 #include <linux/poll.h>
-#include <linux/rmap.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
 #include <linux/wait.h>
 
-#include "layout.h"
-#include "mig/stream.h"
-#include "precopy.h"
-#include "ram.h"
+#define CREATE_TRACE_POINTS
 #include "trace.h"
+
+#include "charge.h"
+#include "entries.h"
+#include "memory.h"
+#include "ram.h"
+#include "reserve.h"
 #include "track.h"
 
 /* Of 2 MiB, to be looked at by one read(); 0.1 to 0.2 ms */
 #define PRECOPY_RECHECK_UNITS	16
 
 /**
- * precopy_tracker_init - allocate the sets
- * @tracker: zeroed
- * @size: of the memory, bytes
+ * precopy_tracker_create - allocate a tracker with empty sets
+ * @size: size of the memory, bytes
+ * @expect_stores: whether the device may be written while it is tracked
  * @wait: woken when there is a first dirty page
+ * @lock: spinlock that the caller holds to count pages, and that is held while
+ *	  pages move from one set to another
  *
- * Return: 0 or -ENOMEM; either way precopy_tracker_destroy() may be called.
+ * Context: may sleep.
+ * Return: the tracker, or NULL.
  */
-int precopy_tracker_init(struct precopy_tracker *tracker, u64 size,
-			 struct wait_queue_head *wait)
+struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
+					       wait_queue_head_t *wait,
+					       spinlock_t *lock)
 {
-	unsigned long nr_pages = size >> PAGE_SHIFT;
+	struct precopy_tracker *tracker =
+		kzalloc_obj(*tracker, GFP_KERNEL_ACCOUNT);
+	int set, ret = 0;
 
+	if (!tracker)
+		return NULL;
+	tracker->expect_stores = expect_stores;
 	tracker->wait = wait;
+	tracker->lock = lock;
 	xa_init_flags(&tracker->reserve, XA_FLAGS_ACCOUNT);
-	tracker->loose = bitmap_zalloc(precopy_stream_units(size),
+	for (set = 0; !ret && set < PRECOPY_SETS; set++)
+		ret = precopy_dirty_init(&tracker->sets[set],
+					 size >> PAGE_SHIFT);
+	tracker->loose = bitmap_zalloc(DIV_ROUND_UP(size, PRECOPY_UNIT_SIZE),
 				       GFP_KERNEL_ACCOUNT);
-	if (!tracker->loose)
-		return -ENOMEM;
-	return precopy_dirty_init(&tracker->initial, nr_pages) ?:
-	       precopy_dirty_init(&tracker->dirty, nr_pages) ?:
-	       precopy_dirty_init(&tracker->pinned, nr_pages);
+	if (!ret && tracker->loose)
+		return tracker;
+	precopy_tracker_free(tracker);
+	return NULL;
 }
 
 /**
- * precopy_tracker_destroy - free the sets
- * @tracker: initialised, or zeroed; no memory points to it any more
+ * precopy_tracker_free - free a tracker
+ * @tracker: the tracker, or NULL; no memory points to it any more
+ *
+ * Context: may sleep.
  */
-void precopy_tracker_destroy(struct precopy_tracker *tracker)
+void precopy_tracker_free(struct precopy_tracker *tracker)
 {
-	precopy_dirty_destroy(&tracker->initial);
-	precopy_dirty_destroy(&tracker->dirty);
-	precopy_dirty_destroy(&tracker->pinned);
-	if (tracker->loose)
-		precopy_layout_unreserve(&tracker->reserve);
+	int set;
+
+	if (!tracker)
+		return;
+	for (set = 0; set < PRECOPY_SETS; set++)
+		precopy_dirty_destroy(&tracker->sets[set]);
+	precopy_reserve_free_all(&tracker->reserve);
 	bitmap_free(tracker->loose);
+	kfree(tracker);
 }
 
 /**
  * precopy_tracker_reserve - make room for marks in a unit
- * @tracker: of the memory, or to be armed
+ * @tracker: tracker of the memory, or to be armed
  * @unit: unit number
  * @gfp: how hard to try
  *
@@ -84,14 +103,16 @@ void precopy_tracker_destroy(struct precopy_tracker *tracker)
 int precopy_tracker_reserve(struct precopy_tracker *tracker,
 			    unsigned long unit, gfp_t gfp)
 {
-	return precopy_dirty_reserve(&tracker->initial, unit, gfp) ?:
-	       precopy_dirty_reserve(&tracker->dirty, unit, gfp) ?:
-	       precopy_dirty_reserve(&tracker->pinned, unit, gfp);
+	int set, ret = 0;
+
+	for (set = 0; !ret && set < PRECOPY_SETS; set++)
+		ret = precopy_dirty_reserve(&tracker->sets[set], unit, gfp);
+	return ret;
 }
 
 /**
- * precopy_tracker_reserved - is there room for marks in a unit?
- * @tracker: of the memory, or to be armed
+ * precopy_tracker_reserved - check whether there is room for marks in a unit
+ * @tracker: tracker of the memory, or to be armed
  * @unit: unit number
  *
  * Return: true if so; it will not change back.
@@ -99,14 +120,17 @@ int precopy_tracker_reserve(struct precopy_tracker *tracker,
 bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
 			      unsigned long unit)
 {
-	return precopy_dirty_reserved(&tracker->initial, unit) &&
-	       precopy_dirty_reserved(&tracker->dirty, unit) &&
-	       precopy_dirty_reserved(&tracker->pinned, unit);
+	int set;
+
+	for (set = 0; set < PRECOPY_SETS; set++)
+		if (!precopy_dirty_reserved(&tracker->sets[set], unit))
+			return false;
+	return true;
 }
 
 /**
- * precopy_tracker_mark - a page is about to be, or was, written
- * @tracker: of the memory
+ * precopy_tracker_mark - note that a page is about to be, or was, written
+ * @mem: the memory, tracked
  * @page: page number in the BAR
  *
  * A page that waits to be sent anyway, for the first time or once it is
@@ -116,18 +140,21 @@ bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
  * insertion of the page table entry that allows it; and that found room for the
  * page's unit.
  */
-void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page)
+void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page)
 {
-	if (precopy_dirty_test(&tracker->initial, page) ||
-	    precopy_dirty_test(&tracker->pinned, page))
+	struct precopy_tracker *tracker = mem->tracker;
+
+	lockdep_assert_held(&mem->sem);
+	if (precopy_dirty_test(&tracker->sets[PRECOPY_INITIAL], page) ||
+	    precopy_dirty_test(&tracker->sets[PRECOPY_PINNED], page))
 		return;
-	if (precopy_dirty_mark(&tracker->dirty, page) &&
+	if (precopy_dirty_mark(&tracker->sets[PRECOPY_DIRTY], page) &&
 	    wq_has_sleeper(tracker->wait))
 		wake_up_poll(tracker->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 /**
- * precopy_tracker_writable - may entries of a unit be writable?
+ * precopy_tracker_writable - check whether entries of a unit may be writable
  * @mem: the memory, tracked
  * @unit: unit number
  *
@@ -138,13 +165,14 @@ void precopy_tracker_mark(struct precopy_tracker *tracker, unsigned long page)
 bool precopy_tracker_writable(const struct precopy_memory *mem,
 			      unsigned long unit)
 {
+	lockdep_assert_held(&mem->sem);
 	return !precopy_ram_huge_folio(mem->ram, unit) ||
 	       test_bit(unit, mem->tracker->loose);
 }
 
 /**
- * precopy_tracker_loosen - a unit cannot be split, but will be written
- * @tracker: of the memory
+ * precopy_tracker_loosen - let a unit be written that cannot be split
+ * @mem: the memory, tracked
  * @unit: unit number, one folio
  *
  * Nobody can tell which pages are written: all wait, as those do on which
@@ -153,33 +181,18 @@ bool precopy_tracker_writable(const struct precopy_memory *mem,
  *
  * Context: memory.sem held for write.
  */
-void precopy_tracker_loosen(struct precopy_tracker *tracker, unsigned long unit)
+void precopy_tracker_loosen(struct precopy_memory *mem, unsigned long unit)
 {
+	struct precopy_dirty *sets = mem->tracker->sets;
 	unsigned long page = unit * PRECOPY_UNIT_PAGES;
 	unsigned long end = page + PRECOPY_UNIT_PAGES;
 
+	lockdep_assert_held_write(&mem->sem);
 	for (; page < end; page++)
-		if (!precopy_dirty_test(&tracker->initial, page) &&
-		    !precopy_dirty_test(&tracker->dirty, page))
-			precopy_dirty_mark(&tracker->pinned, page);
-	__set_bit(unit, tracker->loose);
-}
-
-/**
- * precopy_tracker_tighten - pages of a unit are about to be taken
- * @pcd: the device
- * @tracker: of the memory
- * @unit: unit number
- *
- * Context: memory.sem held for write. All TLBs are flushed on return.
- */
-void precopy_tracker_tighten(struct precopy_device *pcd,
-			     struct precopy_tracker *tracker,
-			     unsigned long unit)
-{
-	lockdep_assert_held_write(&pcd->memory.sem);
-	if (__test_and_clear_bit(unit, tracker->loose))
-		precopy_memory_zap_unit(pcd, unit);
+		if (!precopy_dirty_test(&sets[PRECOPY_INITIAL], page) &&
+		    !precopy_dirty_test(&sets[PRECOPY_DIRTY], page))
+			precopy_dirty_mark(&sets[PRECOPY_PINNED], page);
+	__set_bit(unit, mem->tracker->loose);
 }
 
 static void precopy_tracker_clear_set(struct precopy_dirty *set)
@@ -194,20 +207,23 @@ static void precopy_tracker_clear_set(struct precopy_dirty *set)
 
 /**
  * precopy_tracker_clear - forget all pages, to arm again
- * @tracker: of the memory
+ * @mem: the memory, tracked
  *
  * Context: memory.sem held for write, until the tracker is armed.
  */
-void precopy_tracker_clear(struct precopy_tracker *tracker)
+void precopy_tracker_clear(struct precopy_memory *mem)
 {
-	precopy_tracker_clear_set(&tracker->initial);
-	precopy_tracker_clear_set(&tracker->dirty);
-	precopy_tracker_clear_set(&tracker->pinned);
-	bitmap_zero(tracker->loose, tracker->initial.nr_units);
+	struct precopy_tracker *tracker = mem->tracker;
+	int set;
+
+	lockdep_assert_held_write(&mem->sem);
+	for (set = 0; set < PRECOPY_SETS; set++)
+		precopy_tracker_clear_set(&tracker->sets[set]);
+	bitmap_zero(tracker->loose, tracker->sets[PRECOPY_INITIAL].nr_units);
 }
 
-static unsigned long precopy_tracker_next_used(struct precopy_memory *mem,
-					       unsigned long from)
+static unsigned long
+precopy_tracker_next_used(const struct precopy_memory *mem, unsigned long from)
 {
 	return mem->ram ? precopy_ram_next_unit(mem->ram, from) : ULONG_MAX;
 }
@@ -234,7 +250,7 @@ static int precopy_tracker_try_spare(struct precopy_memory *mem)
 		if (mem->ram)
 			ram = precopy_ram_get(mem->ram);
 	if (ram)
-		ret = precopy_layout_try_spare(ram);
+		ret = precopy_reserve_try_spare(ram);
 	precopy_ram_put(ram);
 	return ret;
 }
@@ -254,7 +270,7 @@ static int precopy_tracker_prepare_units(struct precopy_memory *mem,
 		ret = precopy_tracker_reserve(tracker, unit, PRECOPY_GFP);
 		huge &= tracker->expect_stores;
 		if (!ret && huge)
-			ret = precopy_layout_reserve(&tracker->reserve, unit);
+			ret = precopy_reserve_unit(&tracker->reserve, unit);
 		if (ret)
 			return ret;
 		any_huge |= huge;
@@ -266,26 +282,24 @@ static int precopy_tracker_prepare_units(struct precopy_memory *mem,
 
 /**
  * precopy_tracker_prepare - make room for all that is in use
- * @pcd: the device
- * @tracker: of the memory, or to be armed
+ * @mem: the memory
+ * @tracker: tracker of the memory, or to be armed
  *
  * Room for marks, and what it takes to split every unit that is one folio.
  *
  * Context: may sleep; memory.sem not held.
  * Return: 0, -ENOMEM, or -EINTR after a fatal signal.
  */
-int precopy_tracker_prepare(struct precopy_device *pcd,
+int precopy_tracker_prepare(struct precopy_memory *mem,
 			    struct precopy_tracker *tracker)
 {
-	struct mem_cgroup *memcg = precopy_memory_memcg(&pcd->memory);
-	struct mem_cgroup *old = set_active_memcg(memcg);
+	struct mem_cgroup *memcg __free(precopy_memcg) = precopy_memcg_get(mem);
 	int ret;
 
-	ret = precopy_tracker_prepare_units(&pcd->memory, tracker);
-	set_active_memcg(old);
-	mem_cgroup_put(memcg);
+	CLASS(precopy_charge, old)(memcg);
+	ret = precopy_tracker_prepare_units(mem, tracker);
 	if (ret == -ENOMEM)
-		dev_err_ratelimited(precopy_dev(pcd),
+		dev_err_ratelimited(mem->dev,
 				    "not enough memory to track what is written\n");
 	return ret;
 }
@@ -302,17 +316,16 @@ static bool precopy_tracker_unit_prepared(const struct precopy_memory *mem,
 }
 
 /**
- * precopy_tracker_prepared - is there room for all that is in use?
- * @pcd: the device
- * @tracker: of the memory, or to be armed
+ * precopy_tracker_prepared - check whether there is room for all that is in use
+ * @mem: the memory
+ * @tracker: tracker of the memory, or to be armed
  *
  * Context: memory.sem held for write, until the tracker is armed.
  * Return: false if something has come into use since precopy_tracker_prepare().
  */
-bool precopy_tracker_prepared(struct precopy_device *pcd,
+bool precopy_tracker_prepared(const struct precopy_memory *mem,
 			      struct precopy_tracker *tracker)
 {
-	struct precopy_memory *mem = &pcd->memory;
 	unsigned long unit;
 
 	lockdep_assert_held_write(&mem->sem);
@@ -327,17 +340,17 @@ bool precopy_tracker_prepared(struct precopy_device *pcd,
 
 /**
  * precopy_tracker_arm - begin tracking
- * @pcd: the device
+ * @mem: the memory
  * @tracker: prepared, empty sets; the initial one is filled with what is in use
  *
  * Costs in proportion to what is in use and mapped.
  *
  * Context: memory.sem held for write.
  */
-void precopy_tracker_arm(struct precopy_device *pcd,
+void precopy_tracker_arm(struct precopy_memory *mem,
 			 struct precopy_tracker *tracker)
 {
-	struct precopy_memory *mem = &pcd->memory;
+	struct precopy_dirty *initial = &tracker->sets[PRECOPY_INITIAL];
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
 	unsigned long unit;
 
@@ -348,18 +361,17 @@ void precopy_tracker_arm(struct precopy_device *pcd,
 		if (!precopy_tracker_reserved(tracker, unit))
 			continue;
 		precopy_ram_unit_pages(mem->ram, unit, pages);
-		precopy_dirty_fill(&tracker->initial, unit, pages);
+		precopy_dirty_fill(initial, unit, pages);
 		cond_resched();
 	}
 	WRITE_ONCE(mem->tracker, tracker);
-	precopy_memory_zap(pcd);
-	trace_precopy_arm(precopy_dev(pcd),
-			  precopy_dirty_count(&tracker->initial));
+	precopy_entries_remove(mem);
+	trace_precopy_arm(mem->dev, precopy_dirty_count(initial));
 }
 
 /**
  * precopy_tracker_disarm - stop tracking
- * @pcd: the device
+ * @mem: the memory
  *
  * Entries that tracking left read-only would each cost a fault: remove them.
  * The page tables stay, though, and while they do there is no room for 2 MiB
@@ -368,83 +380,137 @@ void precopy_tracker_arm(struct precopy_device *pcd,
  *
  * Context: memory.sem held for write.
  */
-void precopy_tracker_disarm(struct precopy_device *pcd)
+void precopy_tracker_disarm(struct precopy_memory *mem)
 {
 	ktime_t began = ktime_get();
 
-	lockdep_assert_held_write(&pcd->memory.sem);
-	if (!pcd->memory.tracker)
+	lockdep_assert_held_write(&mem->sem);
+	if (!mem->tracker)
 		return;
-	WRITE_ONCE(pcd->memory.tracker, NULL);
-	precopy_memory_zap(pcd);
-	atomic64_set(&pcd->stats.last_disarm_ns, ktime_get() - began);
-	trace_precopy_disarm(precopy_dev(pcd));
+	WRITE_ONCE(mem->tracker, NULL);
+	precopy_entries_remove(mem);
+	atomic64_set(&mem->stats->last_disarm_ns, ktime_get() - began);
+	trace_precopy_disarm(mem->dev);
 }
 
-/* Write-protect and clean: a walk with one flush for each */
-static void precopy_tracker_clean(struct precopy_device *pcd,
-				  unsigned long unit,
-				  const unsigned long *pages)
-{
-	struct address_space *mapping = pcd->core->vdev.inode->i_mapping;
-	unsigned long first = find_first_bit(pages, PRECOPY_UNIT_PAGES);
-	unsigned long last = find_last_bit(pages, PRECOPY_UNIT_PAGES);
-	pgoff_t start = PRECOPY_BAR_PGOFF + unit * PRECOPY_UNIT_PAGES + first;
-	DECLARE_BITMAP(cleaned, PRECOPY_UNIT_PAGES) = {};
-	pgoff_t cleaned_start = 0, cleaned_end = 0;
-	unsigned long nr = last - first + 1;
-
-	wp_shared_mapping_range(mapping, start, nr);
-	clean_record_shared_mapping_range(mapping, start, nr, start, cleaned,
-					  &cleaned_start, &cleaned_end);
-}
-
-/* How many of @max pages, all of them there, follow each other in memory? */
-static unsigned long precopy_tracker_run(struct precopy_ram *ram,
-					 unsigned long page, unsigned long max)
-{
-	unsigned long pfn = page_to_pfn(precopy_ram_page(ram, page));
-	unsigned long n = 1;
-
-	while (n < max &&
-	       page_to_pfn(precopy_ram_page(ram, page + n)) == pfn + n)
-		n++;
-	return n;
-}
-
-/*
- * An entry that is read-only but dirty can become writable again without a
- * fault: the mm (mprotect, NUMA hinting) takes it for one whose store was
- * notified. Between the two walks of precopy_tracker_clean() entries are like
- * that, and neither order of the walks closes the gap (the model in
- * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
- * and clean in one step under its page table lock. It would flush entry by
- * entry, but hardly ever finds one to change; what remains is a call of the
- * MMU notifiers for each run of pages.
+/**
+ * precopy_tracker_armed - check whether a tracker is that of the memory
+ * @mem: the memory
+ * @tracker: the tracker
+ *
+ * Context: memory.sem held.
+ * Return: true if so; false before precopy_tracker_arm(), and after a disarm, a
+ * discard or a reset.
  */
-static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
-				 const unsigned long *pages)
+bool precopy_tracker_armed(const struct precopy_memory *mem,
+			   const struct precopy_tracker *tracker)
 {
-	struct address_space *mapping = pcd->core->vdev.inode->i_mapping;
-	struct precopy_ram *ram = pcd->memory.ram;
-	unsigned long start, end, first, n;
+	lockdep_assert_held(&mem->sem);
+	return mem->tracker == tracker;
+}
 
-	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
-		for (; start < end; start += n) {
-			first = unit * PRECOPY_UNIT_PAGES + start;
-			n = precopy_tracker_run(ram, first, end - start);
-			mapping_wrprotect_range(mapping,
-						PRECOPY_BAR_PGOFF + first,
-						page_to_pfn(precopy_ram_page(ram, first)),
-						n);
-		}
-	}
+/* --- The sets --------------------------------------------------------- */
+
+/**
+ * precopy_tracker_count - count the pages of a set
+ * @tracker: the tracker
+ * @set: which set
+ *
+ * Context: any. With the tracker's lock held no page is missing that moves from
+ * one set to another.
+ * Return: number of pages.
+ */
+unsigned long precopy_tracker_count(const struct precopy_tracker *tracker,
+				    enum precopy_set set)
+{
+	return precopy_dirty_count(&tracker->sets[set]);
+}
+
+/**
+ * precopy_tracker_next - find a unit with pages in a set
+ * @tracker: the tracker
+ * @set: which set
+ * @from: unit to start from
+ *
+ * Context: any; a snapshot unless memory.sem is held for write.
+ * Return: the first such unit at or after @from, ULONG_MAX if there is none.
+ */
+unsigned long precopy_tracker_next(const struct precopy_tracker *tracker,
+				   enum precopy_set set, unsigned long from)
+{
+	const struct precopy_dirty *d = &tracker->sets[set];
+	unsigned long unit = precopy_dirty_next_unit(d, from);
+
+	return unit < d->nr_units ? unit : ULONG_MAX;
+}
+
+/**
+ * precopy_tracker_pages - get the pages of a unit that are in a set
+ * @tracker: the tracker
+ * @set: which set
+ * @unit: unit number, of a unit with room
+ *
+ * Context: as for precopy_tracker_next().
+ * Return: bitmap of PRECOPY_UNIT_PAGES bits.
+ */
+const unsigned long *
+precopy_tracker_pages(const struct precopy_tracker *tracker,
+		      enum precopy_set set, unsigned long unit)
+{
+	return precopy_dirty_unit(&tracker->sets[set], unit);
+}
+
+/**
+ * precopy_tracker_begin_take - find pages to take out of a set
+ * @mem: the memory, tracked
+ * @set: which set
+ * @from: unit to start from
+ *
+ * If the unit is loose, all of its entries are removed.
+ *
+ * Context: may sleep; memory.sem held for write until precopy_tracker_take().
+ * Return: the first unit at or after @from with pages in @set, ULONG_MAX if there
+ * is none.
+ */
+unsigned long precopy_tracker_begin_take(struct precopy_memory *mem,
+					 enum precopy_set set,
+					 unsigned long from)
+{
+	unsigned long unit = precopy_tracker_next(mem->tracker, set, from);
+
+	lockdep_assert_held_write(&mem->sem);
+	if (unit != ULONG_MAX &&
+	    __test_and_clear_bit(unit, mem->tracker->loose))
+		precopy_entries_remove_unit(mem, unit);
+	return unit;
+}
+
+/**
+ * precopy_tracker_take - take the pages of a unit out of a set
+ * @mem: the memory, tracked
+ * @set: which set
+ * @unit: result of precopy_tracker_begin_take()
+ * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
+ *
+ * The caller has to protect the pages (precopy_tracker_protect()) before it looks
+ * at what they hold.
+ *
+ * Context: memory.sem held for write, and the tracker's lock inside it.
+ * Return: number of pages taken.
+ */
+unsigned long precopy_tracker_take(struct precopy_memory *mem,
+				   enum precopy_set set, unsigned long unit,
+				   unsigned long *pages)
+{
+	lockdep_assert_held_write(&mem->sem);
+	lockdep_assert_held(mem->tracker->lock);
+	return precopy_dirty_take(&mem->tracker->sets[set], unit, pages);
 }
 
 /**
  * precopy_tracker_protect - let the next store to each of some pages fault
- * @pcd: the device
- * @unit: that the pages are in
+ * @mem: the memory
+ * @unit: unit that the pages are in
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty, taken out of a set
  *	   before
  *
@@ -455,68 +521,65 @@ static void precopy_tracker_seal(struct precopy_device *pcd, unsigned long unit,
  * Context: may sleep; memory.sem held, and the memory tracked, so that the pages
  * stay, and no 2 MiB entry is writable. All TLBs are flushed on return.
  */
-void precopy_tracker_protect(struct precopy_device *pcd, unsigned long unit,
+void precopy_tracker_protect(struct precopy_memory *mem, unsigned long unit,
 			     const unsigned long *pages)
 {
-	lockdep_assert_held(&pcd->memory.sem);
-	if (!precopy_ram_huge_folio(pcd->memory.ram, unit)) {
-		precopy_tracker_clean(pcd, unit, pages);
-		precopy_tracker_seal(pcd, unit, pages);
-	}
-	trace_precopy_collect(precopy_dev(pcd), unit,
+	lockdep_assert_held(&mem->sem);
+	if (!precopy_ram_huge_folio(mem->ram, unit))
+		precopy_entries_protect(mem, unit, pages);
+	trace_precopy_collect(mem->dev, unit,
 			      bitmap_weight(pages, PRECOPY_UNIT_PAGES));
 }
 
 /**
- * precopy_tracker_set_aside - do not send now what may be written unseen
- * @pcd: the device
- * @tracker: of the memory
- * @unit: that the pages are in
+ * precopy_tracker_set_aside - keep back pages that may be written unseen
+ * @mem: the memory, tracked
+ * @unit: unit that the pages are in
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, protected; pages with references
  *	   that page tables do not explain are removed from it
  *
- * Context: memory.sem held for write, the tracker being that of the memory;
- * state_lock held, so that no count misses them.
- * Return: pages set aside.
+ * Context: memory.sem held for write, and the tracker's lock inside it.
+ * Return: number of pages set aside.
  */
-unsigned long precopy_tracker_set_aside(struct precopy_device *pcd,
-					struct precopy_tracker *tracker,
+unsigned long precopy_tracker_set_aside(struct precopy_memory *mem,
 					unsigned long unit,
 					unsigned long *pages)
 {
+	struct precopy_dirty *pinned = &mem->tracker->sets[PRECOPY_PINNED];
 	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES);
 	unsigned long i, nr;
 
-	lockdep_assert_held_write(&pcd->memory.sem);
-	if (!precopy_ram_busy(pcd->memory.ram, unit, pages, busy))
+	lockdep_assert_held_write(&mem->sem);
+	lockdep_assert_held(mem->tracker->lock);
+	if (!precopy_ram_busy(mem->ram, unit, pages, busy))
 		return 0;
 	for_each_set_bit(i, busy, PRECOPY_UNIT_PAGES)
-		precopy_dirty_mark(&tracker->pinned,
-				   unit * PRECOPY_UNIT_PAGES + i);
+		precopy_dirty_mark(pinned, unit * PRECOPY_UNIT_PAGES + i);
 	bitmap_andnot(pages, pages, busy, PRECOPY_UNIT_PAGES);
 	nr = bitmap_weight(busy, PRECOPY_UNIT_PAGES);
-	atomic64_add(nr, &pcd->stats.set_aside_pages);
+	atomic64_add(nr, &mem->stats->set_aside_pages);
 	return nr;
 }
 
-/* What is in neither set for a moment must not be missing from the counts */
-static void precopy_tracker_release(struct precopy_device *pcd,
-				    struct precopy_tracker *tracker,
+/* The lock is held so that no count misses the pages that are in neither set */
+static void precopy_tracker_release(struct precopy_memory *mem,
 				    unsigned long unit, bool all)
 {
+	struct precopy_tracker *tracker = mem->tracker;
+	struct precopy_dirty *pinned = &tracker->sets[PRECOPY_PINNED];
+	struct precopy_dirty *dirty = &tracker->sets[PRECOPY_DIRTY];
 	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
 	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES) = {};
-	unsigned long page, i;
+	unsigned long i;
 
-	guard(spinlock)(&pcd->state_lock);
-	precopy_dirty_take(&tracker->pinned, unit, pages);
+	lockdep_assert_held_write(&mem->sem);
+	guard(spinlock)(tracker->lock);
+	precopy_dirty_take(pinned, unit, pages);
 	if (!all)
-		precopy_ram_busy(pcd->memory.ram, unit, pages, busy);
-	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
-		page = unit * PRECOPY_UNIT_PAGES + i;
-		precopy_dirty_mark(test_bit(i, busy) ? &tracker->pinned :
-						       &tracker->dirty, page);
-	}
+		precopy_ram_busy(mem->ram, unit, pages, busy);
+	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES)
+		precopy_dirty_mark(test_bit(i, busy) ? pinned : dirty,
+				   unit * PRECOPY_UNIT_PAGES + i);
 }
 
 /*
@@ -524,49 +587,47 @@ static void precopy_tracker_release(struct precopy_device *pcd,
  * only: while a page is being mapped it may look released and is not, so a yes
  * is looked at again.
  */
-static bool precopy_tracker_released(struct precopy_device *pcd,
-				     struct precopy_tracker *tracker,
+static bool precopy_tracker_released(struct precopy_memory *mem,
 				     unsigned long unit)
 {
-	const unsigned long *pages = precopy_dirty_unit(&tracker->pinned, unit);
+	const unsigned long *pages =
+		precopy_tracker_pages(mem->tracker, PRECOPY_PINNED, unit);
 	DECLARE_BITMAP(busy, PRECOPY_UNIT_PAGES);
 
-	precopy_ram_busy(pcd->memory.ram, unit, pages, busy);
+	precopy_ram_busy(mem->ram, unit, pages, busy);
 	return !bitmap_equal(pages, busy, PRECOPY_UNIT_PAGES);
 }
 
-static void precopy_tracker_recheck_unit(struct precopy_device *pcd,
+static void precopy_tracker_recheck_unit(struct precopy_memory *mem,
 					 struct precopy_tracker *tracker,
 					 unsigned long unit, bool all)
 {
-	struct precopy_memory *mem = &pcd->memory;
-
 	scoped_guard(rwsem_read, &mem->sem) {
 		if (mem->tracker != tracker)
 			return;
-		if (!all && !precopy_tracker_released(pcd, tracker, unit))
+		if (!all && !precopy_tracker_released(mem, unit))
 			return;
 	}
 	guard(rwsem_write)(&mem->sem);
 	if (mem->tracker == tracker)
-		precopy_tracker_release(pcd, tracker, unit, all);
+		precopy_tracker_release(mem, unit, all);
 }
 
 static unsigned long
 precopy_tracker_next_pinned(const struct precopy_tracker *tracker,
 			    unsigned long from)
 {
-	const struct precopy_dirty *pinned = &tracker->pinned;
-	unsigned long unit = precopy_dirty_next_unit(pinned, from);
+	unsigned long unit = precopy_tracker_next(tracker, PRECOPY_PINNED,
+						  from);
 
-	return unit < pinned->nr_units ? unit :
-					 precopy_dirty_next_unit(pinned, 0);
+	return unit != ULONG_MAX ? unit :
+		precopy_tracker_next(tracker, PRECOPY_PINNED, 0);
 }
 
 /**
  * precopy_tracker_recheck - look again at some of the pages set aside
- * @pcd: the device
- * @tracker: of the memory, or of a session that is over
+ * @mem: the memory
+ * @tracker: tracker of the memory, or of a session that is over
  * @all: whether or not they still have the references
  *
  * What was released, or all, becomes dirty. Looks at no more than
@@ -577,20 +638,20 @@ precopy_tracker_next_pinned(const struct precopy_tracker *tracker,
  *
  * Context: may sleep; memory.sem not held; one caller at a time.
  */
-void precopy_tracker_recheck(struct precopy_device *pcd,
+void precopy_tracker_recheck(struct precopy_memory *mem,
 			     struct precopy_tracker *tracker, bool all)
 {
 	unsigned long first, unit, n = 0;
 
 	first = precopy_tracker_next_pinned(tracker, tracker->recheck_from);
 	unit = first;
-	while (unit < tracker->pinned.nr_units) {
-		precopy_tracker_recheck_unit(pcd, tracker, unit, all);
+	while (unit != ULONG_MAX) {
+		precopy_tracker_recheck_unit(mem, tracker, unit, all);
 		unit = precopy_tracker_next_pinned(tracker, unit + 1);
 		if (++n == PRECOPY_RECHECK_UNITS || unit == first)
 			break;
 		cond_resched();
 	}
 	tracker->recheck_from = unit;
-	atomic64_add(n, &pcd->stats.rechecked_units);
+	atomic64_add(n, &mem->stats->rechecked_units);
 }

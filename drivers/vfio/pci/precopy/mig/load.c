@@ -15,7 +15,7 @@
 #include <linux/vfio_precopy.h>
 
 #include "load.h"
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
@@ -69,7 +69,7 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 			return -ENODEV;
 		scoped_guard(spinlock, &pcd->state_lock)
 			loading->error = error;
-		precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
+		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_FAILED);
 	}
 	wake_up_all(&pcd->wait);
 	if (why) {
@@ -99,10 +99,10 @@ static int precopy_load_data(struct precopy_loading *loading)
 	struct precopy_decoder *dec = &loading->dec;
 	int ret = precopy_startup_ready_unit(&loading->startup, dec->offset);
 
-	return ret ?: precopy_memory_load(loading->session.pcd,
-					  loading->session.generation,
-					  dec->offset, dec->payload,
-					  dec->nr_bytes);
+	return ret ?: precopy_memory_copy_in(&loading->session.pcd->memory,
+					     loading->session.generation,
+					     dec->offset, dec->payload,
+					     dec->nr_bytes);
 }
 
 static void precopy_load_trace(struct precopy_loading *loading, u16 type,
@@ -132,8 +132,8 @@ static int precopy_load_event(struct precopy_loading *loading,
 	case PRECOPY_EV_ZERO:
 		precopy_load_trace(loading, PRECOPY_REC_ZERO, dec->offset,
 				   dec->nr_bytes);
-		return precopy_memory_load_zero(pcd, generation, dec->offset,
-						dec->nr_bytes);
+		return precopy_memory_zero_in(&pcd->memory, generation,
+					      dec->offset, dec->nr_bytes);
 	case PRECOPY_EV_INITIAL_END:
 		precopy_load_trace(loading, PRECOPY_REC_INITIAL_END, 0, 0);
 		return 0;
@@ -378,17 +378,13 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 static int precopy_load_publish(struct precopy_device *pcd,
 				struct precopy_loading *loading)
 {
-	struct precopy_ram *ram;
-
-	scoped_guard(rwsem_write, &pcd->memory.sem) {
-		if (pcd->generation != loading->session.generation)
-			return -ECANCELED;
-		ram = precopy_memory_detach(pcd);
-		precopy_session_get(&loading->session);
-		guard(spinlock)(&pcd->state_lock);
-		pcd->loading = loading;
-	}
-	precopy_ram_put(ram);
+	guard(rwsem_write)(&pcd->memory.sem);
+	if (pcd->generation != loading->session.generation)
+		return -ECANCELED;
+	precopy_memory_discard(&pcd->memory);
+	precopy_session_get(&loading->session);
+	guard(spinlock)(&pcd->state_lock);
+	pcd->loading = loading;
 	return 0;
 }
 
@@ -449,7 +445,7 @@ static int precopy_load_retire(struct precopy_device *pcd,
 	pcd->loading = NULL;
 	precopy_load_kill(loading);
 	/* PREFACE has made it; from now on it is as any device's memory */
-	precopy_ram_set_exact(pcd->memory.ram, false);
+	precopy_memory_load_end(&pcd->memory);
 	return 0;
 }
 

@@ -15,7 +15,7 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "precopy.h"
 #include "save.h"
 #include "saving.h"
@@ -59,14 +59,14 @@ static u64 precopy_save_dirty(const struct precopy_saving *saving)
 	lockdep_assert_held(&saving->session.pcd->state_lock);
 	if (saving->restarting)
 		return 0;
-	return (precopy_dirty_count(&saving->tracker.dirty) + saving->taken) *
-	       PRECOPY_DIRTY_COST + unread;
+	return (precopy_tracker_count(saving->tracker, PRECOPY_DIRTY) +
+		saving->taken) * PRECOPY_DIRTY_COST + unread;
 }
 
 static u64 precopy_save_left(const struct precopy_saving *saving)
 {
 	return precopy_save_initial(saving) + precopy_save_dirty(saving) +
-	       precopy_dirty_count(&saving->tracker.pinned) *
+	       precopy_tracker_count(saving->tracker, PRECOPY_PINNED) *
 	       PRECOPY_DIRTY_COST + saving->tail_left;
 }
 
@@ -91,7 +91,7 @@ static u64 precopy_save_unit_cost(const struct precopy_memory *mem,
 		if (!*left)
 			break;
 		--*left;
-		if (precopy_save_page_zero(mem, unit * PRECOPY_UNIT_PAGES + i))
+		if (precopy_memory_is_zero(mem, unit * PRECOPY_UNIT_PAGES + i))
 			__set_bit(i, zero);
 	}
 	bitmap_andnot(data, pages, zero, PRECOPY_UNIT_PAGES);
@@ -116,15 +116,14 @@ static u64 precopy_save_cost_stopped(struct precopy_device *pcd)
 	for (unit = 0; left; unit++) {
 		cond_resched();
 		guard(rwsem_read)(&mem->sem);
-		if (mem->ram)
-			unit = precopy_ram_next_unit(mem->ram, unit);
-		if (!mem->ram || unit == ULONG_MAX)
+		unit = precopy_memory_next_used(mem, unit);
+		if (unit == ULONG_MAX)
 			return cost;
-		seen += precopy_ram_unit_pages(mem->ram, unit, pages) * PAGE_SIZE;
+		seen += precopy_memory_used_pages(mem, unit, pages) * PAGE_SIZE;
 		cost += precopy_save_unit_cost(mem, unit, pages, &left);
 	}
 	guard(rwsem_read)(&mem->sem);
-	in_use = precopy_ram_bytes(mem->ram);
+	in_use = precopy_memory_used(mem);
 	/* Less if there was a reset in between */
 	return cost + precopy_save_cost_in_use(max(in_use, seen) - seen);
 }
@@ -132,7 +131,7 @@ static u64 precopy_save_cost_stopped(struct precopy_device *pcd)
 static u64 precopy_save_cost_running(struct precopy_device *pcd)
 {
 	guard(rwsem_read)(&pcd->memory.sem);
-	return precopy_save_cost_in_use(precopy_ram_bytes(pcd->memory.ram));
+	return precopy_save_cost_in_use(precopy_memory_used(&pcd->memory));
 }
 
 /**
@@ -381,14 +380,14 @@ static void precopy_save_free(struct precopy_session *session)
 {
 	struct precopy_saving *saving = to_saving(session);
 
-	precopy_tracker_destroy(&saving->tracker);
+	precopy_tracker_free(saving->tracker);
 	bitmap_free(saving->in_use);
 	kvfree(saving->buf);
 	kfree(saving);
 }
 
 static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
-						 u64 generation)
+						 u64 generation, bool stopped)
 {
 	struct precopy_saving *saving = kzalloc_obj(*saving, GFP_KERNEL_ACCOUNT);
 	struct precopy_stream_params params;
@@ -403,9 +402,11 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 	saving->nr_units = precopy_stream_units(params.memory_size);
 	saving->in_use = bitmap_zalloc(saving->nr_units, GFP_KERNEL_ACCOUNT);
 	saving->buf = kvmalloc(PRECOPY_SAVE_BUF, GFP_KERNEL_ACCOUNT);
-	if (!saving->in_use || !saving->buf ||
-	    precopy_tracker_init(&saving->tracker, params.memory_size,
-				 &saving->wait)) {
+	saving->stopped = stopped;
+	saving->tracker = precopy_tracker_create(params.memory_size, !stopped,
+						 &saving->wait,
+						 &pcd->state_lock);
+	if (!saving->in_use || !saving->buf || !saving->tracker) {
 		precopy_session_put(&saving->session);
 		return ERR_PTR(-ENOMEM);
 	}
@@ -413,16 +414,17 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 }
 
 /* What the initial set costs; nobody else changes it yet */
-static u64 precopy_save_count_initial(const struct precopy_dirty *initial)
+static u64 precopy_save_count_initial(const struct precopy_tracker *tracker)
 {
 	unsigned long unit;
 	u64 cost = 0;
 
-	for (unit = precopy_dirty_next_unit(initial, 0);
-	     unit < initial->nr_units;
-	     unit = precopy_dirty_next_unit(initial, unit + 1)) {
-		cost += precopy_save_initial_cost(precopy_dirty_unit(initial,
-								     unit));
+	for (unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, 0);
+	     unit != ULONG_MAX;
+	     unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, unit + 1)) {
+		cost += precopy_save_initial_cost(precopy_tracker_pages(tracker,
+									PRECOPY_INITIAL,
+									unit));
 		cond_resched();
 	}
 	return cost;
@@ -438,11 +440,11 @@ static void precopy_save_snapshot(struct precopy_device *pcd,
 	ktime_t mark = ktime_get();
 	u64 in_use, cost;
 
-	precopy_tracker_arm(pcd, &saving->tracker);
+	precopy_tracker_arm(&pcd->memory, saving->tracker);
 	bitmap_zero(saving->in_use, saving->nr_units);
 	/* A unit that has holes may cost the target more than it costs here */
-	in_use = precopy_ram_whole_units(pcd->memory.ram, saving->in_use);
-	cost = precopy_save_count_initial(&saving->tracker.initial);
+	in_use = precopy_memory_whole_units(&pcd->memory, saving->in_use);
+	cost = precopy_save_count_initial(saving->tracker);
 	atomic64_inc(&pcd->stats.arms);
 	atomic64_set(&pcd->stats.last_arm_ns, ktime_get() - mark);
 
@@ -468,7 +470,7 @@ static int precopy_save_publish(struct precopy_device *pcd,
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != saving->session.generation)
 		return -ECANCELED;
-	if (!precopy_tracker_prepared(pcd, &saving->tracker))
+	if (!precopy_tracker_prepared(&pcd->memory, saving->tracker))
 		return -EAGAIN;
 	precopy_save_snapshot(pcd, saving, PRECOPY_FILE_HDR_LEN);
 	precopy_session_get(&saving->session);
@@ -483,7 +485,7 @@ static int precopy_save_begin(struct precopy_device *pcd,
 	int ret;
 
 	do {
-		ret = precopy_tracker_prepare(pcd, &saving->tracker) ?:
+		ret = precopy_tracker_prepare(&pcd->memory, saving->tracker) ?:
 		      precopy_save_publish(pcd, saving);
 	} while (ret == -EAGAIN);
 	return ret;
@@ -502,14 +504,13 @@ static int precopy_save_begin(struct precopy_device *pcd,
 struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 				bool stopped)
 {
-	struct precopy_saving *saving = precopy_save_alloc(pcd, generation);
+	struct precopy_saving *saving = precopy_save_alloc(pcd, generation,
+							   stopped);
 	struct file *filp;
 	int ret;
 
 	if (IS_ERR(saving))
 		return ERR_CAST(saving);
-	saving->stopped = stopped;
-	saving->tracker.expect_stores = !stopped;
 	filp = precopy_session_file(&saving->session, &precopy_save_fops,
 				    O_RDONLY);
 	if (!IS_ERR(filp)) {
@@ -532,7 +533,7 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 {
 	u64 before;
 
-	if (!precopy_tracker_prepared(pcd, &saving->tracker))
+	if (!precopy_tracker_prepared(&pcd->memory, saving->tracker))
 		return -EBUSY;
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (saving->session.dead)
@@ -548,7 +549,7 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 		 */
 		saving->initial_left = before + 2 * PRECOPY_REC_HDR_LEN +
 			precopy_preface_len(saving->nr_units) +
-			precopy_ram_bytes(pcd->memory.ram) / PAGE_SIZE *
+			precopy_memory_used(&pcd->memory) / PAGE_SIZE *
 			PRECOPY_DIRTY_COST;
 		saving->taken = 0;
 		saving->phase = PRECOPY_SAVE_PREFACE;
@@ -558,7 +559,7 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 	bitmap_zero(saving->pages, PRECOPY_UNIT_PAGES);
 	saving->unit = 0;
 	saving->unit_cost = 0;
-	precopy_tracker_clear(&saving->tracker);
+	precopy_tracker_clear(&pcd->memory);
 	precopy_save_snapshot(pcd, saving, before);
 	wake_up_poll(&saving->wait, EPOLLIN | EPOLLRDNORM);
 	return 0;
@@ -570,7 +571,7 @@ static int precopy_save_begin_again(struct precopy_device *pcd,
 	int ret;
 
 	do {
-		ret = precopy_tracker_prepare(pcd, &saving->tracker);
+		ret = precopy_tracker_prepare(&pcd->memory, saving->tracker);
 		if (ret)
 			return ret;
 		guard(rwsem_write)(&pcd->memory.sem);
@@ -650,7 +651,7 @@ int precopy_save_stop(struct precopy_device *pcd, u64 generation)
 			pcd->saving = NULL;
 			precopy_save_kill(saving);
 		}
-		precopy_tracker_disarm(pcd);
+		precopy_tracker_disarm(&pcd->memory);
 	}
 	precopy_save_release(saving);
 	return 0;

@@ -6,11 +6,10 @@
  * only then copied.
  */
 
-#include <linux/highmem.h>
 #include <linux/sched/signal.h>
 #include <linux/string.h>
 
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "precopy.h"
 #include "saving.h"
 #include "trace.h"
@@ -53,32 +52,8 @@ static void precopy_save_produced(struct precopy_saving *saving, size_t len,
  */
 static bool precopy_save_current(const struct precopy_saving *saving)
 {
-	lockdep_assert_held(&saving->session.pcd->memory.sem);
-	return saving->session.pcd->memory.tracker == &saving->tracker;
-}
-
-/**
- * precopy_save_page_zero - is there nothing but zeroes in a page?
- * @mem: the memory
- * @index: page number in the BAR, of a page that is there
- *
- * Context: memory.sem held. Stores may go on.
- * Return: true if so; false for a page with a memory error.
- */
-bool precopy_save_page_zero(const struct precopy_memory *mem,
-			    unsigned long index)
-{
-	struct page *page = precopy_memory_page(mem, index);
-	const void *from;
-	bool zero;
-
-	/* Reported when it is to be copied */
-	if (PageHWPoison(page))
-		return false;
-	from = kmap_local_page(page);
-	zero = !memchr_inv(from, 0, PAGE_SIZE);
-	kunmap_local(from);
-	return zero;
+	return precopy_tracker_armed(&saving->session.pcd->memory,
+				     saving->tracker);
 }
 
 /*
@@ -97,7 +72,7 @@ static unsigned int precopy_save_zero_run(struct precopy_saving *saving,
 	max = min(max, end - start);
 	start += saving->unit * PRECOPY_UNIT_PAGES;
 	for (n = known; n < max; n++)
-		if (!precopy_save_page_zero(&saving->session.pcd->memory,
+		if (!precopy_memory_is_zero(&saving->session.pcd->memory,
 					    start + n))
 			break;
 	return n;
@@ -119,16 +94,14 @@ static int precopy_save_data_run(struct precopy_saving *saving, void *to,
 	int n = 0;
 
 	do {
-		if (precopy_memory_copy_out(to,
-					    precopy_memory_page(mem, first + n),
-					    0, PAGE_SIZE))
+		if (precopy_memory_copy_out(mem, first + n, to))
 			return n ?: -EIO;
 		to += PAGE_SIZE;
 		n++;
 		if (n == (int)max || start + n == PRECOPY_UNIT_PAGES ||
 		    !test_bit(start + n, saving->pages))
 			return n;
-		saving->zero_next = precopy_save_page_zero(mem, first + n);
+		saving->zero_next = precopy_memory_is_zero(mem, first + n);
 	} while (!saving->zero_next);
 	return n;
 }
@@ -206,7 +179,7 @@ static void precopy_save_set_aside(struct precopy_saving *saving)
 	u64 cost;
 
 	guard(spinlock)(&pcd->state_lock);
-	nr = precopy_tracker_set_aside(pcd, &saving->tracker, saving->unit,
+	nr = precopy_tracker_set_aside(&pcd->memory, saving->unit,
 				       saving->pages);
 	if (saving->phase == PRECOPY_SAVE_LIVE) {
 		saving->taken -= nr;
@@ -225,7 +198,8 @@ static int precopy_save_protect(struct precopy_saving *saving)
 	scoped_guard(rwsem_read, &pcd->memory.sem) {
 		if (!precopy_save_current(saving))
 			return -ENODEV;
-		precopy_tracker_protect(pcd, saving->unit, saving->pages);
+		precopy_tracker_protect(&pcd->memory, saving->unit,
+					saving->pages);
 	}
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (!precopy_save_current(saving))
@@ -247,19 +221,18 @@ static long precopy_save_take_unit(struct precopy_saving *saving)
 {
 	struct precopy_device *pcd = saving->session.pcd;
 	bool live = saving->phase == PRECOPY_SAVE_LIVE;
-	struct precopy_dirty *set = live ? &saving->tracker.dirty :
-					   &saving->tracker.initial;
+	enum precopy_set set = live ? PRECOPY_DIRTY : PRECOPY_INITIAL;
+	struct precopy_memory *mem = &pcd->memory;
 	long nr;
 
-	guard(rwsem_write)(&pcd->memory.sem);
+	guard(rwsem_write)(&mem->sem);
 	if (!precopy_save_current(saving))
 		return -ENODEV;
-	saving->unit = precopy_dirty_next_unit(set, saving->unit);
-	if (saving->unit == set->nr_units)
+	saving->unit = precopy_tracker_begin_take(mem, set, saving->unit);
+	if (saving->unit == ULONG_MAX)
 		return 0;
-	precopy_tracker_tighten(pcd, &saving->tracker, saving->unit);
 	guard(spinlock)(&pcd->state_lock);
-	nr = precopy_dirty_take(set, saving->unit, saving->pages);
+	nr = precopy_tracker_take(mem, set, saving->unit, saving->pages);
 	if (live)
 		saving->taken = nr;
 	return nr;
@@ -277,7 +250,7 @@ static long precopy_save_take(struct precopy_saving *saving)
 
 	if (nr)
 		return nr;
-	precopy_tracker_recheck(saving->session.pcd, &saving->tracker,
+	precopy_tracker_recheck(&saving->session.pcd->memory, saving->tracker,
 				READ_ONCE(saving->stopped));
 	saving->unit = 0;
 	return precopy_save_take_unit(saving);
@@ -405,7 +378,7 @@ static int precopy_save_fill_tail(struct precopy_saving *saving, u16 type)
 			if (!precopy_save_current(saving))
 				return -ENODEV;
 			len = precopy_encode_state(&saving->enc, saving->buf,
-						   precopy_ram_bytes(pcd->memory.ram));
+						   precopy_memory_used(&pcd->memory));
 		}
 		precopy_save_produced(saving, len, PRECOPY_SAVE_END);
 	} else {

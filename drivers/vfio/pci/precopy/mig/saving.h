@@ -7,7 +7,7 @@
 #include <linux/types.h>
 #include <linux/wait.h>
 
-#include "mem/track.h"
+#include "mem/memory.h"
 #include "session.h"
 #include "stream.h"
 
@@ -70,7 +70,7 @@ enum precopy_save_phase {
 struct precopy_saving {
 	struct precopy_session	session;
 	wait_queue_head_t	wait;
-	struct precopy_tracker	tracker;
+	struct precopy_tracker	*tracker;
 
 	struct precopy_encoder	enc;
 	void			*buf;
@@ -98,8 +98,6 @@ struct precopy_saving {
 	bool			stopped;
 };
 
-bool precopy_save_page_zero(const struct precopy_memory *mem,
-			    unsigned long index);
 u64 precopy_save_initial_cost(const unsigned long *pages);
 int precopy_save_fill(struct precopy_saving *saving);
 

@@ -17,7 +17,7 @@
 #include <linux/wait.h>
 
 #include "cost.h"
-#include "mem/ram.h"
+#include "mem/memory.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
@@ -56,13 +56,14 @@ static unsigned long precopy_startup_claim(struct precopy_startup *startup)
 
 /* Allocate what is missing of a unit, or wait until another task has done it */
 static int precopy_startup_populate_unit(struct precopy_startup *startup,
-					 struct precopy_ram *ram,
 					 unsigned long unit)
 {
+	struct precopy_session *session = startup->session;
 	int bytes;
 
 	guard(mutex)(&startup->locks[unit % PRECOPY_STARTUP_WORKERS]);
-	bytes = precopy_ram_populate_unit(ram, unit);
+	bytes = precopy_memory_populate_unit(&session->pcd->memory,
+					     session->generation, unit);
 	if (bytes < 0)
 		return bytes;
 	atomic64_add(bytes, &startup->allocated);
@@ -79,8 +80,7 @@ static bool precopy_startup_halted(struct precopy_startup *startup,
 	       !precopy_session_dead(startup->session);
 }
 
-static int precopy_startup_populate(struct precopy_startup *startup,
-				    struct precopy_ram *ram)
+static int precopy_startup_populate(struct precopy_startup *startup)
 {
 	unsigned long unit;
 	int ret;
@@ -94,7 +94,7 @@ static int precopy_startup_populate(struct precopy_startup *startup,
 					!precopy_startup_halted(startup, unit));
 		if (precopy_session_dead(startup->session))
 			return -ECANCELED;
-		ret = precopy_startup_populate_unit(startup, ram, unit);
+		ret = precopy_startup_populate_unit(startup, unit);
 		if (ret)
 			return ret;
 		atomic_long_inc(&startup->prepared);
@@ -150,21 +150,17 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 }
 
 /*
- * Let accesses and the barrier go, or fail, unless there was a reset.
- *
- * Return: memory to put: a startup that fails gives it back at once, since it may
- * be all that there is.
+ * Let accesses and the barrier go, or fail, unless there was a reset. A startup
+ * that fails gives its memory back at once, since it may be all that there is.
  */
-static struct precopy_ram *precopy_startup_settle(struct precopy_startup *startup,
-						  int ret)
+static void precopy_startup_settle(struct precopy_startup *startup, int ret)
 {
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
-	struct precopy_ram *ram = NULL;
 
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != session->generation)
-		return NULL;
+		return;
 	if (!ret)
 		precopy_startup_measure(startup);
 	scoped_guard(spinlock, &pcd->state_lock) {
@@ -173,25 +169,21 @@ static struct precopy_ram *precopy_startup_settle(struct precopy_startup *startu
 				       PRECOPY_STARTUP_READY;
 	}
 	if (ret) {
-		ram = precopy_memory_detach(pcd);
-		precopy_memory_set_gate(pcd, PRECOPY_GATE_FAILED);
+		precopy_memory_discard(&pcd->memory);
+		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_FAILED);
 		dev_err_ratelimited(precopy_dev(pcd), "startup failed: %pe\n",
 				    ERR_PTR(ret));
-	} else if (pcd->memory.gate == PRECOPY_GATE_WAIT) {
+	} else if (precopy_memory_waits(&pcd->memory)) {
 		/* A load that failed has shut it for good */
-		precopy_memory_set_gate(pcd, PRECOPY_GATE_OPEN);
+		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_OPEN);
 	}
 	trace_precopy_startup(precopy_dev(pcd), startup->phase);
-	return ram;
 }
 
 static void precopy_startup_finish(struct precopy_startup *startup, int ret)
 {
-	struct precopy_device *pcd = startup->session->pcd;
-	struct precopy_ram *ram = precopy_startup_settle(startup, ret);
-
-	wake_up_all(&pcd->wait);
-	precopy_ram_put(ram);
+	precopy_startup_settle(startup, ret);
+	wake_up_all(&startup->session->pcd->wait);
 }
 
 /* All of the workers have done what they could */
@@ -208,16 +200,8 @@ static void precopy_startup_work(struct work_struct *work)
 {
 	struct precopy_startup *startup =
 		container_of(work, struct precopy_startup_worker, work)->startup;
-	struct precopy_session *session = startup->session;
-	struct precopy_ram *ram;
-	int ret;
+	int ret = precopy_startup_populate(startup);
 
-	ram = precopy_memory_ram(session->pcd, session->generation);
-	ret = PTR_ERR_OR_ZERO(ram);
-	if (!ret) {
-		ret = precopy_startup_populate(startup, ram);
-		precopy_ram_put(ram);
-	}
 	/* The first failure counts; and the others need not go on */
 	if (ret) {
 		atomic_cmpxchg(&startup->failed, 0, ret);
@@ -271,14 +255,14 @@ void precopy_startup_destroy(struct precopy_startup *startup)
  */
 static void precopy_startup_queue(struct precopy_startup *startup)
 {
+	struct workqueue_struct *wq = startup->session->pcd->memory.wq;
 	unsigned int i, nr = min(num_online_cpus(), PRECOPY_STARTUP_WORKERS);
 
 	atomic_long_set(&startup->next, 0);
 	atomic_set(&startup->failed, 0);
 	atomic_set(&startup->running, nr);
 	for (i = 0; i < nr; i++)
-		queue_work_node(numa_node_id(), precopy_wq,
-				&startup->workers[i].work);
+		queue_work_node(numa_node_id(), wq, &startup->workers[i].work);
 }
 
 /* Bytes of a unit: a BAR may be smaller than PRECOPY_UNIT_SIZE */
@@ -305,20 +289,6 @@ static u64 precopy_startup_limit(struct precopy_startup *startup, u64 limit)
 	return bytes;
 }
 
-/* What is not prepared whole, is allocated page by page */
-static int precopy_startup_set_exact(struct precopy_startup *startup)
-{
-	struct precopy_session *session = startup->session;
-	struct precopy_ram *ram = precopy_memory_ram(session->pcd,
-						     session->generation);
-
-	if (IS_ERR(ram))
-		return PTR_ERR(ram);
-	precopy_ram_set_exact(ram, true);
-	precopy_ram_put(ram);
-	return 0;
-}
-
 /**
  * precopy_startup_begin - begin a startup when PREFACE has arrived
  * @startup: waiting or ready, @units filled in
@@ -336,7 +306,7 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 	u64 wanted = precopy_startup_limit(startup, bytes_in_use);
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
-	int ret = precopy_startup_set_exact(startup);
+	int ret = precopy_memory_load_begin(&pcd->memory, session->generation);
 
 	if (ret)
 		return ret;
@@ -354,7 +324,7 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 			atomic64_set(&startup->allocated, 0);
 			startup->last = 0;
 		}
-		precopy_memory_set_gate(pcd, PRECOPY_GATE_WAIT);
+		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_WAIT);
 		trace_precopy_startup(precopy_dev(pcd), startup->phase);
 	}
 	precopy_session_get(session);
@@ -376,21 +346,15 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
  */
 int precopy_startup_ready_unit(struct precopy_startup *startup, u64 offset)
 {
-	struct precopy_session *session = startup->session;
 	unsigned long unit = offset / PRECOPY_UNIT_SIZE;
-	struct precopy_ram *ram;
 	int ret;
 
 	if (startup->last == unit + 1 || !test_bit(unit, startup->units) ||
 	    precopy_startup_result(startup) != -EINPROGRESS)
 		return 0;
-	ram = precopy_memory_ram(session->pcd, session->generation);
-	if (IS_ERR(ram))
-		return PTR_ERR(ram);
-	ret = precopy_startup_populate_unit(startup, ram, unit);
+	ret = precopy_startup_populate_unit(startup, unit);
 	if (!ret)
 		startup->last = unit + 1;
-	precopy_ram_put(ram);
 	return ret;
 }
 

@@ -14,18 +14,11 @@
 #include <linux/sizes.h>
 #include <linux/types.h>
 
+#include "mem/units.h"
+
 #define PRECOPY_STREAM_MAJOR		1
 #define PRECOPY_STREAM_MINOR		0
 
-/* Granularity of DATA and ZERO, independent of the page size of the host. */
-#define PRECOPY_STREAM_PAGE_SIZE	4096
-/* Granularity of the in-use bitmap in PREFACE. */
-#define PRECOPY_UNIT_SIZE		SZ_2M
-#define PRECOPY_UNIT_PAGES		(PRECOPY_UNIT_SIZE / PRECOPY_STREAM_PAGE_SIZE)
-
-/* Largest supported device memory; limits PREFACE to about one page. */
-#define PRECOPY_MAX_MEMORY		(64ULL * SZ_1G)
-#define PRECOPY_MAX_UNITS		(PRECOPY_MAX_MEMORY / PRECOPY_UNIT_SIZE)
 /* Largest payload of a DATA record. */
 #define PRECOPY_MAX_DATA		SZ_64K
 /* Largest payload of a record that is skipped because its type is unknown. */

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Tracepoints of a migration: state changes, records, tracking, startup. */
+/* Tracepoints of a migration: state changes, records, startup. See mem/trace.h. */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM precopy
 
-#if !defined(PRECOPY_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
-#define PRECOPY_TRACE_H
+#if !defined(PRECOPY_MIG_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define PRECOPY_MIG_TRACE_H
 
 #include <linux/device.h>
 #include <linux/tracepoint.h>
 #include <linux/vfio.h>
 
-#include "mig/startup.h"
-#include "mig/stream.h"
+#include "startup.h"
+#include "stream.h"
 
 /* Export the values to tools that parse the format files */
 TRACE_DEFINE_ENUM(VFIO_DEVICE_STATE_ERROR);
@@ -108,37 +108,6 @@ DEFINE_EVENT(precopy_record, precopy_load_record,
 	     TP_ARGS(dev, type, offset, length)
 );
 
-TRACE_EVENT(precopy_arm,
-	    TP_PROTO(struct device *dev, unsigned long pages),
-	    TP_ARGS(dev, pages),
-	    TP_STRUCT__entry(__string(dev, dev_name(dev))
-			     __field(unsigned long, pages)),
-	    TP_fast_assign(__assign_str(dev);
-			   __entry->pages = pages;),
-	    TP_printk("%s pages=%lu", __get_str(dev), __entry->pages)
-);
-
-TRACE_EVENT(precopy_collect,
-	    TP_PROTO(struct device *dev, unsigned long unit, unsigned long pages),
-	    TP_ARGS(dev, unit, pages),
-	    TP_STRUCT__entry(__string(dev, dev_name(dev))
-			     __field(unsigned long, unit)
-			     __field(unsigned long, pages)),
-	    TP_fast_assign(__assign_str(dev);
-			   __entry->unit = unit;
-			   __entry->pages = pages;),
-	    TP_printk("%s unit=%lu pages=%lu", __get_str(dev), __entry->unit,
-		      __entry->pages)
-);
-
-TRACE_EVENT(precopy_disarm,
-	    TP_PROTO(struct device *dev),
-	    TP_ARGS(dev),
-	    TP_STRUCT__entry(__string(dev, dev_name(dev))),
-	    TP_fast_assign(__assign_str(dev);),
-	    TP_printk("%s", __get_str(dev))
-);
-
 TRACE_EVENT(precopy_startup,
 	    TP_PROTO(struct device *dev, int phase),
 	    TP_ARGS(dev, phase),
@@ -150,10 +119,10 @@ TRACE_EVENT(precopy_startup,
 		      precopy_show_phase(__entry->phase))
 );
 
-#endif /* PRECOPY_TRACE_H */
+#endif /* PRECOPY_MIG_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH
-#define TRACE_INCLUDE_PATH .
+#define TRACE_INCLUDE_PATH mig
 #undef TRACE_INCLUDE_FILE
 #define TRACE_INCLUDE_FILE trace
 

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The page table entries that map the BAR: removing and write-protecting them.
+ * They are made in mem/fault.c.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/mm.h>
+#include <linux/rmap.h>
+
+#include "entries.h"
+#include "memory.h"
+#include "ram.h"
+
+/**
+ * precopy_entries_remove - remove all page table entries of the BAR
+ * @mem: the memory
+ *
+ * Context: may sleep; memory.sem held, so that nobody makes new ones if it is
+ * held for write; mmap_lock may be held.
+ */
+void precopy_entries_remove(struct precopy_memory *mem)
+{
+	lockdep_assert_held(&mem->sem);
+	unmap_mapping_range(mem->mapping, (loff_t)mem->pgoff << PAGE_SHIFT,
+			    mem->size, true);
+}
+
+/**
+ * precopy_entries_remove_unit - remove all page table entries of a unit
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: as for precopy_entries_remove().
+ */
+void precopy_entries_remove_unit(struct precopy_memory *mem,
+				 unsigned long unit)
+{
+	lockdep_assert_held(&mem->sem);
+	unmap_mapping_range(mem->mapping,
+			    ((loff_t)mem->pgoff << PAGE_SHIFT) +
+			    unit * PRECOPY_UNIT_SIZE, PRECOPY_UNIT_SIZE, true);
+}
+
+/* Write-protect and clean: a walk with one flush for each */
+static void precopy_entries_clean(struct precopy_memory *mem,
+				  unsigned long unit,
+				  const unsigned long *pages)
+{
+	unsigned long first = find_first_bit(pages, PRECOPY_UNIT_PAGES);
+	unsigned long last = find_last_bit(pages, PRECOPY_UNIT_PAGES);
+	pgoff_t start = mem->pgoff + unit * PRECOPY_UNIT_PAGES + first;
+	DECLARE_BITMAP(cleaned, PRECOPY_UNIT_PAGES) = {};
+	pgoff_t cleaned_start = 0, cleaned_end = 0;
+	unsigned long nr = last - first + 1;
+
+	wp_shared_mapping_range(mem->mapping, start, nr);
+	clean_record_shared_mapping_range(mem->mapping, start, nr, start,
+					  cleaned, &cleaned_start,
+					  &cleaned_end);
+}
+
+/* How many of @max pages, all of them there, follow each other in memory? */
+static unsigned long precopy_entries_run(struct precopy_ram *ram,
+					 unsigned long page, unsigned long max)
+{
+	unsigned long pfn = page_to_pfn(precopy_ram_page(ram, page));
+	unsigned long n = 1;
+
+	while (n < max &&
+	       page_to_pfn(precopy_ram_page(ram, page + n)) == pfn + n)
+		n++;
+	return n;
+}
+
+/*
+ * An entry that is read-only but dirty can become writable again without a
+ * fault: the mm (mprotect, NUMA hinting) takes it for one whose store was
+ * notified. Between the two walks of precopy_entries_clean() entries are like
+ * that, and neither order of the walks closes the gap (the model in
+ * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
+ * and clean in one step under its page table lock. It would flush entry by
+ * entry, but hardly ever finds one to change; what remains is a call of the
+ * MMU notifiers for each run of pages.
+ */
+static void precopy_entries_seal(struct precopy_memory *mem, unsigned long unit,
+				 const unsigned long *pages)
+{
+	unsigned long start, end, first, n;
+
+	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
+		for (; start < end; start += n) {
+			first = unit * PRECOPY_UNIT_PAGES + start;
+			n = precopy_entries_run(mem->ram, first, end - start);
+			mapping_wrprotect_range(mem->mapping,
+						mem->pgoff + first,
+						page_to_pfn(precopy_ram_page(mem->ram,
+									     first)),
+						n);
+		}
+	}
+}
+
+/**
+ * precopy_entries_protect - let the next store to each of some pages fault
+ * @mem: the memory
+ * @unit: unit that the pages are in; not one folio
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty; the pages are there
+ *
+ * Context: may sleep; memory.sem held. All TLBs are flushed on return.
+ */
+void precopy_entries_protect(struct precopy_memory *mem, unsigned long unit,
+			     const unsigned long *pages)
+{
+	lockdep_assert_held(&mem->sem);
+	precopy_entries_clean(mem, unit, pages);
+	precopy_entries_seal(mem, unit, pages);
+}

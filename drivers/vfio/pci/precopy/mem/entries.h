@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The page table entries that map the BAR: removing and write-protecting them. */
+#ifndef PRECOPY_ENTRIES_H
+#define PRECOPY_ENTRIES_H
+
+struct precopy_memory;
+
+void precopy_entries_remove(struct precopy_memory *mem);
+void precopy_entries_remove_unit(struct precopy_memory *mem,
+				 unsigned long unit);
+void precopy_entries_protect(struct precopy_memory *mem, unsigned long unit,
+			     const unsigned long *pages);
+
+#endif /* PRECOPY_ENTRIES_H */
