@@ -3,9 +3,9 @@
  * Replacements for kernels built without CONFIG_MAPPING_DIRTY_HELPERS, an option that
  * a user cannot enable alone. scripts/kdir-build includes this file first.
  *
- * precopy_tracker_clean() is an optimisation. precopy_tracker_seal(), which runs after
+ * precopy_entries_clean() is an optimisation. precopy_entries_seal(), which runs after
  * it, makes every entry read-only and clean by itself, but flushes the TLB for each
- * entry that it changes. The functions replaced here let precopy_tracker_clean() change
+ * entry that it changes. The functions replaced here let precopy_entries_clean() change
  * most entries before, with one flush for many of them.
  */
 #ifndef _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H
