@@ -12,6 +12,8 @@
 #include "mig/save.h"
 #include "precopy.h"
 
+struct workqueue_struct *precopy_wq;
+
 /* The virtual device has only ERR and REQ, the interrupts of the VFIO core */
 static bool precopy_irq_hidden(u32 index)
 {

@@ -10,8 +10,6 @@
 
 #include "precopy.h"
 
-struct workqueue_struct *precopy_wq;
-
 static u64 memory_size = SZ_64M;
 
 static int precopy_param_set(const char *val, const struct kernel_param *kp)

@@ -208,10 +208,9 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 	*mark = now;
 }
 
-/* main.c; the workqueue that frees memory and runs startups */
-extern struct workqueue_struct *precopy_wq;
-
 /* device.c */
+/* The workqueue that frees memory and runs startups; main.c allocates it */
+extern struct workqueue_struct *precopy_wq;
 extern const struct vfio_device_ops precopy_device_ops;
 struct precopy_device *precopy_device_get(struct precopy_device *pcd);
 void precopy_device_put(struct precopy_device *pcd);
