@@ -1,5 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Device structures and declarations that all parts of the driver share. */
+/*
+ * Device structures and declarations that all parts of the driver share.
+ *
+ * The terms of this driver:
+ *
+ * page, unit: 4096 bytes and 2 MiB (512 pages) of the BAR. A BAR smaller than that
+ *	is one partial unit.
+ * carrier: the PCI function that the driver is bound to. The virtual device takes
+ *	its ids from the carrier, and nothing else.
+ * source, target: the device that is saved, and the device that is loaded.
+ * life: the contents of the memory from one reset to the next (struct
+ *	precopy_ram). A reset drops a life as a whole; a new life has no page.
+ * generation: the number of resets. Work that began without a lock compares it
+ *	afterwards, and has no effect if there was a reset.
+ * gate: whether accesses to the BAR pass, wait, or fail (enum precopy_gate). It is
+ *	closed while a target starts, and after a load has failed.
+ * session: the time from the state change that returns a data fd to the state
+ *	change or the reset that ends it. The fd may outlive the session.
+ * initial set: the pages in use when a saving session began.
+ * dirty: written, or possibly written, since the page was sent.
+ * set aside, pinned: kept back by a saving session, because somebody has a
+ *	reference through which the page can be written without a page fault.
+ * loose: a unit that is written while it is tracked, but is still one folio,
+ *	because it could not be split. All of its pages count as written.
+ * startup: the work that a target has to do before it can run, such as allocating
+ *	memory. It does not depend on the bandwidth of the migration.
+ * barrier: the last byte of the initial data in the stream. A target accepts it
+ *	only when its startup is complete.
+ */
 #ifndef PRECOPY_H
 #define PRECOPY_H
 
