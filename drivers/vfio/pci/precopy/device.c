@@ -6,10 +6,10 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "func/model.h"
 #include "mem/memory.h"
 #include "mig/fsm.h"
-#include "mig/load.h"
-#include "mig/save.h"
+#include "mig/session.h"
 #include "precopy.h"
 
 struct workqueue_struct *precopy_wq;
@@ -37,49 +37,36 @@ static bool precopy_irq_hidden(u32 index)
  */
 void precopy_device_reset(struct precopy_device *pcd)
 {
-	struct precopy_loading *loading;
-	struct precopy_saving *saving;
+	struct precopy_session *session;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		scoped_guard(spinlock, &pcd->state_lock) {
 			WRITE_ONCE(pcd->generation, pcd->generation + 1);
 			pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 			pcd->logging = false;
-			saving = pcd->saving;
-			pcd->saving = NULL;
-			if (saving)
-				precopy_save_kill(saving);
-			loading = pcd->loading;
-			pcd->loading = NULL;
-			if (loading)
-				precopy_load_kill(loading);
+			session = precopy_session_detach(pcd);
 		}
 		precopy_memory_reset(&pcd->memory, pcd->generation);
 	}
 	wake_up_all(&pcd->wait);
 	atomic64_inc(&pcd->stats.resets);
-	if (saving)
-		precopy_save_release(saving);
-	if (loading)
-		precopy_load_release(loading);
+	if (session)
+		precopy_session_put(session);
 	dev_dbg(precopy_dev(pcd), "reset\n");
 }
 
-/**
- * precopy_device_params - get the parameters that a stream of this device must have
- * @pcd: the device, open
- * @params: result; compared with the file header of a stream
- */
-void precopy_device_params(struct precopy_device *pcd,
-			   struct precopy_stream_params *params)
-{
-	params->vendor = pcd->pdev->vendor;
-	params->device = pcd->pdev->device;
-	params->backend = PRECOPY_BACKEND_RAM;
-	params->memory_size = pcd->memory.size;
-}
-
 /* --- Open and close --------------------------------------------------- */
+
+static void precopy_device_free(struct kref *kref)
+{
+	struct precopy_device *pcd =
+		container_of(kref, struct precopy_device, kref);
+
+	precopy_memory_destroy(&pcd->memory);
+	mutex_destroy(&pcd->arc_mutex);
+	pci_dev_put(pcd->pdev);
+	kfree(pcd);
+}
 
 static struct precopy_device *precopy_device_alloc(struct precopy_function *function)
 {
@@ -88,6 +75,8 @@ static struct precopy_device *precopy_device_alloc(struct precopy_function *func
 	if (!pcd)
 		return NULL;
 	kref_init(&pcd->kref);
+	pcd->release = precopy_device_free;
+	pcd->model = &precopy_memory_model;
 	pcd->core = &function->core;
 	pcd->pdev = pci_dev_get(to_pci_dev(function->core.vdev.dev));
 	if (precopy_memory_init(&pcd->memory, precopy_dev(pcd),
@@ -103,40 +92,6 @@ static struct precopy_device *precopy_device_alloc(struct precopy_function *func
 	pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 	precopy_cost_init(&pcd->startup_cost);
 	return pcd;
-}
-
-static void precopy_device_free(struct kref *kref)
-{
-	struct precopy_device *pcd =
-		container_of(kref, struct precopy_device, kref);
-
-	precopy_memory_destroy(&pcd->memory);
-	mutex_destroy(&pcd->arc_mutex);
-	pci_dev_put(pcd->pdev);
-	kfree(pcd);
-}
-
-/**
- * precopy_device_get - take a reference
- * @pcd: the device
- *
- * Return: @pcd.
- */
-struct precopy_device *precopy_device_get(struct precopy_device *pcd)
-{
-	kref_get(&pcd->kref);
-	return pcd;
-}
-
-/**
- * precopy_device_put - drop a reference
- * @pcd: the device
- *
- * Context: may sleep.
- */
-void precopy_device_put(struct precopy_device *pcd)
-{
-	kref_put(&pcd->kref, precopy_device_free);
 }
 
 static int precopy_init_device(struct vfio_device *vdev)

@@ -8,6 +8,9 @@
  *	is one partial unit.
  * carrier: the PCI function that the driver is bound to. The virtual device takes
  *	its ids from the carrier, and nothing else.
+ * model: the kind of device that it is (struct precopy_model).
+ * section: one kind of contents that migrates (struct precopy_section). The memory
+ *	is a section.
  * source, target: the device that is saved, and the device that is loaded.
  * life: the contents of the memory from one reset to the next (struct
  *	precopy_ram). A reset drops a life as a whole; a new life has no page.
@@ -44,7 +47,9 @@
 #include "mig/stream.h"
 
 struct precopy_loading;
+struct precopy_model;
 struct precopy_saving;
+struct precopy_session;
 
 #define PRECOPY_BAR		VFIO_PCI_BAR2_REGION_INDEX
 /* First page of the BAR in the address space of the vfio device's inode */
@@ -138,6 +143,8 @@ struct precopy_knobs {
  * struct precopy_device - one bound PCI function
  * @kref: references, held by struct precopy_function and by each session, whose
  *	  data fd may outlive the binding. The last put may sleep.
+ * @release: callback that frees the device after the last put; constant
+ * @model: kind of device; constant
  * @core: the VFIO core's object, valid while the driver is bound. A session may
  *	  use it only after it has checked, under a lock that excludes a reset, that
  *	  the session is not dead: the device is open then.
@@ -145,7 +152,7 @@ struct precopy_knobs {
  *	  name
  * @arc_mutex: serialises SET_STATE. It may be held while an arc waits, so neither
  *	       reset nor GET_STATE takes it.
- * @state_lock: protects @mig_state, @generation, @saving, @loading,
+ * @state_lock: protects @mig_state, @generation, @session, @saving, @loading,
  *		@logging, @opened, @next_size and the fields of sessions whose
  *		description says so. Innermost, except for wait queue locks and
  *		the lock of struct precopy_cost; taken inside memory.sem where
@@ -154,6 +161,7 @@ struct precopy_knobs {
  * @generation: number of resets; compared after a wait to detect a reset. Written
  *		with memory.sem (write) and @state_lock held, so either of them is
  *		enough to read it.
+ * @session: the current session, which a reset ends, or NULL
  * @saving: the saving session, NULL outside PRE_COPY* and STOP_COPY
  * @loading: the resuming session, NULL outside RESUMING
  * @logging: true while DMA logging is started
@@ -169,12 +177,15 @@ struct precopy_knobs {
  */
 struct precopy_device {
 	struct kref			kref;
+	void				(*release)(struct kref *kref);
+	const struct precopy_model	*model;
 	struct vfio_pci_core_device	*core;
 	struct pci_dev			*pdev;
 	struct mutex			arc_mutex;	/* serialises SET_STATE */
 	spinlock_t			state_lock;	/* see above */
 	enum vfio_device_mig_state	mig_state;
 	u64				generation;
+	struct precopy_session		*session;
 	struct precopy_saving		*saving;
 	struct precopy_loading		*loading;
 	bool				logging;
@@ -227,6 +238,19 @@ static inline struct device *precopy_dev(struct precopy_device *pcd)
 	return &pcd->pdev->dev;
 }
 
+static inline struct precopy_device *
+precopy_device_get(struct precopy_device *pcd)
+{
+	kref_get(&pcd->kref);
+	return pcd;
+}
+
+/* May sleep. What frees the device is a callback: sessions do not call up. */
+static inline void precopy_device_put(struct precopy_device *pcd)
+{
+	kref_put(&pcd->kref, pcd->release);
+}
+
 /* Add the time since @mark to @sum, and set @mark to the present time */
 static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 {
@@ -240,12 +264,7 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 /* The workqueue that frees memory and runs startups; main.c allocates it */
 extern struct workqueue_struct *precopy_wq;
 extern const struct vfio_device_ops precopy_device_ops;
-struct precopy_device *precopy_device_get(struct precopy_device *pcd);
-void precopy_device_put(struct precopy_device *pcd);
 void precopy_device_reset(struct precopy_device *pcd);
-
-void precopy_device_params(struct precopy_device *pcd,
-			   struct precopy_stream_params *params);
 
 /* func/config.c */
 void precopy_config_init(struct precopy_device *pcd);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of the kernel as load.c, session.c, startup.c and startup_info.c need in
- * user space, in one thread. Locks only know whether they are held, and complain
- * about what a kernel would deadlock or sleep on. What may fail fails when the
- * model says so (model.c). Read before each of these files, by -include.
+ * As much of the kernel as load.c, memory_load.c, session.c, startup.c and
+ * startup_info.c need in user space, in one thread. Locks only know whether they
+ * are held, and complain about what a kernel would deadlock or sleep on. What may
+ * fail fails when the model says so (target.c). Read before each of these files,
+ * by -include.
  */
 #ifndef VFIO_PRECOPY_FUZZ_KDRIVER_H
 #define VFIO_PRECOPY_FUZZ_KDRIVER_H
@@ -253,6 +254,7 @@ static inline void exit_mutex(struct mutex **lock)
 typedef struct { int unused; } wait_queue_head_t;
 struct poll_table_struct;
 
+#define init_waitqueue_head(wait)	((void)(wait))
 #define wake_up_all(wait)		((void)(wait))
 #define poll_wait(filp, wait, table)	((void)(wait), (void)(table))
 #define ms_to_ktime(ms)			((ktime_t)(ms))
@@ -322,6 +324,8 @@ struct device {
 
 struct pci_dev {
 	struct device dev;
+	u16 vendor;
+	u16 device;
 };
 
 struct vfio_device {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A whole target: the driver's own load.c, session.c, startup.c and startup_info.c on
- * a model of what is below them. A stream is written to it in pieces, while user
+ * A whole target: the driver's own load.c, memory_load.c, session.c, startup.c and
+ * startup_info.c on a model of what is below them. A stream is written to it in pieces, while user
  * copies and allocations fail, signals come, startups are slow or fail, and resets
  * happen; what it says must follow from the reference's outcome and from what
  * was made to fail.
@@ -12,6 +12,8 @@
 #include "fuzz.h"
 #include "mig/load.h"
 #include "mem/memory.h"
+#include "mig/model.h"
+#include "mig/section.h"
 #include "precopy.h"
 #include "mig/session.h"
 #include "mig/startup.h"
@@ -48,7 +50,6 @@ static struct {
 	bool broken;		/* storing or preparing has failed for good */
 	bool exact;		/* a load has begun */
 	size_t allocated;
-	int devices;		/* references */
 	int nr_spin, nr_rwsem;	/* locks held */
 	s64 now;
 	u64 refusals;
@@ -187,24 +188,17 @@ void model_fput(struct file *filp)
 
 /* --- What the rest of the driver would do ------------------------------------------ */
 
-struct precopy_device *precopy_device_get(struct precopy_device *pcd)
-{
-	m.devices++;
-	return pcd;
-}
+static const struct precopy_section memory_section = {
+	.load = &precopy_memory_load_ops,
+};
 
-void precopy_device_put(struct precopy_device *pcd)
-{
-	FUZZ_CHECK(pcd == &m.pcd && m.devices-- > 0, "put too often");
-}
+static const struct precopy_model memory_model = {
+	.sections = { &memory_section },
+};
 
-void precopy_device_params(struct precopy_device *pcd,
-			   struct precopy_stream_params *params)
+static void release_device(struct kref *kref)
 {
-	*params = (struct precopy_stream_params) {
-		.vendor = m.dev.vendor, .device = m.dev.device,
-		.backend = m.dev.backend, .memory_size = pcd->memory.size,
-	};
+	FUZZ_CHECK(!kref, "put too often");
 }
 
 void precopy_memory_set_gate(struct precopy_memory *mem, enum precopy_gate gate)
@@ -315,20 +309,17 @@ static bool starting(void)
 /* As the driver's reset does it */
 static void reset(struct load *l)
 {
-	struct precopy_loading *loading;
+	struct precopy_session *session;
 
 	scoped_guard(rwsem_write, &m.pcd.memory.sem) {
 		scoped_guard(spinlock, &m.pcd.state_lock) {
 			m.pcd.memory.generation = ++m.pcd.generation;
-			loading = m.pcd.loading;
-			m.pcd.loading = NULL;
-			if (loading)
-				precopy_load_kill(loading);
+			session = precopy_session_detach(&m.pcd);
 		}
 		precopy_memory_discard(&m.pcd.memory);
 	}
-	if (loading)
-		precopy_load_release(loading);
+	if (session)
+		precopy_session_put(session);
 	l->reset = true;
 }
 
@@ -536,7 +527,11 @@ static void begin(struct load *l, const struct fuzz_device *dev, u64 seed,
 	m.seed = seed;
 	m.troubled = troubled;
 	m.dev = *dev;
-	m.devices = 1;
+	kref_init(&m.pcd.kref);
+	m.pcd.release = release_device;
+	m.pcd.model = &memory_model;
+	m.pdev.vendor = dev->vendor;
+	m.pdev.device = dev->device;
 	m.pcd.pdev = &m.pdev;
 	m.pcd.memory.size = dev->memory_size;
 	m.pcd.generation = 1;
@@ -580,5 +575,5 @@ void target_load(const struct fuzz_device *dev, const u8 *data, size_t len,
 		;
 	pages_free(&m.memory);
 	FUZZ_CHECK(!m.allocated, "%zu bytes are lost", m.allocated);
-	FUZZ_CHECK(m.devices == 1, "%d references are left", m.devices);
+	FUZZ_CHECK(m.pcd.kref.n == 1, "%d references are left", m.pcd.kref.n);
 }

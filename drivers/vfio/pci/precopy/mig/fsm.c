@@ -15,6 +15,7 @@
 
 #include "fsm.h"
 #include "load.h"
+#include "model.h"
 #include "precopy.h"
 #include "save.h"
 #include "trace.h"
@@ -37,11 +38,10 @@ static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 }
 
 /*
- * There is nothing to stop; the test knobs make that take long, and never less
- * than they say. Killable only: a call that was restarted would stop for the
- * whole time again.
+ * The test knobs make a stop take long, and never less than they say. Killable
+ * only: a call that was restarted would stop for the whole time again.
  */
-static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
+static int precopy_arc_delay(struct precopy_device *pcd, u64 generation)
 {
 	u32 ms = precopy_knob(pcd, slow_stop_ms);
 	int ret = -ETIME;
@@ -54,10 +54,40 @@ static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
 		ret = wait_event_killable(pcd->wait, !precopy_knob(pcd, hold) ||
 					  precopy_arc_outdated(pcd, generation));
 	if (ret < 0)
-		return ERR_PTR(-EINTR);
-	if (precopy_arc_outdated(pcd, generation))
-		return ERR_PTR(-ECANCELED);
-	return NULL;
+		return -EINTR;
+	return precopy_arc_outdated(pcd, generation) ? -ECANCELED : 0;
+}
+
+/* An operation of the model, which has none if it has nothing to do */
+static int precopy_arc_model(int (*op)(struct precopy_device *pcd,
+				       u64 generation),
+			     struct precopy_device *pcd, u64 generation)
+{
+	return op ? op(pcd, generation) : 0;
+}
+
+static struct file *precopy_arc_quiesce(struct precopy_device *pcd,
+					u64 generation)
+{
+	return ERR_PTR(precopy_arc_model(pcd->model->quiesce, pcd, generation));
+}
+
+static struct file *precopy_arc_resume(struct precopy_device *pcd,
+				       u64 generation)
+{
+	return ERR_PTR(precopy_arc_model(pcd->model->resume, pcd, generation));
+}
+
+static struct file *precopy_arc_start(struct precopy_device *pcd,
+				      u64 generation)
+{
+	return ERR_PTR(precopy_arc_model(pcd->model->start, pcd, generation));
+}
+
+static struct file *precopy_arc_stop(struct precopy_device *pcd, u64 generation)
+{
+	return ERR_PTR(precopy_arc_delay(pcd, generation) ?:
+		       precopy_arc_model(pcd->model->stop, pcd, generation));
 }
 
 static struct file *precopy_arc_save_finish(struct precopy_device *pcd,
@@ -82,36 +112,31 @@ static struct file *precopy_arc_load_commit(struct precopy_device *pcd,
 
 #define RUN(fn)		{ .exists = true, .run = (fn) }
 #define BEGIN(fn)	{ .exists = true, .returns_fd = true, .run = (fn) }
-/*
- * The device does nothing by itself: it starts no DMA, raises no interrupt and
- * changes no memory. So there is nothing to stop, and no peer to wait for.
- */
-#define NOTHING		{ .exists = true }
 #define S(state)	VFIO_DEVICE_STATE_##state
 
 /* Rows: from; entries: to. Every arc of flags 7, and of its subset 3. */
 static const struct precopy_arc
 precopy_arcs[VFIO_DEVICE_STATE_NR][VFIO_DEVICE_STATE_NR] = {
 	[S(RUNNING)] = {
-		[S(RUNNING_P2P)]  = NOTHING,
+		[S(RUNNING_P2P)]  = RUN(precopy_arc_quiesce),
 		[S(PRE_COPY)]	  = BEGIN(precopy_arc_save),
 	},
 	[S(RUNNING_P2P)] = {
-		[S(RUNNING)]	  = NOTHING,
+		[S(RUNNING)]	  = RUN(precopy_arc_resume),
 		[S(STOP)]	  = RUN(precopy_arc_stop),
 		[S(PRE_COPY_P2P)] = BEGIN(precopy_arc_save),
 	},
 	[S(PRE_COPY)] = {
 		[S(RUNNING)]	  = RUN(precopy_arc_save_stop),
-		[S(PRE_COPY_P2P)] = NOTHING,
+		[S(PRE_COPY_P2P)] = RUN(precopy_arc_quiesce),
 	},
 	[S(PRE_COPY_P2P)] = {
 		[S(RUNNING_P2P)]  = RUN(precopy_arc_save_stop),
-		[S(PRE_COPY)]	  = NOTHING,
+		[S(PRE_COPY)]	  = RUN(precopy_arc_resume),
 		[S(STOP_COPY)]	  = RUN(precopy_arc_save_finish),
 	},
 	[S(STOP)] = {
-		[S(RUNNING_P2P)]  = NOTHING,
+		[S(RUNNING_P2P)]  = RUN(precopy_arc_start),
 		[S(STOP_COPY)]	  = BEGIN(precopy_arc_save_stopped),
 		[S(RESUMING)]	  = BEGIN(precopy_load_start),
 	},
@@ -187,8 +212,7 @@ static struct file *precopy_arc_take(struct precopy_device *pcd,
 
 	if (WARN_ON(!arc))
 		return ERR_PTR(-EINVAL);
-	if (arc->run)
-		filp = arc->run(pcd, generation);
+	filp = arc->run(pcd, generation);
 	if (IS_ERR(filp)) {
 		ret = PTR_ERR(filp);
 	} else {
@@ -202,8 +226,8 @@ static struct file *precopy_arc_take(struct precopy_device *pcd,
 	return ret ? ERR_PTR(ret) : filp;
 }
 
-static enum vfio_device_mig_state precopy_state(struct precopy_device *pcd,
-						u64 *generation)
+static enum vfio_device_mig_state precopy_current_state(struct precopy_device *pcd,
+							u64 *generation)
 {
 	guard(spinlock)(&pcd->state_lock);
 	*generation = pcd->generation;
@@ -223,7 +247,7 @@ static struct file *precopy_set_state(struct vfio_device *vdev,
 	if (ACQUIRE_ERR(mutex_intr, &lock))
 		return ERR_PTR(precopy_interrupted());
 
-	state = precopy_state(pcd, &generation);
+	state = precopy_current_state(pcd, &generation);
 	while (state != new_state) {
 		/* A file of an arc that is not the last would have no user */
 		if (WARN_ON(filp)) {
@@ -236,7 +260,7 @@ static struct file *precopy_set_state(struct vfio_device *vdev,
 		filp = precopy_arc_take(pcd, generation, state, next);
 		if (IS_ERR(filp))
 			return filp;
-		state = precopy_state(pcd, &now);
+		state = precopy_current_state(pcd, &now);
 		if (now != generation) {
 			if (filp)
 				fput(filp);
@@ -251,7 +275,7 @@ static int precopy_get_state(struct vfio_device *vdev,
 {
 	u64 generation;
 
-	*state = precopy_state(to_precopy(vdev), &generation);
+	*state = precopy_current_state(to_precopy(vdev), &generation);
 	return 0;
 }
 

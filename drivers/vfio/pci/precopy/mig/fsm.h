@@ -20,7 +20,7 @@ struct precopy_device;
  * struct precopy_arc - one arc of the state machine
  * @exists: true if the driver implements the arc
  * @returns_fd: true if the arc begins a session and returns a data fd
- * @run: action of the arc, or NULL for none. Called with arc_mutex held and with
+ * @run: action of the arc. Called with arc_mutex held and with
  *	 the generation at the start of the request. Returns a file, NULL, or an
  *	 ERR_PTR() without having changed anything.
  */

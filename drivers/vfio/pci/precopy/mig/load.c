@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The resuming data fd. write() takes the stream apart and applies it as it
- * comes. PREFACE starts the startup in the background; the last byte of
- * INITIAL_END is accepted only when that has finished, so that "the write
- * returned" means "the target has started".
+ * The resuming data fd. write() takes the stream apart and gives its records to
+ * the sections as they come. PREFACE starts the startup in the background; the
+ * last byte of INITIAL_END is accepted only when that has finished, so that "the
+ * write returned" means "the target has started".
  */
 
 #include <linux/file.h>
@@ -15,7 +15,7 @@
 #include <linux/vfio_precopy.h>
 
 #include "load.h"
-#include "mem/memory.h"
+#include "model.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
@@ -25,20 +25,22 @@
 
 /**
  * struct precopy_loading - a resuming session
- * @session: what all sessions have
- * @startup: what PREFACE starts
- * @dec: the decoder; owned by who has the session busy
- * @buf: the decoder's, PRECOPY_DECODE_BUF bytes
- * @pos: bytes of the stream accepted
- * @error: why the load failed, 0 while it has not; sticky. From here on
- *	   protected by state_lock.
- * @at_barrier: a write stopped at the last byte of INITIAL_END
+ * @session: common part of all sessions
+ * @startup: the startup that PREFACE begins
+ * @dec: the decoder; owned by whoever has the session busy
+ * @buf: buffer of the decoder, PRECOPY_DECODE_BUF bytes
+ * @records: records of the sections, for the decoder; NULL after the last
+ * @pos: bytes of the stream accepted; owned by whoever has the session busy
+ * @error: error that the load failed with, or 0; sticky. From here on protected
+ *	   by state_lock.
+ * @at_barrier: true if a write stopped at the last byte of INITIAL_END
  */
 struct precopy_loading {
 	struct precopy_session	session;
 	struct precopy_startup	startup;
 	struct precopy_decoder	dec;
 	void			*buf;
+	const struct precopy_section_record *records[PRECOPY_MAX_SECTIONS + 1];
 	u64			pos;
 	int			error;
 	bool			at_barrier;
@@ -63,13 +65,16 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 			     const char *why)
 {
 	struct precopy_device *pcd = loading->session.pcd;
+	const struct precopy_section * const *section;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != loading->session.generation)
 			return -ENODEV;
 		scoped_guard(spinlock, &pcd->state_lock)
 			loading->error = error;
-		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_FAILED);
+		for (section = pcd->model->sections; *section; section++)
+			if ((*section)->load->fail)
+				(*section)->load->fail(&loading->session);
 	}
 	wake_up_all(&pcd->wait);
 	if (why) {
@@ -85,24 +90,32 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 
 static int precopy_load_preface(struct precopy_loading *loading)
 {
-	u32 unit;
+	const struct precopy_model *model = loading->session.pcd->model;
+	const struct precopy_section * const *section;
+	int ret = 0;
 
-	for (unit = 0; unit < loading->dec.nr_units; unit++)
-		__assign_bit(unit, loading->startup.units,
-			     precopy_decoder_unit_in_use(&loading->dec, unit));
-	return precopy_startup_begin(&loading->startup,
-				     loading->dec.bytes_in_use);
+	for (section = model->sections; *section && !ret; section++)
+		if ((*section)->load->preface)
+			ret = (*section)->load->preface(&loading->session,
+							&loading->startup,
+							&loading->dec);
+	return ret;
 }
 
-static int precopy_load_data(struct precopy_loading *loading)
+/* A record of a section: find whose it is */
+static int precopy_load_section(struct precopy_loading *loading,
+				enum precopy_stream_event event)
 {
-	struct precopy_decoder *dec = &loading->dec;
-	int ret = precopy_startup_ready_unit(&loading->startup, dec->offset);
+	const struct precopy_model *model = loading->session.pcd->model;
+	const struct precopy_section * const *section;
 
-	return ret ?: precopy_memory_copy_in(&loading->session.pcd->memory,
-					     loading->session.generation,
-					     dec->offset, dec->payload,
-					     dec->nr_bytes);
+	for (section = model->sections; *section; section++)
+		if ((*section)->record == loading->dec.section)
+			return (*section)->load->load(&loading->session,
+						      &loading->startup, event,
+						      &loading->dec);
+	/* Of a device without memory */
+	return -EINVAL;
 }
 
 static void precopy_load_trace(struct precopy_loading *loading, u16 type,
@@ -115,9 +128,7 @@ static void precopy_load_trace(struct precopy_loading *loading, u16 type,
 static int precopy_load_event(struct precopy_loading *loading,
 			      enum precopy_stream_event event)
 {
-	struct precopy_device *pcd = loading->session.pcd;
 	struct precopy_decoder *dec = &loading->dec;
-	u64 generation = loading->session.generation;
 
 	switch (event) {
 	case PRECOPY_EV_PREFACE:
@@ -128,12 +139,15 @@ static int precopy_load_event(struct precopy_loading *loading,
 	case PRECOPY_EV_DATA:
 		precopy_load_trace(loading, PRECOPY_REC_DATA, dec->offset,
 				   dec->nr_bytes);
-		return precopy_load_data(loading);
+		return precopy_load_section(loading, event);
 	case PRECOPY_EV_ZERO:
 		precopy_load_trace(loading, PRECOPY_REC_ZERO, dec->offset,
 				   dec->nr_bytes);
-		return precopy_memory_zero_in(&pcd->memory, generation,
-					      dec->offset, dec->nr_bytes);
+		return precopy_load_section(loading, event);
+	case PRECOPY_EV_SECTION:
+		precopy_load_trace(loading, dec->section->type, dec->offset,
+				   dec->nr_bytes);
+		return precopy_load_section(loading, event);
 	case PRECOPY_EV_INITIAL_END:
 		precopy_load_trace(loading, PRECOPY_REC_INITIAL_END, 0, 0);
 		return 0;
@@ -327,8 +341,8 @@ static long precopy_load_ioctl(struct file *filp, unsigned int cmd,
 	struct precopy_loading *loading = to_loading(filp->private_data);
 
 	if (cmd == PRECOPY_GET_STARTUP)
-		return precopy_handoff_get(&loading->session, arg,
-					   precopy_load_tell);
+		return precopy_startup_info_get(&loading->session, arg,
+						precopy_load_tell);
 	return -ENOTTY;
 }
 
@@ -352,6 +366,19 @@ static void precopy_load_free(struct precopy_session *session)
 	kfree(loading);
 }
 
+/* Let the decoder know the records of the sections */
+static void precopy_load_accept(struct precopy_loading *loading)
+{
+	const struct precopy_model *model = loading->session.pcd->model;
+	const struct precopy_section * const *section;
+	unsigned int nr = 0;
+
+	for (section = model->sections; *section; section++)
+		if ((*section)->record)
+			loading->records[nr++] = (*section)->record;
+	precopy_decoder_accept(&loading->dec, loading->records);
+}
+
 static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 						  u64 generation)
 {
@@ -363,7 +390,7 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 		return ERR_PTR(-ENOMEM);
 	precopy_session_init(&loading->session, pcd, generation,
 			     precopy_load_free);
-	precopy_device_params(pcd, &params);
+	precopy_session_params(pcd, &params);
 	loading->buf = kvmalloc(PRECOPY_DECODE_BUF, GFP_KERNEL_ACCOUNT);
 	if (precopy_startup_init(&loading->startup, &loading->session) ||
 	    !loading->buf) {
@@ -371,6 +398,7 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 		return ERR_PTR(-ENOMEM);
 	}
 	precopy_decoder_init(&loading->dec, &params, loading->buf);
+	precopy_load_accept(loading);
 	return loading;
 }
 
@@ -378,12 +406,16 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 static int precopy_load_publish(struct precopy_device *pcd,
 				struct precopy_loading *loading)
 {
+	const struct precopy_section * const *section;
+
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != loading->session.generation)
 		return -ECANCELED;
-	precopy_memory_discard(&pcd->memory);
-	precopy_session_get(&loading->session);
+	for (section = pcd->model->sections; *section; section++)
+		if ((*section)->load->begin)
+			(*section)->load->begin(&loading->session);
 	guard(spinlock)(&pcd->state_lock);
+	precopy_session_attach(&loading->session);
 	pcd->loading = loading;
 	return 0;
 }
@@ -438,14 +470,16 @@ static int precopy_load_verify(struct precopy_loading *loading)
 static int precopy_load_retire(struct precopy_device *pcd,
 			       struct precopy_loading *loading)
 {
+	const struct precopy_section * const *section;
+
 	guard(rwsem_read)(&pcd->memory.sem);
 	guard(spinlock)(&pcd->state_lock);
 	if (loading->session.dead)
 		return -ENODEV;
-	pcd->loading = NULL;
-	precopy_load_kill(loading);
-	/* PREFACE has made it; from now on it is as any device's memory */
-	precopy_memory_load_end(&pcd->memory);
+	precopy_session_detach(pcd);
+	for (section = pcd->model->sections; *section; section++)
+		if ((*section)->load->commit)
+			(*section)->load->commit(&loading->session);
 	return 0;
 }
 
@@ -482,34 +516,10 @@ int precopy_load_commit(struct precopy_device *pcd, u64 generation)
 	      precopy_load_retire(pcd, loading);
 	precopy_session_end(&loading->session);
 	if (!ret)
-		precopy_load_release(loading);
+		precopy_session_put(&loading->session);
 out:
 	precopy_session_put(&loading->session);
 	return ret == -ENODEV ? -ECANCELED : ret;
-}
-
-/**
- * precopy_load_kill - the session is over; its fd gives ENODEV from now on
- * @loading: the session
- *
- * Context: state_lock held. precopy_load_release() must follow, without it.
- */
-void precopy_load_kill(struct precopy_loading *loading)
-{
-	lockdep_assert_held(&loading->session.pcd->state_lock);
-	loading->session.dead = true;
-	wake_up_all(&loading->session.pcd->wait);
-}
-
-/**
- * precopy_load_release - drop the device's reference on a killed session
- * @loading: the session
- *
- * Context: may sleep; no lock of this driver held but arc_mutex.
- */
-void precopy_load_release(struct precopy_loading *loading)
-{
-	precopy_session_put(&loading->session);
 }
 
 /**

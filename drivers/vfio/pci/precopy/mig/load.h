@@ -7,12 +7,9 @@
 
 struct file;
 struct precopy_device;
-struct precopy_loading;
 
 struct file *precopy_load_start(struct precopy_device *pcd, u64 generation);
 int precopy_load_commit(struct precopy_device *pcd, u64 generation);
-void precopy_load_kill(struct precopy_loading *loading);
-void precopy_load_release(struct precopy_loading *loading);
 
 const char *precopy_load_phase_name(struct precopy_device *pcd);
 

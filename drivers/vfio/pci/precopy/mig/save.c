@@ -2,8 +2,8 @@
 /*
  * The saving data fd, and the arcs that begin and end its session. read() makes
  * the stream (mig/save_stream.c); nothing else produces data. Everything that
- * PRECOPY_INFO and MIG_DATA_SIZE report comes from counters that are kept on
- * the way.
+ * PRECOPY_INFO and MIG_DATA_SIZE report during a session comes from counters: of
+ * the sections for what was not made yet, and of the buffer.
  */
 
 #include <linux/file.h>
@@ -15,7 +15,7 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_precopy.h>
 
-#include "mem/memory.h"
+#include "model.h"
 #include "precopy.h"
 #include "save.h"
 #include "saving.h"
@@ -29,8 +29,6 @@
  * the stream of one that is running may grow. STOP reports what there is.
  */
 #define PRECOPY_MIN_ESTIMATE	SZ_1M
-/* Of 4 KiB, that one estimate may look at: 32 MiB, a few ms */
-#define PRECOPY_SCAN_PAGES	SZ_8K
 
 static struct precopy_saving *to_saving(struct precopy_session *session)
 {
@@ -44,94 +42,83 @@ static u64 precopy_save_unread(const struct precopy_saving *saving)
 	return saving->len - saving->pos;
 }
 
-static u64 precopy_save_initial(const struct precopy_saving *saving)
+/* PREFACE and INITIAL_END, as far as they were not made yet */
+static u64 precopy_save_frame(const struct precopy_saving *saving)
 {
-	lockdep_assert_held(&saving->session.pcd->state_lock);
-	return saving->initial_left;
+	u64 left = 0;
+
+	if (saving->phase == PRECOPY_SAVE_HEADER)
+		left += PRECOPY_FILE_HDR_LEN;
+	if (saving->phase <= PRECOPY_SAVE_PREFACE)
+		left += PRECOPY_REC_HDR_LEN +
+			precopy_preface_len(saving->preface.nr_units);
+	if (saving->phase <= PRECOPY_SAVE_INITIAL)
+		left += PRECOPY_REC_HDR_LEN;
+	return left;
 }
 
-/* What was written after it was sent, and can be sent while running */
-static u64 precopy_save_dirty(const struct precopy_saving *saving)
+/* STATE and END, as far as they were not made yet */
+static u64 precopy_save_end(const struct precopy_saving *saving)
 {
-	u64 unread = saving->phase >= PRECOPY_SAVE_LIVE && !saving->initial_left ?
-		     precopy_save_unread(saving) : 0;
+	if (saving->phase <= PRECOPY_SAVE_LIVE)
+		return PRECOPY_TAIL_COST;
+	return saving->phase == PRECOPY_SAVE_END ? PRECOPY_END_LEN : 0;
+}
+
+/*
+ * All bytes up to the end of the stream. Initial data is not read yet; dirty is
+ * what was written after it was sent, and can be sent while running.
+ */
+static void precopy_save_count(const struct precopy_saving *saving,
+			       struct precopy_save_left *sum)
+{
+	u64 unread = precopy_save_unread(saving);
+	struct precopy_save_part * const *part;
 
 	lockdep_assert_held(&saving->session.pcd->state_lock);
-	if (saving->restarting)
-		return 0;
-	return (precopy_tracker_count(saving->tracker, PRECOPY_DIRTY) +
-		saving->taken) * PRECOPY_DIRTY_COST + unread;
+	sum->initial = precopy_save_frame(saving);
+	sum->dirty = 0;
+	sum->tail = precopy_save_end(saving);
+	if (saving->buf_initial)
+		sum->initial += unread;
+	else
+		sum->dirty += unread;
+	for (part = saving->parts; *part; part++) {
+		struct precopy_save_left left = {};
+
+		(*part)->ops->left(*part, &left);
+		sum->initial += left.initial;
+		sum->dirty += left.dirty;
+		sum->tail += left.tail;
+	}
+}
+
+static u64 precopy_save_initial(const struct precopy_saving *saving)
+{
+	struct precopy_save_left left;
+
+	precopy_save_count(saving, &left);
+	return left.initial;
 }
 
 static u64 precopy_save_left(const struct precopy_saving *saving)
 {
-	return precopy_save_initial(saving) + precopy_save_dirty(saving) +
-	       precopy_tracker_count(saving->tracker, PRECOPY_PINNED) *
-	       PRECOPY_DIRTY_COST + saving->tail_left;
+	struct precopy_save_left left;
+
+	precopy_save_count(saving, &left);
+	return left.initial + left.dirty + left.tail;
 }
 
-/* As if no two pages were neighbours: too high rather than too low */
-static u64 precopy_save_cost_in_use(u64 bytes)
+/* What the sections would send, besides the records of the data fd */
+static u64 precopy_save_estimate_sections(struct precopy_device *pcd,
+					  bool stopped)
 {
-	return bytes / PAGE_SIZE * PRECOPY_DIRTY_COST;
-}
+	const struct precopy_section * const *section;
+	u64 bytes = 0;
 
-/* What the pages of a unit would cost; @left counts those that may be looked at */
-static u64 precopy_save_unit_cost(const struct precopy_memory *mem,
-				  unsigned long unit,
-				  const unsigned long *pages,
-				  unsigned long *left)
-{
-	DECLARE_BITMAP(zero, PRECOPY_UNIT_PAGES) = {};
-	DECLARE_BITMAP(data, PRECOPY_UNIT_PAGES);
-	unsigned long i, end;
-	u64 cost;
-
-	for_each_set_bit(i, pages, PRECOPY_UNIT_PAGES) {
-		if (!*left)
-			break;
-		--*left;
-		if (precopy_memory_is_zero(mem, unit * PRECOPY_UNIT_PAGES + i))
-			__set_bit(i, zero);
-	}
-	bitmap_andnot(data, pages, zero, PRECOPY_UNIT_PAGES);
-	cost = precopy_save_initial_cost(data);
-	for_each_set_bitrange(i, end, zero, PRECOPY_UNIT_PAGES)
-		cost += PRECOPY_ZERO_LEN;
-	return cost;
-}
-
-/*
- * What a device that is stopped would send of its memory. Which pages are zero
- * is looked at, so that a VMM that moves a paused VM is not told of 2 MiB for
- * every page that was touched. What is beyond PRECOPY_SCAN_PAGES counts as data.
- */
-static u64 precopy_save_cost_stopped(struct precopy_device *pcd)
-{
-	unsigned long unit, left = PRECOPY_SCAN_PAGES;
-	struct precopy_memory *mem = &pcd->memory;
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-	u64 cost = 0, seen = 0, in_use;
-
-	for (unit = 0; left; unit++) {
-		cond_resched();
-		guard(rwsem_read)(&mem->sem);
-		unit = precopy_memory_next_used(mem, unit);
-		if (unit == ULONG_MAX)
-			return cost;
-		seen += precopy_memory_used_pages(mem, unit, pages) * PAGE_SIZE;
-		cost += precopy_save_unit_cost(mem, unit, pages, &left);
-	}
-	guard(rwsem_read)(&mem->sem);
-	in_use = precopy_memory_used(mem);
-	/* Less if there was a reset in between */
-	return cost + precopy_save_cost_in_use(max(in_use, seen) - seen);
-}
-
-static u64 precopy_save_cost_running(struct precopy_device *pcd)
-{
-	guard(rwsem_read)(&pcd->memory.sem);
-	return precopy_save_cost_in_use(precopy_memory_used(&pcd->memory));
+	for (section = pcd->model->sections; *section; section++)
+		bytes += (*section)->save->estimate(pcd, stopped);
+	return bytes;
 }
 
 /**
@@ -160,11 +147,8 @@ u64 precopy_save_estimate(struct precopy_device *pcd)
 	}
 	bytes = PRECOPY_FILE_HDR_LEN + 2 * PRECOPY_REC_HDR_LEN +
 		precopy_preface_len(precopy_stream_units(pcd->memory.size)) +
-		PRECOPY_TAIL_COST;
-	if (stopped)
-		return bytes + precopy_save_cost_stopped(pcd);
-	bytes += precopy_save_cost_running(pcd);
-	return max_t(u64, bytes, PRECOPY_MIN_ESTIMATE);
+		PRECOPY_TAIL_COST + precopy_save_estimate_sections(pcd, stopped);
+	return stopped ? bytes : max_t(u64, bytes, PRECOPY_MIN_ESTIMATE);
 }
 
 /**
@@ -176,9 +160,13 @@ u64 precopy_save_estimate(struct precopy_device *pcd)
 void precopy_save_counters(struct precopy_device *pcd, u64 *initial_bytes,
 			   u64 *dirty_bytes)
 {
+	struct precopy_save_left left = {};
+
 	guard(spinlock)(&pcd->state_lock);
-	*initial_bytes = pcd->saving ? precopy_save_initial(pcd->saving) : 0;
-	*dirty_bytes = pcd->saving ? precopy_save_dirty(pcd->saving) : 0;
+	if (pcd->saving)
+		precopy_save_count(pcd->saving, &left);
+	*initial_bytes = left.initial;
+	*dirty_bytes = left.dirty;
 }
 
 /* --- The file --------------------------------------------------------- */
@@ -191,9 +179,7 @@ static void precopy_save_consumed(struct precopy_saving *saving, size_t n)
 	guard(spinlock)(&pcd->state_lock);
 	saving->pos += n;
 	saving->nr_read += n;
-	/* Anything produced before the live phase is initial data */
-	saving->initial_left -= min_t(u64, n, saving->initial_left);
-	if (!saving->initial_left)
+	if (saving->reinit && !precopy_save_initial(saving))
 		saving->reinit = false;
 	if (!saving->preface_left)
 		return;
@@ -276,13 +262,14 @@ static __poll_t precopy_save_poll(struct file *filp,
 				  struct poll_table_struct *table)
 {
 	struct precopy_saving *saving = to_saving(filp->private_data);
+	struct precopy_save_left left;
 
-	poll_wait(filp, &saving->wait, table);
+	poll_wait(filp, &saving->session.wait, table);
 	guard(spinlock)(&saving->session.pcd->state_lock);
 	if (saving->session.dead)
 		return EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLERR;
-	if (saving->stopped || precopy_save_initial(saving) ||
-	    precopy_save_dirty(saving))
+	precopy_save_count(saving, &left);
+	if (saving->stopped || left.initial || left.dirty)
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
 }
@@ -292,6 +279,7 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
 	struct precopy_device *pcd = saving->session.pcd;
+	struct precopy_save_left left;
 	struct vfio_precopy_info info;
 
 	/*
@@ -312,8 +300,9 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 		/* Only who has opted in is told (rule R43) */
 		if (saving->reinit && pcd->core->vdev.precopy_info_v2)
 			info.flags |= VFIO_PRECOPY_INFO_REINIT;
-		info.initial_bytes = precopy_save_initial(saving);
-		info.dirty_bytes = precopy_save_dirty(saving);
+		precopy_save_count(saving, &left);
+		info.initial_bytes = left.initial;
+		info.dirty_bytes = left.dirty;
 	}
 	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
 }
@@ -329,7 +318,7 @@ static void precopy_save_tell(struct precopy_session *session,
 
 	if (saving->measured)
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
-	info->bytes_in_use = saving->bytes_in_use;
+	info->bytes_in_use = saving->preface.bytes_in_use;
 	info->remaining_ns = saving->startup_ns;
 	info->phase = VFIO_PRECOPY_PHASE_WAITING;
 	if (saving->preface_left)
@@ -358,8 +347,8 @@ static long precopy_save_ioctl(struct file *filp, unsigned int cmd,
 	case VFIO_MIG_GET_PRECOPY_INFO:
 		return precopy_save_info(saving, arg);
 	case PRECOPY_GET_STARTUP:
-		return precopy_handoff_get(&saving->session, arg,
-					   precopy_save_tell);
+		return precopy_startup_info_get(&saving->session, arg,
+						precopy_save_tell);
 	default:
 		return -ENOTTY;
 	}
@@ -379,11 +368,50 @@ static const struct file_operations precopy_save_fops = {
 static void precopy_save_free(struct precopy_session *session)
 {
 	struct precopy_saving *saving = to_saving(session);
+	struct precopy_save_part * const *part;
 
-	precopy_tracker_free(saving->tracker);
-	bitmap_free(saving->in_use);
+	for (part = saving->parts; *part; part++)
+		(*part)->ops->free(*part);
+	bitmap_free(saving->preface.units);
 	kvfree(saving->buf);
 	kfree(saving);
+}
+
+static struct precopy_save_part *
+precopy_save_part_alloc(struct precopy_saving *saving,
+			const struct precopy_save_ops *ops)
+{
+	struct precopy_save_part *part = ops->alloc(&saving->session,
+						    &saving->enc,
+						    saving->stopped);
+
+	if (!part)
+		return NULL;
+	part->ops = ops;
+	part->session = &saving->session;
+	part->enc = &saving->enc;
+	return part;
+}
+
+static int precopy_save_init(struct precopy_saving *saving,
+			     const struct precopy_model *model)
+{
+	u32 nr_units = precopy_stream_units(saving->enc.params.memory_size);
+	unsigned int i;
+
+	saving->preface.nr_units = nr_units;
+	saving->preface.units = bitmap_zalloc(nr_units, GFP_KERNEL_ACCOUNT);
+	saving->buf = kvmalloc(PRECOPY_SAVE_BUF, GFP_KERNEL_ACCOUNT);
+	if (!saving->preface.units || !saving->buf)
+		return -ENOMEM;
+	for (i = 0; model->sections[i]; i++) {
+		saving->parts[i] =
+			precopy_save_part_alloc(saving,
+						model->sections[i]->save);
+		if (!saving->parts[i])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
@@ -396,72 +424,64 @@ static struct precopy_saving *precopy_save_alloc(struct precopy_device *pcd,
 		return ERR_PTR(-ENOMEM);
 	precopy_session_init(&saving->session, pcd, generation,
 			     precopy_save_free);
-	init_waitqueue_head(&saving->wait);
-	precopy_device_params(pcd, &params);
+	precopy_session_params(pcd, &params);
 	precopy_encoder_init(&saving->enc, &params);
-	saving->nr_units = precopy_stream_units(params.memory_size);
-	saving->in_use = bitmap_zalloc(saving->nr_units, GFP_KERNEL_ACCOUNT);
-	saving->buf = kvmalloc(PRECOPY_SAVE_BUF, GFP_KERNEL_ACCOUNT);
 	saving->stopped = stopped;
-	saving->tracker = precopy_tracker_create(params.memory_size, !stopped,
-						 &saving->wait,
-						 &pcd->state_lock);
-	if (!saving->in_use || !saving->buf || !saving->tracker) {
+	if (precopy_save_init(saving, pcd->model)) {
 		precopy_session_put(&saving->session);
 		return ERR_PTR(-ENOMEM);
 	}
 	return saving;
 }
 
-/* What the initial set costs; nobody else changes it yet */
-static u64 precopy_save_count_initial(const struct precopy_tracker *tracker)
+/* Allocate what precopy_save_snapshot() needs */
+static int precopy_save_prepare(struct precopy_saving *saving)
 {
-	unsigned long unit;
-	u64 cost = 0;
+	struct precopy_save_part * const *part;
+	int ret = 0;
 
-	for (unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, 0);
-	     unit != ULONG_MAX;
-	     unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, unit + 1)) {
-		cost += precopy_save_initial_cost(precopy_tracker_pages(tracker,
-									PRECOPY_INITIAL,
-									unit));
-		cond_resched();
+	for (part = saving->parts; *part; part++) {
+		if ((*part)->ops->prepare)
+			ret = (*part)->ops->prepare(*part);
+		if (ret)
+			break;
 	}
-	return cost;
+	return ret;
 }
 
-/*
- * Fix the initial set and what it costs, after @before bytes that are in the
- * stream before its PREFACE. memory.sem is held for write.
- */
-static void precopy_save_snapshot(struct precopy_device *pcd,
-				  struct precopy_saving *saving, u64 before)
+static bool precopy_save_prepared(struct precopy_saving *saving)
 {
-	ktime_t mark = ktime_get();
-	u64 in_use, cost;
+	struct precopy_save_part * const *part;
 
-	precopy_tracker_arm(&pcd->memory, saving->tracker);
-	bitmap_zero(saving->in_use, saving->nr_units);
-	/* A unit that has holes may cost the target more than it costs here */
-	in_use = precopy_memory_whole_units(&pcd->memory, saving->in_use);
-	cost = precopy_save_count_initial(saving->tracker);
-	atomic64_inc(&pcd->stats.arms);
-	atomic64_set(&pcd->stats.last_arm_ns, ktime_get() - mark);
+	for (part = saving->parts; *part; part++)
+		if ((*part)->ops->prepared && !(*part)->ops->prepared(*part))
+			return false;
+	return true;
+}
+
+/* Fix the initial data, after @before bytes that come before its PREFACE */
+static void precopy_save_snapshot(struct precopy_saving *saving, u64 before)
+{
+	struct precopy_save_preface preface = saving->preface;
+	struct precopy_device *pcd = saving->session.pcd;
+	struct precopy_save_part * const *part;
+
+	lockdep_assert_held_write(&pcd->memory.sem);
+	preface.bytes_in_use = 0;
+	bitmap_zero(preface.units, preface.nr_units);
+	for (part = saving->parts; *part; part++)
+		(*part)->ops->begin(*part, &preface);
 
 	guard(spinlock)(&pcd->state_lock);
-	saving->bytes_in_use = in_use;
-	saving->startup_ns = precopy_startup_estimate(pcd, in_use,
+	saving->preface = preface;
+	saving->startup_ns = precopy_startup_estimate(pcd, preface.bytes_in_use,
 						      &saving->measured);
 	saving->preface_left = before + PRECOPY_REC_HDR_LEN +
-			       precopy_preface_len(saving->nr_units);
-	saving->initial_left = saving->preface_left + PRECOPY_REC_HDR_LEN +
-			       cost;
-	saving->tail_left = PRECOPY_TAIL_COST;
-	saving->restarting = false;
+			       precopy_preface_len(preface.nr_units);
 }
 
 /*
- * Begin the session in one step, unless there was a reset. -EAGAIN: the tracker
+ * Begin the session in one step, unless there was a reset. -EAGAIN: the sections
  * must be prepared once more.
  */
 static int precopy_save_publish(struct precopy_device *pcd,
@@ -470,11 +490,11 @@ static int precopy_save_publish(struct precopy_device *pcd,
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (pcd->generation != saving->session.generation)
 		return -ECANCELED;
-	if (!precopy_tracker_prepared(&pcd->memory, saving->tracker))
+	if (!precopy_save_prepared(saving))
 		return -EAGAIN;
-	precopy_save_snapshot(pcd, saving, PRECOPY_FILE_HDR_LEN);
-	precopy_session_get(&saving->session);
+	precopy_save_snapshot(saving, PRECOPY_FILE_HDR_LEN);
 	guard(spinlock)(&pcd->state_lock);
+	precopy_session_attach(&saving->session);
 	pcd->saving = saving;
 	return 0;
 }
@@ -485,7 +505,7 @@ static int precopy_save_begin(struct precopy_device *pcd,
 	int ret;
 
 	do {
-		ret = precopy_tracker_prepare(&pcd->memory, saving->tracker) ?:
+		ret = precopy_save_prepare(saving) ?:
 		      precopy_save_publish(pcd, saving);
 	} while (ret == -EAGAIN);
 	return ret;
@@ -524,8 +544,23 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	return filp;
 }
 
+/* All that was sent, and all that is left, becomes initial data again */
+static void precopy_save_restart(struct precopy_saving *saving)
+{
+	struct precopy_save_part * const *part;
+
+	lockdep_assert_held(&saving->session.pcd->state_lock);
+	for (part = saving->parts; *part; part++)
+		if ((*part)->ops->restart)
+			(*part)->ops->restart(*part);
+	/* The bytes in the buffer come before the new PREFACE */
+	saving->buf_initial = true;
+	saving->phase = PRECOPY_SAVE_PREFACE;
+	saving->reinit = true;
+}
+
 /*
- * With the session busy and memory.sem held for write. -EBUSY: the tracker must
+ * With the session busy and memory.sem held for write. -EBUSY: the sections must
  * be prepared once more.
  */
 static int precopy_save_start_over(struct precopy_device *pcd,
@@ -533,7 +568,8 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 {
 	u64 before;
 
-	if (!precopy_tracker_prepared(&pcd->memory, saving->tracker))
+	lockdep_assert_held_write(&pcd->memory.sem);
+	if (!precopy_save_prepared(saving))
 		return -EBUSY;
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (saving->session.dead)
@@ -542,26 +578,10 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 		if (saving->stopped || saving->phase != PRECOPY_SAVE_LIVE)
 			return -EAGAIN;
 		before = precopy_save_unread(saving);
-		/*
-		 * Whoever asks before there is a new count: what was dirty is
-		 * initial, and so is all else, as if no two pages were
-		 * neighbours. Too little would be taken for drained too soon.
-		 */
-		saving->initial_left = before + 2 * PRECOPY_REC_HDR_LEN +
-			precopy_preface_len(saving->nr_units) +
-			precopy_memory_used(&pcd->memory) / PAGE_SIZE *
-			PRECOPY_DIRTY_COST;
-		saving->taken = 0;
-		saving->phase = PRECOPY_SAVE_PREFACE;
-		saving->reinit = true;
-		saving->restarting = true;
+		precopy_save_restart(saving);
 	}
-	bitmap_zero(saving->pages, PRECOPY_UNIT_PAGES);
-	saving->unit = 0;
-	saving->unit_cost = 0;
-	precopy_tracker_clear(&pcd->memory);
-	precopy_save_snapshot(pcd, saving, before);
-	wake_up_poll(&saving->wait, EPOLLIN | EPOLLRDNORM);
+	precopy_save_snapshot(saving, before);
+	wake_up_poll(&saving->session.wait, EPOLLIN | EPOLLRDNORM);
 	return 0;
 }
 
@@ -571,7 +591,7 @@ static int precopy_save_begin_again(struct precopy_device *pcd,
 	int ret;
 
 	do {
-		ret = precopy_tracker_prepare(&pcd->memory, saving->tracker);
+		ret = precopy_save_prepare(saving);
 		if (ret)
 			return ret;
 		guard(rwsem_write)(&pcd->memory.sem);
@@ -581,7 +601,7 @@ static int precopy_save_begin_again(struct precopy_device *pcd,
 }
 
 /**
- * precopy_save_reinit - the device was changed in a way that initial data tells
+ * precopy_save_reinit - restart the initial data after a device change (REINIT)
  * @pcd: the device
  *
  * All that is in use becomes initial data again, after another PREFACE in the
@@ -627,8 +647,17 @@ int precopy_save_finish(struct precopy_device *pcd, u64 generation)
 	if (pcd->generation != generation)
 		return -ECANCELED;
 	WRITE_ONCE(pcd->saving->stopped, true);
-	wake_up_poll(&pcd->saving->wait, EPOLLIN | EPOLLRDNORM);
+	wake_up_poll(&pcd->saving->session.wait, EPOLLIN | EPOLLRDNORM);
 	return 0;
+}
+
+static void precopy_save_untrack(struct precopy_saving *saving)
+{
+	struct precopy_save_part * const *part;
+
+	for (part = saving->parts; *part; part++)
+		if ((*part)->ops->end)
+			(*part)->ops->end(*part);
 }
 
 /**
@@ -648,38 +677,10 @@ int precopy_save_stop(struct precopy_device *pcd, u64 generation)
 			return -ECANCELED;
 		scoped_guard(spinlock, &pcd->state_lock) {
 			saving = pcd->saving;
-			pcd->saving = NULL;
-			precopy_save_kill(saving);
+			precopy_session_detach(pcd);
 		}
-		precopy_tracker_disarm(&pcd->memory);
+		precopy_save_untrack(saving);
 	}
-	precopy_save_release(saving);
-	return 0;
-}
-
-/**
- * precopy_save_kill - the session is over; its fd gives ENODEV from now on
- * @saving: the session
- *
- * Context: state_lock held. precopy_save_release() must follow, without it.
- */
-void precopy_save_kill(struct precopy_saving *saving)
-{
-	lockdep_assert_held(&saving->session.pcd->state_lock);
-	saving->session.dead = true;
-	wake_up_all(&saving->wait);
-	/* Readers that wait for another reader */
-	wake_up_all(&saving->session.pcd->wait);
-}
-
-/**
- * precopy_save_release - drop the device's reference on a killed session
- * @saving: the session
- *
- * Context: may sleep; no lock of this driver held but arc_mutex; nothing tracks
- * into it.
- */
-void precopy_save_release(struct precopy_saving *saving)
-{
 	precopy_session_put(&saving->session);
+	return 0;
 }

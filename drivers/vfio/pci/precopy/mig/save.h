@@ -7,15 +7,12 @@
 
 struct file;
 struct precopy_device;
-struct precopy_saving;
 
 struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 				bool stopped);
 int precopy_save_reinit(struct precopy_device *pcd);
 int precopy_save_finish(struct precopy_device *pcd, u64 generation);
 int precopy_save_stop(struct precopy_device *pcd, u64 generation);
-void precopy_save_kill(struct precopy_saving *saving);
-void precopy_save_release(struct precopy_saving *saving);
 
 u64 precopy_save_estimate(struct precopy_device *pcd);
 void precopy_save_counters(struct precopy_device *pcd, u64 *initial_bytes,

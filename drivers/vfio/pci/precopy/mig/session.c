@@ -4,6 +4,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
 #include <linux/wait.h>
+#include <kunit/visibility.h>
 
 #include "precopy.h"
 #include "session.h"
@@ -23,6 +24,21 @@ void precopy_session_init(struct precopy_session *session,
 	session->pcd = precopy_device_get(pcd);
 	session->generation = generation;
 	session->release = release;
+	init_waitqueue_head(&session->wait);
+}
+
+/**
+ * precopy_session_params - get the properties that source and target must share
+ * @pcd: the device, open
+ * @params: result
+ */
+void precopy_session_params(struct precopy_device *pcd,
+			    struct precopy_stream_params *params)
+{
+	params->vendor = pcd->pdev->vendor;
+	params->device = pcd->pdev->device;
+	params->backend = PRECOPY_BACKEND_RAM;
+	params->memory_size = pcd->memory.size;
 }
 
 /**
@@ -54,6 +70,7 @@ void precopy_session_put(struct precopy_session *session)
 {
 	kref_put(&session->kref, precopy_session_release);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_session_put);
 
 /**
  * precopy_session_file - create the file of a data fd
@@ -157,3 +174,46 @@ bool precopy_session_dead(struct precopy_session *session)
 	guard(spinlock)(&session->pcd->state_lock);
 	return session->dead;
 }
+
+/**
+ * precopy_session_attach - make a session the current one of its device
+ * @session: the session; the device takes a reference
+ *
+ * Context: state_lock held; the device has no session.
+ */
+void precopy_session_attach(struct precopy_session *session)
+{
+	struct precopy_device *pcd = session->pcd;
+
+	lockdep_assert_held(&pcd->state_lock);
+	precopy_session_get(session);
+	pcd->session = session;
+}
+
+/**
+ * precopy_session_detach - end the current session of a device, if there is one
+ * @pcd: the device
+ *
+ * The data fd of the session returns ENODEV from now on. All that wait for the
+ * session are woken: pollers, and readers that wait for another reader.
+ *
+ * Context: state_lock held.
+ * Return: the session, whose reference the caller must put without a lock, or
+ * NULL.
+ */
+struct precopy_session *precopy_session_detach(struct precopy_device *pcd)
+{
+	struct precopy_session *session = pcd->session;
+
+	lockdep_assert_held(&pcd->state_lock);
+	if (!session)
+		return NULL;
+	pcd->session = NULL;
+	pcd->saving = NULL;
+	pcd->loading = NULL;
+	session->dead = true;
+	wake_up_all(&session->wait);
+	wake_up_all(&pcd->wait);
+	return session;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_session_detach);

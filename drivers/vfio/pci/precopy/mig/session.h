@@ -8,11 +8,13 @@
 
 #include <linux/kref.h>
 #include <linux/types.h>
+#include <linux/wait.h>
 
 struct file;
 struct file_operations;
 struct inode;
 struct precopy_device;
+struct precopy_stream_params;
 
 /**
  * struct precopy_session - one data transfer session and its file
@@ -22,6 +24,8 @@ struct precopy_device;
  *	 only its locks, generation, counters and the name of the carrier may be
  *	 used.
  * @generation: generation of the device when the session began
+ * @wait: pollers of a saving data fd. Woken by its first dirty data, by STOP_COPY
+ *	  and by the end of the session.
  * @release: callback that frees the object that contains the session
  * @dead: true after an arc, a reset or a close has ended the session. Protected
  *	  by state_lock; never becomes false again.
@@ -33,6 +37,7 @@ struct precopy_session {
 	struct kref		kref;
 	struct precopy_device	*pcd;
 	u64			generation;
+	wait_queue_head_t	wait;
 	void			(*release)(struct precopy_session *session);
 	bool			dead;
 	bool			busy;
@@ -51,5 +56,9 @@ int precopy_session_file_release(struct inode *inode, struct file *filp);
 int precopy_session_begin(struct precopy_session *session, bool nonblock);
 void precopy_session_end(struct precopy_session *session);
 bool precopy_session_dead(struct precopy_session *session);
+void precopy_session_attach(struct precopy_session *session);
+struct precopy_session *precopy_session_detach(struct precopy_device *pcd);
+void precopy_session_params(struct precopy_device *pcd,
+			    struct precopy_stream_params *params);
 
 #endif /* PRECOPY_SESSION_H */

@@ -9,7 +9,7 @@
 #include "startup_info.h"
 
 /**
- * precopy_handoff_get - PRECOPY_GET_STARTUP
+ * precopy_startup_info_get - PRECOPY_GET_STARTUP
  * @session: session of the fd
  * @arg: address of a struct vfio_precopy_startup
  * @tell: callback that fills in a zeroed @info, with state_lock held
@@ -22,9 +22,10 @@
  * Return: 0, -EFAULT, -EINVAL for an argsz that is too small, -ENODEV if the
  * session is dead.
  */
-long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
-			 void (*tell)(struct precopy_session *session,
-				      struct vfio_precopy_startup *info))
+long precopy_startup_info_get(struct precopy_session *session,
+			      unsigned long arg,
+			      void (*tell)(struct precopy_session *session,
+					   struct vfio_precopy_startup *info))
 {
 	unsigned long minsz = offsetofend(struct vfio_precopy_startup,
 					  elapsed_ns);

@@ -6,8 +6,9 @@
 struct precopy_session;
 struct vfio_precopy_startup;
 
-long precopy_handoff_get(struct precopy_session *session, unsigned long arg,
-			 void (*tell)(struct precopy_session *session,
-				      struct vfio_precopy_startup *info));
+long precopy_startup_info_get(struct precopy_session *session,
+			      unsigned long arg,
+			      void (*tell)(struct precopy_session *session,
+					   struct vfio_precopy_startup *info));
 
 #endif /* PRECOPY_STARTUP_INFO_H */

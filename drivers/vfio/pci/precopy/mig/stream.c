@@ -99,7 +99,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_stream_units);
  */
 size_t precopy_preface_len(u32 nr_units)
 {
-	return sizeof(struct precopy_preface) +
+	return sizeof(struct precopy_rec_preface) +
 	       DIV_ROUND_UP_ULL(nr_units, 64) * sizeof(__le64);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_preface_len);
@@ -208,7 +208,7 @@ size_t precopy_encode_preface(struct precopy_encoder *enc, void *buf,
 			      u64 bytes_in_use, u64 startup_ns,
 			      const unsigned long *bitmap, u32 nr_units)
 {
-	struct precopy_preface *preface = buf + PRECOPY_REC_HDR_LEN;
+	struct precopy_rec_preface *preface = buf + PRECOPY_REC_HDR_LEN;
 	size_t len = precopy_preface_len(nr_units);
 	u32 i;
 
@@ -234,7 +234,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_preface);
 size_t precopy_encode_zero(struct precopy_encoder *enc, void *buf, u64 offset,
 			   u64 nr_bytes)
 {
-	struct precopy_zero *zero = buf + PRECOPY_REC_HDR_LEN;
+	struct precopy_rec_zero *zero = buf + PRECOPY_REC_HDR_LEN;
 
 	zero->nr_bytes = cpu_to_le64(nr_bytes);
 	return precopy_encode_record(enc, buf, PRECOPY_REC_ZERO, offset,
@@ -253,7 +253,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_zero);
 size_t precopy_encode_state(struct precopy_encoder *enc, void *buf,
 			    u64 bytes_in_use)
 {
-	struct precopy_state *state = buf + PRECOPY_REC_HDR_LEN;
+	struct precopy_rec_state *state = buf + PRECOPY_REC_HDR_LEN;
 
 	state->bytes_in_use = cpu_to_le64(bytes_in_use);
 	return precopy_encode_record(enc, buf, PRECOPY_REC_STATE, 0,
@@ -270,7 +270,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_state);
  */
 size_t precopy_encode_end(struct precopy_encoder *enc, void *buf)
 {
-	struct precopy_end *end = buf + PRECOPY_REC_HDR_LEN;
+	struct precopy_rec_end *end = buf + PRECOPY_REC_HDR_LEN;
 
 	end->nr_records = cpu_to_le64(enc->nr_records);
 	end->crc = cpu_to_le32(~enc->crc);
@@ -316,6 +316,20 @@ void precopy_decoder_init(struct precopy_decoder *dec,
 	next_piece(dec, PIECE_FILE_HDR, PRECOPY_FILE_HDR_LEN);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_init);
+
+/**
+ * precopy_decoder_accept - let records come that are not the format's own
+ * @dec: decoder, just initialised
+ * @records: the records, which stay valid while @dec is used; NULL after the last
+ *
+ * Without this call they are unknown.
+ */
+void precopy_decoder_accept(struct precopy_decoder *dec,
+			    const struct precopy_section_record * const *records)
+{
+	dec->records = records;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_decoder_accept);
 
 /**
  * precopy_decoder_want - get the place for the next bytes
@@ -453,21 +467,42 @@ static bool range_valid(const struct precopy_decoder *dec, u64 offset, u64 len)
 	       len <= size && offset <= size - len;
 }
 
+/* The description of a record that is not the format's own, or NULL */
+static const struct precopy_section_record *
+section_record(const struct precopy_decoder *dec)
+{
+	const struct precopy_section_record * const *record = dec->records;
+
+	while (record && *record && (*record)->type != dec->type)
+		record++;
+	return record ? *record : NULL;
+}
+
+/* Phases in which the present record may come. */
+static u8 valid_phases(const struct precopy_decoder *dec)
+{
+	if (!dec->section)
+		return stream_rules[dec->type].phases;
+	return BIT(PHASE_DELTA) | (dec->section->initial ? BIT(PHASE_INITIAL) : 0);
+}
+
 static bool length_valid(const struct precopy_decoder *dec, u32 len)
 {
 	u32 nr_units = precopy_stream_units(dec->expect.memory_size);
 
+	if (dec->section)
+		return len <= dec->section->max_len;
 	switch (dec->type) {
 	case PRECOPY_REC_PREFACE:
 		return len == precopy_preface_len(nr_units);
 	case PRECOPY_REC_DATA:
 		return len && len <= PRECOPY_MAX_DATA;
 	case PRECOPY_REC_ZERO:
-		return len == sizeof(struct precopy_zero);
+		return len == sizeof(struct precopy_rec_zero);
 	case PRECOPY_REC_STATE:
-		return len == sizeof(struct precopy_state);
+		return len == sizeof(struct precopy_rec_state);
 	case PRECOPY_REC_END:
-		return len == sizeof(struct precopy_end);
+		return len == sizeof(struct precopy_rec_end);
 	default:
 		return !len;
 	}
@@ -475,6 +510,8 @@ static bool length_valid(const struct precopy_decoder *dec, u32 len)
 
 static bool offset_valid(const struct precopy_decoder *dec, u64 offset, u32 len)
 {
+	if (dec->section)
+		return true;
 	switch (dec->type) {
 	case PRECOPY_REC_DATA:
 		return range_valid(dec, offset, len);
@@ -503,7 +540,7 @@ static int finish_known_hdr(struct precopy_decoder *dec, u16 flags, u32 len)
 {
 	if (!(flags & PRECOPY_REC_MANDATORY))
 		return stream_malformed(dec, "known record marked optional");
-	if (!(stream_rules[dec->type].phases & BIT(dec->phase)))
+	if (!(valid_phases(dec) & BIT(dec->phase)))
 		return stream_malformed(dec, "record out of order");
 	if (!length_valid(dec, len))
 		return stream_malformed(dec, "bad length of a record");
@@ -515,7 +552,7 @@ static int finish_known_hdr(struct precopy_decoder *dec, u16 flags, u32 len)
 
 static u8 preface_byte(const struct precopy_decoder *dec, u32 i)
 {
-	const struct precopy_preface *preface = (void *)dec->buf;
+	const struct precopy_rec_preface *preface = (void *)dec->buf;
 
 	return preface->bitmap[i];
 }
@@ -523,7 +560,7 @@ static u8 preface_byte(const struct precopy_decoder *dec, u32 i)
 static int finish_preface(struct precopy_decoder *dec)
 {
 	u32 nr_units = precopy_stream_units(dec->expect.memory_size);
-	const struct precopy_preface *preface = (void *)dec->buf;
+	const struct precopy_rec_preface *preface = (void *)dec->buf;
 	u32 i, nr_bytes = dec->need - sizeof(*preface);
 	u64 in_use = le64_to_cpu(preface->bytes_in_use);
 	u64 nr_set = 0;
@@ -550,12 +587,12 @@ static int finish_data(struct precopy_decoder *dec)
 	dec->offset = le64_to_cpu(dec->head.rec.offset);
 	dec->nr_bytes = dec->need;
 	dec->payload = dec->buf;
-	return PRECOPY_EV_DATA;
+	return dec->section ? PRECOPY_EV_SECTION : PRECOPY_EV_DATA;
 }
 
 static int finish_zero(struct precopy_decoder *dec)
 {
-	const struct precopy_zero *zero = (void *)dec->buf;
+	const struct precopy_rec_zero *zero = (void *)dec->buf;
 
 	dec->offset = le64_to_cpu(dec->head.rec.offset);
 	dec->nr_bytes = le64_to_cpu(zero->nr_bytes);
@@ -566,7 +603,7 @@ static int finish_zero(struct precopy_decoder *dec)
 
 static int finish_state(struct precopy_decoder *dec)
 {
-	const struct precopy_state *state = (void *)dec->buf;
+	const struct precopy_rec_state *state = (void *)dec->buf;
 
 	dec->bytes_in_use = le64_to_cpu(state->bytes_in_use);
 	if (dec->bytes_in_use > dec->expect.memory_size)
@@ -576,7 +613,7 @@ static int finish_state(struct precopy_decoder *dec)
 
 static int finish_end(struct precopy_decoder *dec)
 {
-	const struct precopy_end *end = (void *)dec->buf;
+	const struct precopy_rec_end *end = (void *)dec->buf;
 
 	if (le64_to_cpu(end->nr_records) != dec->nr_records)
 		return stream_malformed(dec, "wrong record count in END");
@@ -587,6 +624,8 @@ static int finish_end(struct precopy_decoder *dec)
 
 static int finish_known_payload(struct precopy_decoder *dec)
 {
+	if (dec->section)
+		return finish_data(dec);
 	switch (dec->type) {
 	case PRECOPY_REC_PREFACE:
 		return finish_preface(dec);
@@ -616,7 +655,7 @@ static int finish_record(struct precopy_decoder *dec)
 		ret = finish_known_payload(dec);
 		if (ret < 0)
 			return ret;
-		if (stream_rules[dec->type].next >= 0)
+		if (!dec->section && stream_rules[dec->type].next >= 0)
 			dec->phase = stream_rules[dec->type].next;
 	}
 
@@ -645,8 +684,10 @@ static int finish_rec_hdr(struct precopy_decoder *dec)
 	if (flags != PRECOPY_REC_MANDATORY && flags != PRECOPY_REC_OPTIONAL)
 		return stream_malformed(dec, "bad flags of a record");
 
-	ret = type_known(dec->type) ? finish_known_hdr(dec, flags, len) :
-				      finish_unknown_hdr(dec, flags, len);
+	dec->section = section_record(dec);
+	ret = type_known(dec->type) || dec->section ?
+	      finish_known_hdr(dec, flags, len) :
+	      finish_unknown_hdr(dec, flags, len);
 	if (ret)
 		return ret;
 	return len ? PRECOPY_EV_MORE : finish_record(dec);

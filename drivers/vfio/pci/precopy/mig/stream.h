@@ -80,36 +80,52 @@ struct precopy_rec_hdr {
 static_assert(sizeof(struct precopy_rec_hdr) == PRECOPY_REC_HDR_LEN);
 
 /* The bitmap consists of le64 words, so byte i has the bits of units 8i to 8i + 7. */
-struct precopy_preface {
+struct precopy_rec_preface {
 	__le64 bytes_in_use;
 	__le64 startup_ns;
 	__le32 nr_units;
 	__le32 reserved;
 	u8 bitmap[];
 } __packed;
-static_assert(sizeof(struct precopy_preface) == 24);
-static_assert(sizeof(struct precopy_preface) + PRECOPY_MAX_UNITS / 8 <=
+static_assert(sizeof(struct precopy_rec_preface) == 24);
+static_assert(sizeof(struct precopy_rec_preface) + PRECOPY_MAX_UNITS / 8 <=
 	      PRECOPY_DECODE_BUF);
 
-struct precopy_zero {
+struct precopy_rec_zero {
 	__le64 nr_bytes;
 } __packed;
 
-struct precopy_state {
+struct precopy_rec_state {
 	__le64 bytes_in_use;
 } __packed;
 
-struct precopy_end {
+struct precopy_rec_end {
 	__le64 nr_records;
 	__le32 crc;
 	__le32 reserved;
 } __packed;
-static_assert(sizeof(struct precopy_end) == 16);
+static_assert(sizeof(struct precopy_rec_end) == 16);
 
 /* Bytes to reserve for the records that have a payload of fixed size. */
-#define PRECOPY_ZERO_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_zero))
-#define PRECOPY_STATE_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_state))
-#define PRECOPY_END_LEN		(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_end))
+#define PRECOPY_ZERO_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_rec_zero))
+#define PRECOPY_STATE_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_rec_state))
+#define PRECOPY_END_LEN		(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_rec_end))
+
+/**
+ * struct precopy_section_record - a record that is not the format's own
+ * @type: type of the record, above PRECOPY_REC_END; never used for anything else
+ * @max_len: largest payload, bytes, at most PRECOPY_MAX_DATA
+ * @initial: true if the record may be part of the initial data. After it every
+ *	     such record may come, until STATE.
+ *
+ * The decoder verifies position, length and checksums, whoever uses the record
+ * its offset and its contents.
+ */
+struct precopy_section_record {
+	u16	type;
+	u32	max_len;
+	bool	initial;
+};
 
 /**
  * struct precopy_stream_params - properties that source and target must share
@@ -150,6 +166,8 @@ struct precopy_encoder {
  * @PRECOPY_EV_STATE: bytes_in_use is valid; only END may follow
  * @PRECOPY_EV_END: the stream is complete and verified
  * @PRECOPY_EV_SKIPPED: a record of an unknown, optional type was skipped
+ * @PRECOPY_EV_SECTION: a record of precopy_decoder_accept() is complete, with
+ *	nr_bytes bytes at payload
  */
 enum precopy_stream_event {
 	PRECOPY_EV_MORE = 0,
@@ -161,13 +179,19 @@ enum precopy_stream_event {
 	PRECOPY_EV_STATE,
 	PRECOPY_EV_END,
 	PRECOPY_EV_SKIPPED,
+	PRECOPY_EV_SECTION,
 };
 
 /**
  * struct precopy_decoder - state of a stream being read
- * @offset: offset in device memory, bytes; set by DATA and ZERO
- * @nr_bytes: length of the range, bytes; set by DATA and ZERO
- * @payload: contents of the range, in the caller's buffer; set by DATA
+ * @section: description of the record; set by SECTION, and NULL after any other
+ *	event
+ * @offset: offset in device memory, bytes; set by DATA and ZERO. Of SECTION, the
+ *	offset in the record's header.
+ * @nr_bytes: length of the range, bytes; set by DATA and ZERO. Of SECTION, the
+ *	length of the payload.
+ * @payload: contents of the range, in the caller's buffer; set by DATA and
+ *	SECTION
  * @bytes_in_use: device memory in use, bytes; set by PREFACE and STATE
  * @startup_ns: the source's estimate of the target's startup, ns; set by PREFACE
  * @nr_units: number of units in the bitmap; set by PREFACE
@@ -179,6 +203,7 @@ enum precopy_stream_event {
  * precopy_decoder_advance(). @error and the versions stay valid.
  */
 struct precopy_decoder {
+	const struct precopy_section_record *section;
 	u64 offset;
 	u64 nr_bytes;
 	const void *payload;
@@ -190,6 +215,7 @@ struct precopy_decoder {
 	const char *error;
 	/* private: */
 	struct precopy_stream_params expect;
+	const struct precopy_section_record * const *records;
 	u8 *buf;
 	union {
 		u8 bytes[PRECOPY_FILE_HDR_LEN];
@@ -226,6 +252,8 @@ size_t precopy_encode_end(struct precopy_encoder *enc, void *buf);
 
 void precopy_decoder_init(struct precopy_decoder *dec,
 			  const struct precopy_stream_params *expect, void *buf);
+void precopy_decoder_accept(struct precopy_decoder *dec,
+			    const struct precopy_section_record * const *records);
 size_t precopy_decoder_want(struct precopy_decoder *dec, void **dst);
 int precopy_decoder_advance(struct precopy_decoder *dec, size_t n);
 bool precopy_decoder_unit_in_use(const struct precopy_decoder *dec, u32 unit);

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The models of this driver. */
+#ifndef PRECOPY_FUNC_MODEL_H
+#define PRECOPY_FUNC_MODEL_H
+
+struct precopy_model;
+
+extern const struct precopy_model precopy_memory_model;
+
+#endif /* PRECOPY_FUNC_MODEL_H */
