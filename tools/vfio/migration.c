@@ -100,6 +100,7 @@ int mig_startup(int data_fd, struct vfio_precopy_startup *startup)
 	return 0;
 }
 
+/* As the driver has them: a program of user space cannot include its table */
 const char *mig_state_name(uint32_t state)
 {
 	static const char * const names[] = {

@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/ktime.h>
 #include <linux/mutex.h>
+#include <linux/tracepoint-defs.h>
 #include <linux/wait.h>
 #include <kunit/visibility.h>
 
@@ -18,6 +19,7 @@
 #include "model.h"
 #include "precopy.h"
 #include "save.h"
+#include "states.h"
 #include "trace.h"
 
 static struct file *precopy_arc_save(struct precopy_device *pcd, u64 generation)
@@ -175,18 +177,13 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_arc_find);
  */
 const char *precopy_state_name(enum vfio_device_mig_state state)
 {
-	static const char * const names[VFIO_DEVICE_STATE_NR] = {
-		[S(ERROR)]	  = "ERROR",
-		[S(STOP)]	  = "STOP",
-		[S(RUNNING)]	  = "RUNNING",
-		[S(STOP_COPY)]	  = "STOP_COPY",
-		[S(RESUMING)]	  = "RESUMING",
-		[S(RUNNING_P2P)]  = "RUNNING_P2P",
-		[S(PRE_COPY)]	  = "PRE_COPY",
-		[S(PRE_COPY_P2P)] = "PRE_COPY_P2P",
-	};
+	static const struct trace_print_flags names[] = { PRECOPY_STATE_NAMES };
+	size_t i;
 
-	return state < VFIO_DEVICE_STATE_NR ? names[state] : "unknown";
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i].mask == state)
+			return names[i].name;
+	return "unknown";
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_state_name);
 

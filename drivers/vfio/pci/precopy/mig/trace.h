@@ -11,6 +11,7 @@
 #include <linux/vfio.h>
 
 #include "startup.h"
+#include "states.h"
 #include "stream.h"
 
 /* Export the values to tools that parse the format files */
@@ -34,15 +35,7 @@ TRACE_DEFINE_ENUM(PRECOPY_STARTUP_READY);
 TRACE_DEFINE_ENUM(PRECOPY_STARTUP_FAILED);
 
 #define precopy_show_state(state) \
-	__print_symbolic(state, \
-			 { VFIO_DEVICE_STATE_ERROR, "ERROR" }, \
-			 { VFIO_DEVICE_STATE_STOP, "STOP" }, \
-			 { VFIO_DEVICE_STATE_RUNNING, "RUNNING" }, \
-			 { VFIO_DEVICE_STATE_STOP_COPY, "STOP_COPY" }, \
-			 { VFIO_DEVICE_STATE_RESUMING, "RESUMING" }, \
-			 { VFIO_DEVICE_STATE_RUNNING_P2P, "RUNNING_P2P" }, \
-			 { VFIO_DEVICE_STATE_PRE_COPY, "PRE_COPY" }, \
-			 { VFIO_DEVICE_STATE_PRE_COPY_P2P, "PRE_COPY_P2P" })
+	__print_symbolic(state, PRECOPY_STATE_NAMES)
 
 #define precopy_show_record(type) \
 	__print_symbolic(type, \

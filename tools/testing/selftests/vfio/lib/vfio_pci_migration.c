@@ -86,6 +86,7 @@ int mig_set_state(struct vfio_pci_device *device, u32 state, int *data_fd)
 	return ret;
 }
 
+/* For tests of any driver, so it is not the table of one of them */
 const char *mig_state_name(u32 state)
 {
 	static const char * const names[] = {
