@@ -288,3 +288,4 @@ const struct vfio_migration_ops precopy_migration_ops = {
 	.migration_get_state		= precopy_get_state,
 	.migration_get_data_size	= precopy_get_data_size,
 };
+EXPORT_SYMBOL_IF_KUNIT(precopy_migration_ops);

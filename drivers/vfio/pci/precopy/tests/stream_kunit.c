@@ -138,6 +138,7 @@ static void run_record(struct run *run, u32 event)
 		ev->in_use = dec->bytes_in_use;
 		break;
 	case PRECOPY_EV_DATA:
+	case PRECOPY_EV_SECTION:
 		ev->payload_crc = test_crc(dec->payload, dec->nr_bytes);
 		fallthrough;
 	case PRECOPY_EV_ZERO:
@@ -871,6 +872,89 @@ static void stream_skip_most(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, run_complete(&st->run));
 }
 
+/* Records that are not the format's own: one may be initial data, one may not */
+static const struct precopy_section_record section_records[] = {
+	{ .type = 7, .max_len = SZ_4K, .initial = true },
+	{ .type = 0x7e57, .max_len = PRECOPY_MAX_DATA },
+};
+
+static const struct precopy_section_record * const section_list[] = {
+	&section_records[0], &section_records[1], NULL,
+};
+
+/* A record of a section somewhere in a stream, and what becomes of it */
+static const struct section_case {
+	const char *desc;
+	int error;
+	enum place place;
+	u16 type;
+	u16 flags;
+	u32 len;
+} section_cases[] = {
+	{ "initial", 0, AT_INITIAL, 7, M, 8 },
+	{ "initial, largest", 0, AT_INITIAL, 7, M, SZ_4K },
+	{ "delta", 0, AT_DELTA, 7, M, 8 },
+	{ "delta, empty", 0, AT_DELTA, 7, M, 0 },
+	{ "delta, largest", 0, AT_DELTA, 0x7e57, M, SZ_64K },
+	{ "too long", -EINVAL, AT_INITIAL, 7, M, SZ_4K + 1 },
+	{ "longer than the buffer", -EINVAL, AT_DELTA, 0x7e57, M, SZ_64K + 1 },
+	{ "before PREFACE", -EINVAL, AT_OPEN, 7, M, 8 },
+	{ "not initial data", -EINVAL, AT_INITIAL, 0x7e57, M, 8 },
+	{ "after STATE", -EINVAL, AT_STATE, 7, M, 8 },
+	{ "optional", -EINVAL, AT_DELTA, 7, O, 8 },
+	{ "of nobody", -EOPNOTSUPP, AT_DELTA, 8, M, 8 },
+};
+
+static void section_desc(const struct section_case *c, char *desc)
+{
+	strscpy(desc, c->desc, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(section, section_cases, section_desc);
+
+static void run_sections(struct stream_test *st)
+{
+	run_start(&st->run, &golden_params);
+	precopy_decoder_accept(&st->run.dec, section_list);
+	run_feed(&st->run, st->build.buf, st->build.len);
+}
+
+static void stream_section(struct kunit *test)
+{
+	const struct section_case *c = test->param_value;
+	struct stream_test *st = test->priv;
+
+	build_prefix(st, c->place);
+	build_rec(&st->build, c->type, c->flags, U64_MAX, st->payload, c->len);
+	build_rest(st, c->place);
+	run_sections(st);
+	if (c->error)
+		expect_stuck(test, &st->run, c->error);
+	else
+		KUNIT_EXPECT_TRUE(test, run_complete(&st->run));
+}
+
+static void stream_section_payload(struct kunit *test)
+{
+	struct stream_test *st = test->priv;
+	const struct stream_ev *ev = &st->run.ev[3];
+
+	memset(st->payload, 0x5a, SZ_4K);
+	build_prefix(st, AT_DELTA);
+	build_rec(&st->build, 0x7e57, M, 42, st->payload, 100);
+	build_good(st, PRECOPY_REC_DATA);
+	build_rest(st, AT_DELTA);
+	run_sections(st);
+	KUNIT_EXPECT_TRUE(test, run_complete(&st->run));
+	KUNIT_EXPECT_EQ(test, ev->event, PRECOPY_EV_SECTION);
+	KUNIT_EXPECT_EQ(test, ev->offset, 42);
+	KUNIT_EXPECT_EQ(test, ev->nr_bytes, 100);
+	KUNIT_EXPECT_EQ(test, ev->payload_crc, test_crc(st->payload, 100));
+	/* The next record is again one of the format's own */
+	KUNIT_EXPECT_EQ(test, st->run.ev[4].event, PRECOPY_EV_DATA);
+	KUNIT_EXPECT_NULL(test, st->run.dec.section);
+}
+
 /* END knows every record before it. */
 
 static const struct end_case {
@@ -1189,6 +1273,8 @@ static struct kunit_case stream_cases[] = {
 	KUNIT_CASE(stream_refused_early),
 	KUNIT_CASE(stream_payload_crc),
 	KUNIT_CASE(stream_skip_most),
+	KUNIT_CASE_PARAM(stream_section, section_gen_params),
+	KUNIT_CASE(stream_section_payload),
 	KUNIT_CASE_PARAM(stream_end, end_gen_params),
 	KUNIT_CASE(stream_chain),
 	KUNIT_CASE(stream_order),
