@@ -208,9 +208,9 @@ u64 precopy_memory_whole_units(const struct precopy_memory *mem,
 
 /* --- What is still to be sent ----------------------------------------- */
 
-struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
-					       wait_queue_head_t *wait,
-					       spinlock_t *lock);
+struct precopy_tracker *
+precopy_tracker_create(u64 size, bool expect_stores,
+		       wait_queue_head_t *wait, spinlock_t *lock);
 void precopy_tracker_free(struct precopy_tracker *tracker);
 
 int precopy_tracker_prepare(struct precopy_memory *mem,
