@@ -399,7 +399,7 @@ static const struct vm_operations_struct precopy_vm_ops = {
 /**
  * precopy_memory_mmap - map part of the BAR
  * @mem: the memory
- * @vma: to be filled in
+ * @vma: mapping to set up
  *
  * Ordinary pages, not VM_PFNMAP: with a page behind a read-only entry KVM
  * makes it writable by a fault; without one it would emulate the store, or

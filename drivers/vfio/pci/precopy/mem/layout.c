@@ -49,7 +49,7 @@ static bool precopy_layout_collapsible(const struct precopy_memory *mem,
 	       precopy_ram_unit_full(mem->ram, unit);
 }
 
-/* The contents, if the unit has to be split; notes the caller's reference then */
+/* Get the contents and note the caller's reference, if the unit has to be split */
 static struct precopy_ram *precopy_layout_hold(struct precopy_memory *mem,
 					       unsigned long unit,
 					       const struct folio *held)
@@ -107,7 +107,7 @@ precopy_layout_begin_split(struct precopy_memory *mem, unsigned long unit,
 	return precopy_ram_get(mem->ram);
 }
 
-/* One thread at a time: the second one finds it done, and allocates nothing */
+/* One thread at a time, so that a second one finds the unit split and allocates nothing */
 static void precopy_layout_do_split(struct precopy_memory *mem,
 				    unsigned long unit)
 {
@@ -149,7 +149,7 @@ void precopy_layout_split(struct precopy_memory *mem, unsigned long unit,
 	precopy_layout_unhold(mem, ram, unit, held);
 }
 
-/* The contents, if there is reason to get memory for a folio */
+/* Get the contents, if the unit can be made one folio */
 static struct precopy_ram *
 precopy_layout_begin_collapse(struct precopy_memory *mem, unsigned long unit)
 {
@@ -158,7 +158,7 @@ precopy_layout_begin_collapse(struct precopy_memory *mem, unsigned long unit)
 	       precopy_ram_get(mem->ram) : NULL;
 }
 
-/* The spare folio takes the place of the unit's pages, or the other way round */
+/* Move the contents to the spare folio, if the unit can still be made one folio */
 static void precopy_layout_try_collapse(struct precopy_memory *mem,
 					unsigned long unit,
 					struct precopy_ram *ram,

@@ -23,7 +23,7 @@
 #include "track.h"
 
 /**
- * precopy_memory_init - set up what lives as long as the device object
+ * precopy_memory_init - initialise the memory of a device
  * @mem: the memory, zeroed
  * @dev: device that messages and events name
  * @mapping: address space that maps the BAR
@@ -63,7 +63,7 @@ void precopy_memory_destroy(struct precopy_memory *mem)
 }
 
 /**
- * precopy_memory_open - ready the memory for a new user
+ * precopy_memory_open - prepare the memory for a new user
  * @mem: the memory, not reachable by a user yet
  * @size: size of the BAR, bytes
  *
@@ -78,7 +78,7 @@ void precopy_memory_open(struct precopy_memory *mem, u64 size)
 }
 
 /**
- * precopy_memory_close - forget the user
+ * precopy_memory_close - stop charging the user
  * @mem: the memory, after its last reset, with no user left
  */
 void precopy_memory_close(struct precopy_memory *mem)
@@ -128,9 +128,9 @@ void precopy_memory_reset(struct precopy_memory *mem, u64 generation)
 }
 
 /**
- * precopy_memory_set_gate - let accesses pass, wait, or fail from now on
+ * precopy_memory_set_gate - let accesses to the BAR pass, wait, or fail
  * @mem: the memory
- * @gate: which
+ * @gate: the new state of the gate
  *
  * Context: memory.sem held for write.
  */
@@ -224,7 +224,7 @@ static int precopy_memory_reserve(struct precopy_memory *mem,
 }
 
 /**
- * precopy_memory_populate - make sure that a page is there, and can be tracked
+ * precopy_memory_populate - allocate a page, and room for its mark, unless it is there
  * @mem: the memory
  * @generation: generation that the access belongs to
  * @index: page number in the BAR
@@ -342,7 +342,7 @@ bool precopy_memory_is_zero(const struct precopy_memory *mem,
 /* --- Memory in use ---------------------------------------------------- */
 
 /**
- * precopy_memory_used - memory in use
+ * precopy_memory_used - get the size of the memory in use
  * @mem: the memory
  *
  * Context: memory.sem held.
@@ -403,7 +403,7 @@ u64 precopy_memory_whole_units(const struct precopy_memory *mem,
 
 /* --- read() and write() of the region --------------------------------- */
 
-/* Copy out of one page; a hole reads as zeroes and stays one */
+/* Copy from one page. A page that is not allocated reads as zeroes, and stays so. */
 static int precopy_memory_peek(struct precopy_memory *mem, u64 offset,
 			       void *to, size_t len)
 {
@@ -424,7 +424,7 @@ static int precopy_memory_peek(struct precopy_memory *mem, u64 offset,
 
 /*
  * Store to one page. -ENOENT: it, or room to mark it, must be allocated first.
- * The gate counts for the stores of the user.
+ * The gate is checked for stores of the user only.
  */
 static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 			       u64 offset, const void *from, size_t len,
@@ -488,7 +488,7 @@ static int precopy_memory_wait(struct precopy_memory *mem, bool done)
 	       precopy_interrupted() : 0;
 }
 
-/* One page's worth of a region access, waiting for the startup if need be */
+/* Do the part of a region access that is in one page; wait while a target starts */
 static int precopy_memory_user_page(struct precopy_memory *mem, u64 offset,
 				    void *bounce, size_t len, bool write,
 				    bool done)
@@ -525,14 +525,14 @@ static size_t precopy_memory_chunk(struct precopy_memory *mem, size_t count,
 }
 
 /**
- * precopy_memory_read - read() of the region
+ * precopy_memory_read - read from the BAR
  * @mem: the memory
- * @buf: to copy to
- * @count: bytes wanted
- * @offset: in the BAR, bytes
+ * @buf: user buffer to copy to
+ * @count: length, bytes
+ * @offset: offset in the BAR, bytes
  *
- * Goes through a bounce page: no lock is held across the user copy, whose
- * page may be one of ours.
+ * The data goes through a bounce page, so that no lock is held across the user copy:
+ * the user's buffer may be in the BAR itself.
  *
  * Context: process context; waits while the device starts up. A fatal signal
  * ends it after any page.
@@ -566,11 +566,11 @@ ssize_t precopy_memory_read(struct precopy_memory *mem, char __user *buf,
 }
 
 /**
- * precopy_memory_write - write() of the region
+ * precopy_memory_write - write to the BAR
  * @mem: the memory
- * @buf: to copy from
- * @count: bytes
- * @offset: in the BAR, bytes
+ * @buf: user buffer to copy from
+ * @count: length, bytes
+ * @offset: offset in the BAR, bytes
  *
  * Context: process context; waits while the device starts up. A fatal signal
  * ends it after any page.
@@ -628,7 +628,7 @@ int precopy_memory_load_begin(struct precopy_memory *mem, u64 generation)
 }
 
 /**
- * precopy_memory_load_end - end what precopy_memory_load_begin() began
+ * precopy_memory_load_end - allocate as for any memory again, after a load
  * @mem: the memory
  *
  * Context: memory.sem held.
@@ -640,7 +640,7 @@ void precopy_memory_load_end(struct precopy_memory *mem)
 }
 
 /**
- * precopy_memory_populate_unit - make sure that all pages of a unit are there
+ * precopy_memory_populate_unit - allocate the pages of a unit that are not there
  * @mem: the memory
  * @generation: generation that the load belongs to
  * @unit: unit number
@@ -733,14 +733,14 @@ static int precopy_memory_zero_pages(struct precopy_memory *mem, u64 generation,
 }
 
 /**
- * precopy_memory_zero_in - zero what a migration stream says is zero
+ * precopy_memory_zero_in - zero the range of a ZERO record of a migration stream
  * @mem: the memory
  * @generation: generation that the load belongs to
  * @offset: offset in the BAR, bytes, page aligned, within its size
  * @len: length, bytes, page aligned, within the BAR
  *
- * A hole is zero already and stays a hole. The time that this takes is in
- * proportion to the memory that the range has, not to its length.
+ * A page that is not allocated is zero already, and stays so. The time that this
+ * takes is proportional to the memory allocated in the range, not to its length.
  *
  * Return: 0, -ECANCELED after a reset, -EINTR after a fatal signal, -EIO at a page
  * with a memory error.

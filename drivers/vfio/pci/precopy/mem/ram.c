@@ -21,10 +21,11 @@
 
 /**
  * struct precopy_ram_unit - the pages of a unit
- * @folio: all of the unit in one, so that one page table entry can map it; or
- *	   NULL
- * @pages: single pages, NULL where there is none yet; NULL if there is @folio
- * @held: references on @folio that precopy_ram_hold() noted
+ * @folio: folio that is all of the unit, so that one page table entry can map
+ *	   it; or NULL
+ * @pages: table of single pages, with NULL for a page that is not allocated; NULL
+ *	   if the unit is one folio
+ * @held: number of references on @folio that precopy_ram_hold() noted
  *
  * Whoever reads a unit holds memory.sem, or the lock of struct precopy_ram;
  * what changes it from one kind to the other holds the first for write and the
@@ -43,16 +44,19 @@ struct precopy_ram_unit {
  * @units: unit number to struct precopy_ram_unit. Entries are only added, by
  *	   cmpxchg, and stay, so that readers need no lock but RCU's in the
  *	   xarray.
- * @lock: what is in the units, see there
- * @memcg: the opener's memory cgroup, charged for everything here
- * @sem: memory.sem, for assertions only: the memory may go before this does
- * @wq: workqueue of @work
- * @stats: counters of the memory, a reference
- * @order: of a unit; less than PRECOPY_UNIT_ORDER in a small BAR
+ * @lock: protects the contents of the units, see struct precopy_ram_unit
+ * @memcg: memory cgroup of the opener, charged for the pages and this object; a
+ *	   reference
+ * @sem: memory.sem, for assertions only, since the memory may be freed before its
+ *	 last life
+ * @wq: workqueue on which @work runs
+ * @stats: counters of the memory; a reference
+ * @order: log2 of the number of pages in a unit; less than PRECOPY_UNIT_ORDER in
+ *	   a small BAR
  * @exact: whether only pages that are asked for are allocated, see
  *	   precopy_ram_set_exact()
- * @bytes: memory allocated to pages
- * @work: frees the pages, since the last put may come with locks held that
+ * @bytes: size of the pages allocated, bytes
+ * @work: work that frees the pages, since the last put may come with locks held that
  *	  should not wait for that
  */
 struct precopy_ram {
@@ -71,10 +75,10 @@ struct precopy_ram {
 
 /**
  * enum precopy_ram_kind - what is allocated for a unit that is not there yet
- * @PRECOPY_RAM_EXACT: the page that is asked for, nothing else
- * @PRECOPY_RAM_PAGES: all of its single pages, if 2 MiB of contiguous memory can
- *		       be had
- * @PRECOPY_RAM_FOLIO: one folio, if there is one
+ * @PRECOPY_RAM_EXACT: only the page that is asked for
+ * @PRECOPY_RAM_PAGES: all of its single pages, if 2 MiB of contiguous memory is
+ *		       available
+ * @PRECOPY_RAM_FOLIO: one folio, if 2 MiB of contiguous memory is available
  */
 enum precopy_ram_kind {
 	PRECOPY_RAM_EXACT,
@@ -94,7 +98,7 @@ static struct page *precopy_ram_unit_page(const struct precopy_ram_unit *u,
 /**
  * precopy_ram_unit_free - free a unit's pages
  * @ram: the contents
- * @u: the unit, not in @ram; may be NULL
+ * @u: unit that is not, or no longer, part of @ram; may be NULL
  */
 void precopy_ram_unit_free(struct precopy_ram *ram, struct precopy_ram_unit *u)
 {
@@ -288,7 +292,7 @@ static bool precopy_ram_may_be_huge(const struct precopy_ram *ram)
 	       ram->order == PRECOPY_UNIT_ORDER;
 }
 
-/* Fill a table with pages, neighbours in memory where such can be had */
+/* Fill a table with pages that are contiguous in memory, or fail */
 static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
 			     gfp_t gfp)
 {
@@ -303,7 +307,7 @@ static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
 	return true;
 }
 
-/* @pages: a zeroed table to use, or NULL; not freed if this fails */
+/* @pages is a zeroed table to use, or NULL; it is not freed if this fails */
 static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 						       bool huge,
 						       struct page **pages,
@@ -325,7 +329,7 @@ static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 	return u;
 }
 
-/* A unit to go into @ram: its pages may come later */
+/* Allocate a unit for @ram. Its single pages may be added later. */
 static struct precopy_ram_unit *precopy_ram_unit_new(struct precopy_ram *ram,
 						     enum precopy_ram_kind kind,
 						     gfp_t gfp)
@@ -429,10 +433,10 @@ static int precopy_ram_populate_page(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_populate - make sure that a page is there
+ * precopy_ram_populate - allocate a page unless it is there
  * @ram: the contents
  * @index: page number in the BAR
- * @huge: if its unit is new, better make it one folio
+ * @huge: whether a unit that is not there yet should become one folio
  * @gfp: how hard to try. Page faults pass GFP_KERNEL_ACCOUNT, so that running
  *	 out acts on them like on any memory; all others add
  *	 __GFP_RETRY_MAYFAIL and report the failure.
@@ -452,7 +456,7 @@ int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 }
 
 /**
- * precopy_ram_set_exact - say whether more than the asked for may be allocated
+ * precopy_ram_set_exact - set whether only single pages are allocated
  * @ram: the contents
  * @exact: true if precopy_ram_populate() must allocate single pages only
  *
@@ -483,7 +487,7 @@ static u64 precopy_ram_present(struct precopy_ram *ram, unsigned long unit)
 }
 
 /**
- * precopy_ram_populate_unit - make sure that all pages of a unit are there
+ * precopy_ram_populate_unit - allocate the pages of a unit that are not there
  * @ram: the contents
  * @unit: unit number
  *
@@ -556,7 +560,7 @@ void precopy_ram_unhold(struct precopy_ram *ram, unsigned long unit,
 		u->held--;
 }
 
-/* @held: references that are known to be harmless */
+/* Has somebody a reference on a folio, besides @held that are known to be harmless? */
 static bool precopy_folio_busy(struct folio *folio, unsigned int held)
 {
 	int refs;
@@ -571,12 +575,12 @@ static bool precopy_folio_busy(struct folio *folio, unsigned int held)
 }
 
 /**
- * precopy_ram_busy - may somebody write pages without a page table?
+ * precopy_ram_busy - find pages that can be written without a page fault
  * @ram: the contents
  * @unit: unit number
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages to look at
- * @busy: bitmap of PRECOPY_UNIT_PAGES bits, overwritten: those of them of
- *	  which that is so
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, the pages to check
+ * @busy: result: bitmap of PRECOPY_UNIT_PAGES bits, those of @pages that can be
+ *	  written
  *
  * A short-term pin (O_DIRECT, process_vm_writev) or a plain reference (ptrace,
  * vmsplice) taken while a page was writable may store to it after it was
@@ -614,7 +618,7 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 	return !bitmap_empty(busy, PRECOPY_UNIT_PAGES);
 }
 
-/* --- From one kind of unit to the other ------------------------------- */
+/* --- Changing the kind of a unit -------------------------------------- */
 
 static bool precopy_ram_fill_singly(struct precopy_ram *ram,
 				    struct page **pages, gfp_t gfp)
@@ -630,9 +634,9 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_spare - get ready for precopy_ram_swap()
+ * precopy_ram_spare - allocate a unit for precopy_ram_swap()
  * @ram: the contents
- * @huge: one folio, or single pages
+ * @huge: true for one folio, false for single pages
  * @pages: zeroed table of PRECOPY_UNIT_PAGES pointers to use for single pages,
  *	   or NULL; freed if this fails
  * @gfp: how hard to try. Splits and collapses pass PRECOPY_GFP_EASY: nobody is
@@ -682,10 +686,10 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_swap - have a unit's contents in other pages
+ * precopy_ram_swap - move the contents of a unit to other pages
  * @ram: the contents
- * @unit: unit number, in use
- * @spare: where to; has the old pages afterwards, for the caller to free
+ * @unit: unit number, of a unit in use
+ * @spare: unit to move to; has the old pages afterwards, for the caller to free
  *
  * Context: memory.sem held for write, nothing of the unit mapped.
  * Return: true, or false if a page is missing or has a memory error, or somebody
@@ -711,7 +715,7 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 }
 
 /**
- * precopy_ram_unit_full - does a unit have all of its pages?
+ * precopy_ram_unit_full - check whether a unit has all of its pages
  * @ram: the contents
  * @unit: unit number
  *
@@ -726,16 +730,16 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 	return u && precopy_ram_unit_bytes(ram, u) == PAGE_SIZE << ram->order;
 }
 
-/* --- What is there ---------------------------------------------------- */
+/* --- Memory in use ---------------------------------------------------- */
 
 /**
- * precopy_ram_unit_pages - which pages of a unit are there
+ * precopy_ram_unit_pages - get the pages of a unit that are there
  * @ram: the contents
  * @unit: unit number
- * @pages: bitmap of PRECOPY_UNIT_PAGES bits, overwritten
+ * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
  *
  * Context: memory.sem held.
- * Return: their number.
+ * Return: number of pages.
  */
 unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages)
@@ -770,9 +774,9 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_whole_units - which units have all of their pages
- * @ram: the contents, or NULL for none
- * @units: bitmap of one bit a unit, zeroed by the caller
+ * precopy_ram_whole_units - find the units that have all of their pages
+ * @ram: the contents, or NULL
+ * @units: result: bitmap of one bit a unit, zeroed by the caller
  *
  * Context: memory.sem held.
  * Return: bytes of pages in these units.
@@ -796,7 +800,7 @@ u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units)
 }
 
 /**
- * precopy_ram_bytes - memory in use
+ * precopy_ram_bytes - get the size of the memory in use
  * @ram: the contents, or NULL
  *
  * Return: bytes of pages allocated.

@@ -5,7 +5,7 @@
 
 #include <linux/sizes.h>
 
-/* Bytes in a page, on the wire and in the memory */
+/* Bytes in a page, in the stream and in the memory, whatever the page size of the host */
 #define PRECOPY_STREAM_PAGE_SIZE	4096
 /* Bytes and pages in a unit */
 #define PRECOPY_UNIT_SIZE		SZ_2M
