@@ -239,6 +239,7 @@ static inline void exit_mutex(struct mutex **lock)
 }
 
 #define lockdep_assert_held(lock)	assert((lock)->held)
+#define lockdep_assert_held_write(lock)	lockdep_assert_held(lock)
 #define guard_name_(line)	guard_at_##line
 #define guard_name(line)	guard_name_(line)
 #define guard(kind)							\

@@ -529,6 +529,8 @@ static void begin(struct load *l, const struct fuzz_device *dev, u64 seed,
 	m.dev = *dev;
 	kref_init(&m.pcd.kref);
 	m.pcd.release = release_device;
+	/* All that happens is part of one SET_STATE, or needs none */
+	m.pcd.arc_mutex.held = true;
 	m.pcd.model = &memory_model;
 	m.pdev.vendor = dev->vendor;
 	m.pdev.device = dev->device;

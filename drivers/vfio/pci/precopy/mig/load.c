@@ -326,6 +326,7 @@ static void precopy_load_tell(struct precopy_session *session,
 {
 	struct precopy_loading *loading = to_loading(session);
 
+	lockdep_assert_held(&session->pcd->state_lock);
 	precopy_startup_tell(&loading->startup, info);
 	if (!loading->error)
 		return;
@@ -435,6 +436,7 @@ struct file *precopy_load_start(struct precopy_device *pcd, u64 generation)
 	struct file *filp;
 	int ret;
 
+	lockdep_assert_held(&pcd->arc_mutex);
 	if (IS_ERR(loading))
 		return ERR_CAST(loading);
 	filp = precopy_session_file(&loading->session, &precopy_load_fops,
@@ -500,6 +502,7 @@ int precopy_load_commit(struct precopy_device *pcd, u64 generation)
 	struct precopy_loading *loading;
 	int ret;
 
+	lockdep_assert_held(&pcd->arc_mutex);
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (pcd->generation != generation)
 			return -ECANCELED;

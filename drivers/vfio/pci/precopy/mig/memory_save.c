@@ -222,6 +222,7 @@ static void precopy_save_set_aside(struct precopy_memory_save *ms)
 	unsigned long nr;
 	u64 cost;
 
+	lockdep_assert_held_write(&pcd->memory.sem);
 	guard(spinlock)(&pcd->state_lock);
 	nr = precopy_tracker_set_aside(&pcd->memory, ms->unit, ms->pages);
 	if (ms->stage == PRECOPY_STAGE_DIRTY) {

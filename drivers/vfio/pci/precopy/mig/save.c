@@ -316,6 +316,7 @@ static void precopy_save_tell(struct precopy_session *session,
 {
 	struct precopy_saving *saving = to_saving(session);
 
+	lockdep_assert_held(&session->pcd->state_lock);
 	if (saving->measured)
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
 	info->bytes_in_use = saving->preface.bytes_in_use;
@@ -529,6 +530,7 @@ struct file *precopy_save_start(struct precopy_device *pcd, u64 generation,
 	struct file *filp;
 	int ret;
 
+	lockdep_assert_held(&pcd->arc_mutex);
 	if (IS_ERR(saving))
 		return ERR_CAST(saving);
 	filp = precopy_session_file(&saving->session, &precopy_save_fops,
@@ -643,6 +645,7 @@ int precopy_save_reinit(struct precopy_device *pcd)
  */
 int precopy_save_finish(struct precopy_device *pcd, u64 generation)
 {
+	lockdep_assert_held(&pcd->arc_mutex);
 	guard(spinlock)(&pcd->state_lock);
 	if (pcd->generation != generation)
 		return -ECANCELED;
@@ -672,6 +675,7 @@ int precopy_save_stop(struct precopy_device *pcd, u64 generation)
 {
 	struct precopy_saving *saving;
 
+	lockdep_assert_held(&pcd->arc_mutex);
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != generation)
 			return -ECANCELED;

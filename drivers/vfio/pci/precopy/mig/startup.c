@@ -142,6 +142,7 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 	struct precopy_device *pcd = startup->session->pcd;
 	u64 ns = ktime_to_ns(ktime_sub(ktime_get(), startup->began));
 
+	lockdep_assert_held_write(&pcd->memory.sem);
 	startup->took_ns = ns;
 	atomic64_set(&pcd->stats.last_startup_ns, ns);
 	atomic64_inc(&pcd->stats.startups);
@@ -416,6 +417,7 @@ const char *precopy_startup_phase_name(const struct precopy_startup *startup)
 		[PRECOPY_STARTUP_FAILED]	= "failed",
 	};
 
+	lockdep_assert_held(&startup->session->pcd->state_lock);
 	return names[startup->phase];
 }
 
@@ -481,6 +483,7 @@ void precopy_startup_tell(const struct precopy_startup *startup,
 		[PRECOPY_STARTUP_FAILED]   = VFIO_PRECOPY_PHASE_FAILED,
 	};
 
+	lockdep_assert_held(&startup->session->pcd->state_lock);
 	info->flags = VFIO_PRECOPY_STARTUP_TARGET;
 	info->phase = phases[startup->phase];
 	info->error = -startup->error;
