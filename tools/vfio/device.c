@@ -237,8 +237,9 @@ static int refused(const struct device *dev, const char *what)
 		return fail(ST_DEVICE, "%s is in use: %s is open elsewhere (a VM?)", dev->name,
 			    what);
 	if (errno == EACCES || errno == EPERM)
-		return fail_errno(ST_DEVICE, "%s: no permission to use %s (are you root?)",
-				  dev->name, what);
+		return fail_errno(ST_DEVICE, "%s: no permission to use %s (%s)", dev->name, what,
+				  dev->noiommu ? "without an IOMMU it needs CAP_SYS_RAWIO" :
+				  "are you root?");
 	return fail_errno(ST_DEVICE, "%s: cannot open %s", dev->name, what);
 }
 
