@@ -14,8 +14,6 @@
 
 #include <libvfio/mig_harness.h>
 
-#define MIG_MAX_ARGS	64
-
 static const char *mig_bdf;
 /* Where the stream of mig_bdf is loaded: another device if there is one. */
 static const char *mig_peer;
@@ -70,20 +68,22 @@ static char **mig_get_bdfs(int *argc, char *argv[], int *nr)
 static int mig_test_main(int argc, char *argv[])
 {
 	static char modes[256];
-	char *args[MIG_MAX_ARGS], *mode, **bdfs;
+	char **args, *mode, **bdfs;
 	int i, nr;
 
 	bdfs = mig_get_bdfs(&argc, argv, &nr);
 	mig_bdf = bdfs[0];
 	mig_peer = bdfs[nr > 1];
 
-	for (i = 0; i < argc && i < MIG_MAX_ARGS / 2; i++)
+	/* Two more for each mode, and the NULL at the end */
+	args = calloc(argc + sizeof(modes) + 1, sizeof(*args));
+	VFIO_ASSERT_NOT_NULL(args);
+	for (i = 0; i < argc; i++)
 		args[i] = argv[i];
 	if (getenv("VFIO_SELFTESTS_MODES"))
 		snprintf_assert(modes, sizeof(modes), "%s",
 				getenv("VFIO_SELFTESTS_MODES"));
-	for (mode = strtok(modes, " ,"); mode && i < MIG_MAX_ARGS - 1;
-	     mode = strtok(NULL, " ,")) {
+	for (mode = strtok(modes, " ,"); mode; mode = strtok(NULL, " ,")) {
 		args[i++] = "-v";
 		args[i++] = mode;
 	}
