@@ -280,10 +280,10 @@ TEST_F_TIMEOUT(memory, startup_beyond_the_limit, MIG_TIMEOUT)
 	put_greedy_preface(&w);
 	ASSERT_EQ(0, mig_write_all(fd, w.stream.data, w.stream.len,
 				   w.stream.len, NULL));
-	EXPECT_EQ(POLLPRI | POLLERR, handoff_poll(fd, POLLPRI, SETTLE_MS));
+	ASSERT_EQ(POLLPRI | POLLERR, handoff_poll(fd, POLLPRI, SETTLE_MS));
 	ASSERT_EQ(0, precopy_sysfs_read(bdfs[0], "startup", phase,
 					sizeof(phase)));
-	EXPECT_STREQ("failed", phase);
+	ASSERT_STREQ("failed", phase);
 	ASSERT_EQ(0, handoff_get(fd, &info));
 	EXPECT_EQ(VFIO_PRECOPY_PHASE_FAILED, info.phase);
 	EXPECT_EQ(ENOMEM, (int)info.error);

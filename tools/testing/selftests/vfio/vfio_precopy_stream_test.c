@@ -456,56 +456,79 @@ static void find_last(const struct wire_record *record, size_t pos, void *arg)
 		find->end = pos + sizeof(*record) + record->length;
 }
 
+/* initial_bytes, each time that it was asked for */
+struct counts {
+	unsigned int nr;
+	size_t at[2000];	/* bytes read by then */
+	u64 left[2000];
+};
+
+static u64 count_initial(struct counts *counts, const stream_t *self, int fd)
+{
+	struct vfio_precopy_info info = {};
+
+	VFIO_ASSERT_EQ(mig_precopy_info(fd, &info), 0);
+	VFIO_ASSERT_LT(counts->nr, ARRAY_SIZE(counts->at));
+	counts->at[counts->nr] = self->stream.len;
+	counts->left[counts->nr++] = info.initial_bytes;
+	return info.initial_bytes;
+}
+
+static void never_low(struct __test_metadata *_metadata,
+		      const struct counts *counts, size_t end)
+{
+	unsigned int i;
+
+	for (i = 0; i < counts->nr; i++) {
+		if (counts->at[i] >= end) {
+			EXPECT_EQ(0, counts->left[i]);
+			continue;
+		}
+		ASSERT_LE(end - counts->at[i], counts->left[i])
+			TH_LOG("after %zu bytes", counts->at[i]);
+		if (i)
+			EXPECT_GE(counts->left[i - 1], counts->left[i]);
+	}
+}
+
 /*
  * With pages to elide the count may be too high, never too low, and it is zero
  * only when the last byte of INITIAL_END is out.
  */
 TEST_F_TIMEOUT(stream, initial_bytes_never_low, MIG_TIMEOUT)
 {
+	struct counts *counts = calloc_assert(1, sizeof(*counts));
 	struct find initial_end = { .type = WIRE_INITIAL_END };
-	struct vfio_precopy_info info = {};
-	u64 at[400], left[400];
-	unsigned int nr = 0, i;
 	int fd;
 
 	fill_some(&self->a, 1);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &fd));
-	do {
-		ASSERT_EQ(0, mig_precopy_info(fd, &info));
-		ASSERT_GT(ARRAY_SIZE(at), nr);
-		at[nr] = self->stream.len;
-		left[nr++] = info.initial_bytes;
-	} while (mig_stream_read(&self->stream, fd, 997) > 0);
+	do
+		count_initial(counts, self, fd);
+	while (mig_stream_read(&self->stream, fd, 997) > 0);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
 	ASSERT_EQ(0, mig_stream_drain(&self->stream, fd, SZ_64K));
 	close(fd);
 
 	ASSERT_LT(0, wire_walk(&self->stream, find_last, &initial_end));
-	for (i = 0; i < nr; i++) {
-		if (at[i] >= initial_end.end) {
-			EXPECT_EQ(0, left[i]);
-			continue;
-		}
-		EXPECT_LE(initial_end.end - at[i], left[i])
-			TH_LOG("after %lu bytes", at[i]);
-		if (i)
-			EXPECT_GE(left[i - 1], left[i]);
-	}
+	never_low(_metadata, counts, initial_end.end);
+	free(counts);
 }
 
 /*
  * A page that was zero when the record before it was made gets contents before
  * its own is. All other pages have some, so that one header too many would
- * make the count too low.
+ * make the count too low: at the latest until the unit's last record is made.
  */
 TEST_F_TIMEOUT(stream, initial_bytes_after_store_to_zero_page, MIG_TIMEOUT)
 {
+	struct counts *counts = calloc_assert(1, sizeof(*counts));
 	struct find initial_end = { .type = WIRE_INITIAL_END };
 	size_t first = sizeof(struct wire_header) + RECORD_MAX_SHARE +
 		       sizeof(struct wire_record) + sizeof(struct wire_preface);
-	struct vfio_precopy_info info = {};
 	u8 zero[PRECOPY_PAGE] = {};
 	size_t end;
+	u64 left;
 	int fd;
 
 	reopen(self, variant->mode, SZ_8M);
@@ -515,25 +538,23 @@ TEST_F_TIMEOUT(stream, initial_bytes_after_store_to_zero_page, MIG_TIMEOUT)
 	/* PREFACE has one word of bitmap */
 	ASSERT_EQ(first + 8, mig_stream_read(&self->stream, fd, first + 8));
 	precopy_fill(&self->a, 1, 1, 2, BY_MMAP);
-	ASSERT_EQ(0, mig_precopy_info(fd, &info));
-	while (info.initial_bytes) {
+	while ((left = count_initial(counts, self, fd)))
 		/* In small steps towards the end */
 		ASSERT_LT(0, mig_stream_read(&self->stream, fd,
-					     info.initial_bytes > SZ_16K ? SZ_8K :
-									   24));
-		ASSERT_EQ(0, mig_precopy_info(fd, &info));
-	}
+					     left > SZ_16K ? SZ_8K : 24));
 	end = self->stream.len;
 	ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
 	ASSERT_EQ(0, mig_stream_drain(&self->stream, fd, SZ_64K));
 	close(fd);
 	ASSERT_LT(0, wire_walk(&self->stream, find_last, &initial_end));
+	never_low(_metadata, counts, initial_end.end);
 	/* The page that was stored to comes next, and read() goes on with it. */
 	EXPECT_LE(initial_end.end, end);
 	EXPECT_GT(initial_end.end + 24, end);
 	if (self->two)
 		check_load(_metadata, &self->b, &self->stream, SZ_64K,
 			   self->a.shadow);
+	free(counts);
 }
 
 /*
