@@ -470,7 +470,7 @@ def load_refuses_damage():
 
 @test
 def load_needs_a_purpose():
-    check("forgets" in run("load", B, "-i", path("snap"), status=2).stderr)
+    check("loses its state" in run("load", B, "-i", path("snap"), status=2).stderr)
     run("save", A, "-q", "-o", path("snap"))
     run("load", B, "-i", path("snap"), "--", "sh", "-c", "exit 9", status=9)
     run("load", B, "-i", path("snap"), "--", "/nonexistent", status=126)
