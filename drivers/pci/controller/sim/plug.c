@@ -3,6 +3,7 @@
  * Unplugging and plugging of functions, by two files of each host bridge.
  */
 #include <linux/cleanup.h>
+#include <linux/iopoll.h>
 #include <linux/sysfs.h>
 
 #include "pci-host-sim.h"
@@ -114,23 +115,46 @@ static ssize_t unplug_store(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_WO(unplug);
 
+/* May a device be added: 0, -EEXIST, or -EBUSY while another is in the slot */
+static int pci_sim_slot_free(struct pci_sim_host *host, unsigned int devfn,
+			     bool *leaving)
+{
+	struct pci_dev *pdev = pci_get_slot(host->bridge->bus, devfn);
+	int ret;
+
+	*leaving = false;
+	if (!pdev)
+		return 0;
+	ret = pci_sim_is_gone(host, pdev) ? -EBUSY : -EEXIST;
+	*leaving = ret == -EBUSY && !READ_ONCE(pdev->dev.driver);
+	pci_dev_put(pdev);
+	return ret;
+}
+
+/*
+ * The device leaves sysfs before it leaves the bus. Who saw it go there may plug at
+ * once, so wait for what the removal still has to do. Not while a driver is bound: it
+ * may wait for its user; nor long, as the work may wait for a user of another device.
+ */
+static int pci_sim_wait_for_slot(struct pci_sim_host *host, unsigned int devfn)
+{
+	bool leaving;
+	int ret;
+
+	read_poll_timeout(pci_sim_slot_free, ret, !leaving, USEC_PER_MSEC,
+			  USEC_PER_SEC, false, host, devfn, &leaving);
+	return ret;
+}
+
 static ssize_t plug_store(struct device *dev, struct device_attribute *attr,
 			  const char *buf, size_t count)
 {
 	struct pci_sim_host *host = dev_to_sim_host(dev);
-	struct pci_dev *pdev;
 	unsigned int devfn;
 	int ret;
 
-	ret = pci_sim_parse(buf, &devfn);
-	if (ret)
-		return ret;
-	/* Is the removal of the unplugged device still in progress? */
-	pdev = pci_get_slot(host->bridge->bus, devfn);
-	pci_dev_put(pdev);
-	if (pdev)
-		return pci_sim_is_gone(host, pdev) ? -EBUSY : -EEXIST;
-	ret = pci_sim_plug(host, devfn);
+	ret = pci_sim_parse(buf, &devfn) ?: pci_sim_wait_for_slot(host, devfn) ?:
+	      pci_sim_plug(host, devfn);
 	if (ret)
 		return ret;
 	pci_lock_rescan_remove();
