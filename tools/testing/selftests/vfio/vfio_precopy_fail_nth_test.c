@@ -763,7 +763,7 @@ static int open_once(struct round *r, const char *cdev, int iommufd)
 
 TEST_F_TIMEOUT(fail_nth, open, 3600)
 {
-	unsigned int nth, refused = 0;
+	unsigned int nth, injected = 0, refused = 0;
 	const char *cdev;
 	bool fired;
 	int iommufd;
@@ -787,6 +787,7 @@ TEST_F_TIMEOUT(fail_nth, open, 3600)
 			close(fd);
 		EXPECT_EQ(fds, count_fds());
 		EXPECT_FALSE(kmsg_bad(self->kmsg));
+		injected += fired;
 		refused += !!r.call;
 		if (!fired || _metadata->exit_code == KSFT_FAIL)
 			break;
@@ -794,7 +795,8 @@ TEST_F_TIMEOUT(fail_nth, open, 3600)
 	close(iommufd);
 	free((void *)cdev);
 	TH_LOG("open: %u failures told, of %u", refused, nth - 1);
-	EXPECT_LT(0, refused);
+	/* Of a few failures, none may be one that is told */
+	EXPECT_LT(0, self->stride > 1 ? injected : refused);
 	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
 	EXPECT_EQ(0, precopy_migrate(&self->a, &self->b, nth));
 }
