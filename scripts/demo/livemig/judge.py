@@ -329,6 +329,20 @@ def together(ev: Evidence) -> str:
     return in_order(source) or in_order(target)
 
 
+def iommu_told(ev: Evidence) -> str:
+    """QEMU asked the IOMMU, and no device, what DMA had written to the VM's memory"""
+    asked = ev.logged("source", "iommufd_backend_get_dirty_bitmap")
+    calls = [("tracking begun", ev.logged("source", "iommufd_backend_set_dirty")),
+             ("a bitmap asked for", asked), ("switchover", ev.stopped()),
+             ("a bitmap asked for while the VM stood still",
+              first_of(ev.all_logged("source", "iommufd_backend_get_dirty_bitmap", ev.stopped())))]
+    failed = [r for r in ev.run.log["source"]
+              if r.name.startswith("iommufd_backend_") and not r.text.endswith("(0)")]
+    if failed:
+        return f"QEMU says {failed[0].name} {failed[0].text}"
+    return in_order(calls)
+
+
 def properties(run: Run) -> tuple[Callable, ...]:
     found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
     if run.cancelled:
@@ -341,6 +355,8 @@ def properties(run: Run) -> tuple[Callable, ...]:
         found += (ram_flowed,)
     if run.disturbed:
         found += (notices,)
+    if run.setup.iommu_tracks:
+        found += (iommu_told,)
     return found
 
 

@@ -44,6 +44,7 @@ class Setup:
     cpus: int = 1
     iommufd: bool = False
     device_options: str = ""    # more of them, each with a comma before it
+    iommu_tracks: bool = False  # the IOMMU, not the device, tells what DMA has written
     precopy: bool = True
     ack: bool = True            # wait for the target's acknowledgment
     multifd: bool = False       # several lines at once,

@@ -28,7 +28,8 @@ TRACE = ("loadvm_approve_switchover", "loadvm_approve_switchover_legacy",
          "source_return_path_thread_switchover_acked",
          "vfio_query_precopy_size", "vfio_query_precopy_size_request_switchover_ack",
          "vfio_state_pending_estimate", "vfio_save_complete_precopy_thread_start",
-         "vfio_load_bufs_thread_end")
+         "vfio_load_bufs_thread_end", "iommufd_backend_set_dirty",
+         "iommufd_backend_get_dirty_bitmap")
 UNKNOWN = "does not exist"      # what QEMU says of those that are not its own
 
 # What tells a person how it goes
@@ -218,7 +219,8 @@ class VM:
         found = ["-object", "iommufd,id=iommufd0"] if self.setup.iommufd else []
         for number, pair in enumerate(self.setup.pairs):
             device = (f"vfio-pci,id=dev{number},host={pair[self.side]},"
-                      "enable-migration=on,migration-events=on" + self.setup.device_options)
+                      "enable-migration=on,migration-events=on" + self.setup.device_options
+                      + ",x-device-dirty-page-tracking=off" * self.setup.iommu_tracks)
             found += ["-device", device + ",iommufd=iommufd0" * self.setup.iommufd]
         return found
 
