@@ -1,87 +1,20 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""
-endings.py VFIO-MIGRATE BDF-A BDF-B [PATTERN]
-
-Tests how vfio-migrate ends: by signals, by what can be known beforehand, and by
-what fails when the device has moved already. Otherwise like two_devices.py, from
-which it has its helpers.
+"""How vfio-migrate ends: by signals, by what can be known beforehand, and by what fails
+when the device has moved already.
 """
 
 import os
 import resource
 import signal
 import subprocess
-import sys
 
-import two_devices as lab
-from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, read_file, run,
-                         set_state, start, state, sysfs, until, write_file)
+import pytest
 
-TESTS = []
-ENDING = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT, signal.SIGUSR1, signal.SIGUSR2,
-          signal.SIGALRM, signal.SIGTERM, signal.SIGXCPU, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO,
-          signal.SIGPWR, signal.SIGRTMIN]
+from lab import (A, B, SIZE, VM, Delay, Held, Knob, contents, ended, finish, get, info, output, path, popen,
+                 read_file, run, set_state, start, starting, state, unix, until, write_file)
 
 
-def test(function):
-    TESTS.append(function)
-    return function
-
-
-def place(*names):
-    """A new directory for output; with names, nothing else is in it."""
-    where = path("place")
-    if names:
-        check(sorted(os.listdir(where)) == sorted(names), os.listdir(where))
-    else:
-        subprocess.run(["rm", "-rf", where], check=True)
-        os.mkdir(where)
-
-
-def popen(*args, prepare=None, fds=(), stdout=subprocess.PIPE):
-    return subprocess.Popen([VM, *args], pass_fds=fds, stdout=stdout, stderr=subprocess.PIPE, preexec_fn=prepare,
-                            restore_signals=False)
-
-
-def ended(process, status, *about):
-    _, err = process.communicate(timeout=30)
-    check(process.returncode == status, f"{process.args}: status {process.returncode}, not {status}: {err}", *about)
-    return err.decode()
-
-
-# --- Signals ----------------------------------------------------------------------------
-
-@test
-def after_every_signal_the_source_runs():
-    data = contents(200)
-    with Held(A, data) as dev:
-        for number in ENDING:
-            # Nobody reads what it writes, so it stands still
-            saving = popen("save", dev.name, "-q", "--stop-copy", fds=(dev.fd,))
-            until(lambda: state(A) == "STOP_COPY")
-            saving.send_signal(number)
-            ended(saving, 128 + number)
-            check(state(A) == "RUNNING" and dev.read() == data, f"signal {number}: source in {state(A)}")
-
-
-@test
-def after_every_signal_no_file_is_left():
-    data = contents(201)
-    with Held(A, data) as dev, Delay(B, 20000):
-        for number in ENDING:
-            place()
-            for how in (), ("--stop-copy",):
-                moving = popen("move", dev.name, B, *how, "--dump-region", "2=" + path("place/out"), fds=(dev.fd,))
-                until(lambda: get(sysfs(B, "precopy/startup")) == "starting")
-                moving.send_signal(number)
-                ended(moving, 128 + number)
-                check(state(A) == "RUNNING" and dev.read() == data, f"signal {number}: source in {state(A)}")
-                check(not os.listdir(path("place")), number, os.listdir(path("place")))
-
-
-@test
-def files_that_may_not_be_that_large():
+def test_files_that_may_not_be_that_large():
     data = contents(202)
 
     def small():
@@ -90,23 +23,22 @@ def files_that_may_not_be_that_large():
 
     with Held(A, data) as dev:
         for how in (), ("--stop-copy",):
-            place()
+            output()
             write_file("place/snap", b"before")
             err = ended(popen("save", dev.name, *how, "-o", path("place/snap"), prepare=small, fds=(dev.fd,)), 7)
-            check("File too large" in err, err)
-            place("snap")
-            check(read_file("place/snap") == b"before", "the older file")
-            check(state(A) == "RUNNING" and dev.read() == data, "source")
+            assert "File too large" in err, err
+            output("snap")
+            assert read_file("place/snap") == b"before", "the older file"
+            assert state(A) == "RUNNING" and dev.read() == data, "source"
         # A dump comes after the move
-        place()
+        output()
         err = ended(popen("move", dev.name, B, "--dump-region", "2=" + path("place/out"), prepare=small,
                           fds=(dev.fd,)), 8)
-        check("File too large" in err and state(A) == "STOP", err)
-        check(not os.listdir(path("place")), os.listdir(path("place")))
+        assert "File too large" in err and state(A) == "STOP", err
+        assert not os.listdir(path("place")), os.listdir(path("place"))
 
 
-@test
-def nobody_reads_what_it_says():
+def test_nobody_reads_what_it_says():
     data = contents(203)
     with Held(A, data) as dev, Delay(B, 500):
         reader, writer = os.pipe()
@@ -114,24 +46,22 @@ def nobody_reads_what_it_says():
         moving = subprocess.Popen([VM, "move", dev.name, B, "--verify"], pass_fds=(dev.fd,), stdout=writer,
                                   stderr=writer)
         os.close(writer)
-        check(moving.wait(30) == 8, moving.returncode)
-        check(state(A) == "STOP", state(A))
+        assert moving.wait(30) == 8, moving.returncode
+        assert state(A) == "STOP", state(A)
 
 
-@test
-def signals_that_are_ignored_stay_ignored():
+def test_signals_that_are_ignored_stay_ignored():
     data = contents(204)
     with Held(A, data) as dev, Delay(B, 1500):
         moving = popen("move", dev.name, B, "--dump-region", "2=" + path("out"), fds=(dev.fd,),
                        prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-        until(lambda: get(sysfs(B, "precopy/startup")) == "starting")
+        until(starting)
         moving.send_signal(signal.SIGHUP)
         ended(moving, 0)
-        check(read_file("out") == data, "contents")
+        assert read_file("out") == data, "contents"
 
 
-@test
-def children_that_nobody_is_told_of():
+def test_children_that_nobody_is_told_of():
     def ignore():
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
@@ -142,10 +72,7 @@ def children_that_nobody_is_told_of():
     ended(popen("move", A, B, "--verify", prepare=ignore), 0)
 
 
-# --- Devices that are left stopped --------------------------------------------------------
-
-@test
-def a_device_left_stopped_runs_again():
+def test_a_device_left_stopped_runs_again():
     data = contents(206)
     with Held(A, data) as dev:
         saving = popen("save", dev.name, "-q", "--stop-copy", fds=(dev.fd,))
@@ -154,41 +81,38 @@ def a_device_left_stopped_runs_again():
         saving.wait()
         saving.stdout.close()
         saving.stderr.close()
-        check(state(A) == "STOP_COPY", state(A))
-        check("vfio-migrate run" in run("save", dev.name, "-o", path("snap"), status=3, fds=(dev.fd,)).stderr)
+        assert state(A) == "STOP_COPY", state(A)
+        assert "vfio-migrate run" in run("save", dev.name, "-o", path("snap"), status=3, fds=(dev.fd,)).stderr
         run("run", dev.name, fds=(dev.fd,))
-        check(state(A) == "RUNNING" and dev.read() == data, "it does not run")
+        assert state(A) == "RUNNING" and dev.read() == data, "it does not run"
         # Moved, but the target is gone
         run("move", dev.name, B, "--verify", fds=(dev.fd,))
-        check(state(A) == "STOP", state(A))
+        assert state(A) == "STOP", state(A)
         err = run("send", dev.name, "--to", "unix:/x", status=3, fds=(dev.fd,)).stderr
-        check("vfio-migrate run" in err, err)
+        assert "vfio-migrate run" in err, err
         run("run", dev.name, fds=(dev.fd,))
         run("run", dev.name, fds=(dev.fd,))
-        check(state(A) == "RUNNING" and dev.read() == data, "it does not run")
+        assert state(A) == "RUNNING" and dev.read() == data, "it does not run"
         run("save", dev.name, "-o", path("snap"), fds=(dev.fd,))
         # Half loaded: there is nothing to go back to
         os.close(set_state(dev, 4))
-        check("--reset" in run("run", dev.name, status=3, fds=(dev.fd,)).stderr)
-        check(state(A) == "RESUMING", state(A))
+        assert "--reset" in run("run", dev.name, status=3, fds=(dev.fd,)).stderr
+        assert state(A) == "RESUMING", state(A)
         run("run", dev.name, "--reset", fds=(dev.fd,))
-        check(state(A) == "RUNNING", state(A))
-    check("somebody has open" in run("run", A, status=2).stderr)
+        assert state(A) == "RUNNING", state(A)
+    assert "somebody has open" in run("run", A, status=2).stderr
     run("run", "fd:0", status=3)
 
 
-# --- Beforehand ------------------------------------------------------------------------------
-
 def untouched(dev, data, status, *args):
-    place()
+    output()
     err = run("move", dev.name, B, *args, status=status, fds=(dev.fd,)).stderr
-    check(state(A) == "RUNNING" and dev.read() == data, args, "source in", state(A))
-    check(not os.listdir(path("place")), os.listdir(path("place")))
+    assert state(A) == "RUNNING" and dev.read() == data, (args, "source in", state(A))
+    assert not os.listdir(path("place")), os.listdir(path("place"))
     return err
 
 
-@test
-def what_cannot_be_done_afterwards_is_not_begun():
+def test_what_cannot_be_done_afterwards_is_not_begun():
     data = contents(207)
     write_file("script", b"#!/bin/sh\n")
     dump = "--dump-region", "2=" + path("place/out")
@@ -198,39 +122,36 @@ def what_cannot_be_done_afterwards_is_not_begun():
         for target in "/nonexistent/out", path(""), path("script") + "/out":
             untouched(dev, data, 7, "--dump-region", "2=" + target)
         err = untouched(dev, data, 2, *dump, "--dump-region", "9=" + path("place/other"))
-        check("region 9" in err, err)
+        assert "region 9" in err, err
         large = write_file("large", bytes(SIZE + 1))
         untouched(dev, data, 7, *dump, "--fill-region", "2=" + large)
         untouched(dev, data, 7, *dump, "--fill-region", "2=/nonexistent")
         for args in ("-o", path("snap"), "--dump-region", "2=/nonexistent/x"), ("-o", "/nonexistent/x"):
             run("save", dev.name, *args, "--fill-region", "2=" + write_file("zeros", bytes(SIZE)), status=7,
                 fds=(dev.fd,))
-            check(state(A) == "RUNNING" and dev.read() == data, "source")
+            assert state(A) == "RUNNING" and dev.read() == data, "source"
         # Found in PATH, as a shell finds it
         run("move", dev.name, B, "--", "true", fds=(dev.fd,))
-    run("receive", B, "--listen", "unix:" + path("socket"), "--", "no-such-command", status=126)
-    check(not os.path.exists(path("socket")), "it listens")
+    run("receive", B, "--listen", unix(), "--", "no-such-command", status=126)
+    assert not os.path.exists(path("socket")), "it listens"
 
 
-# --- Afterwards ---------------------------------------------------------------------------------
-
-@test
-def moved_and_then_something_failed():
+def test_moved_and_then_something_failed():
     data = contents(208)
     write_file("script", b"#!/nonexistent/interpreter\n")
     os.chmod(path("script"), 0o755)
     for args in ("--dump-region", "2=/dev/full"), ("--", path("script")):
         with Held(A, data) as dev:
             err = run("move", dev.name, B, *args, status=8, fds=(dev.fd,)).stderr
-            check(state(A) == "STOP" and "nothing of it is lost" not in err, err)
-            check("No space" in err or "cannot be run" in err, err)
+            assert state(A) == "STOP" and "nothing of it is lost" not in err, err
+            assert "No space" in err or "cannot be run" in err, err
     with Held(A, data) as dev, open("/dev/full", "wb") as full:
         err = ended(popen("move", dev.name, B, "--json", "--verify", stdout=full, fds=(dev.fd,)), 8)
-        check("summary" in err and state(A) == "STOP", err)
+        assert "summary" in err and state(A) == "STOP", err
     # The command is its own master
     with Held(A, data) as dev:
         run("move", dev.name, B, "--", "sh", "-c", "exit 3", status=3, fds=(dev.fd,))
-        check(state(A) == "STOP", state(A))
+        assert state(A) == "STOP", state(A)
     run("save", A, "-o", path("snap"), "--dump-region", "2=/dev/full", status=8)
     run("load", B, "-i", path("snap"), "--dump-region", "2=/dev/full", status=8)
     run("load", B, "-i", path("snap"), "--", path("script"), status=8)
@@ -238,33 +159,31 @@ def moved_and_then_something_failed():
     run("send", A, "--to", "unix:/nonexistent/x", "--timeout", "0.1", "--dump-region", "2=/dev/full", status=4)
 
 
-@test
-def what_fails_afterwards_does_not_take_the_device():
+def test_what_fails_afterwards_does_not_take_the_device():
     run("save", A, "-q", "--fill-region", "2=" + write_file("in", contents(212)), "-o", path("snap"))
     script = f"touch {path('ran')}; exit "
+
+    def after(*command, own, out):
+        ended(popen(*command, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
+        os.unlink(path("ran"))
+
     for args, out in (("--dump-region", "2=/dev/full"), subprocess.DEVNULL), (("--json",), open("/dev/full", "wb")):
         for own in 0, 3:
-            ended(popen("load", B, "-i", path("snap"), *args, "--", "sh", "-c", script + str(own), stdout=out),
-                  own or 8)
-            os.unlink(path("ran"))
-            ended(popen("move", A, B, *args, "--", "sh", "-c", script + str(own), stdout=out), own or 8)
-            os.unlink(path("ran"))
+            after("load", B, "-i", path("snap"), *args, own=own, out=out)
+            after("move", A, B, *args, own=own, out=out)
 
 
-@test
-def moved_and_then_the_target_was_killed():
+def test_moved_and_then_the_target_was_killed():
     with Held(A, contents(209)) as dev:
         moving = start("move", dev.name, B, "--hold", fds=(dev.fd,))
         while "is held" not in (line := moving.stderr.readline()):
-            check(line, "it does not hold")
+            assert line, "it does not hold"
         child = int(get(f"/proc/{moving.pid}/task/{moving.pid}/children"))
         os.kill(child, signal.SIGKILL)
         err = finish(moving, 8)[1]
-        check("killed by signal 9" in err and state(A) == "STOP", err)
-    check(info(B)["can_migrate"])
+        assert "killed by signal 9" in err and state(A) == "STOP", err
+    assert info(B)["can_migrate"]
 
-
-# --- Devices that do not do as they are told -----------------------------------------------------
 
 # What the driver has no knob for. SHIM "lost": a device that was stopped does not run
 # again. "slow": one that has loaded takes its time until it runs.
@@ -287,7 +206,7 @@ int ioctl(int fd, unsigned long request, ...)
 	static uint32_t before;
 	struct { uint32_t argsz, flags, state; int32_t data_fd; } *arg;
 	int (*real)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
-	struct timespec pause = { .tv_sec = 12 };  /* longer than --timeout */
+	struct timespec pause = { .tv_sec = 5 };  /* longer than --timeout */
 	va_list args;
 
 	va_start(args, request);
@@ -309,41 +228,37 @@ int ioctl(int fd, unsigned long request, ...)
 
 def shimmed(kind, *args, status, fds=()):
     if subprocess.run(["sh", "-c", "command -v gcc"], stdout=subprocess.DEVNULL, check=False).returncode:
-        raise lab.Skip("there is no gcc")
+        pytest.skip("there is no gcc")
     shim = path("shim.so")
     if not os.path.exists(shim):
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, write_file("shim.c", SHIM.encode())], check=True)
     got = subprocess.run([VM, *args], pass_fds=fds, env={**os.environ, "LD_PRELOAD": shim, "SHIM": kind}, text=True,
                          capture_output=True, timeout=60, check=False)
-    check(got.returncode == status, f"{args}: status {got.returncode}, not {status}: {got.stdout} {got.stderr}")
+    assert got.returncode == status, f"{args}: status {got.returncode}, not {status}: {got.stdout} {got.stderr}"
     return got.stderr
 
 
-@test
-def a_source_that_does_not_go_back():
+def test_a_source_that_does_not_go_back():
     data = contents(210)
     with Held(A, data) as dev:
-        place()
+        output()
         err = shimmed("lost", "save", dev.name, "-o", path("place/snap"), status=9, fds=(dev.fd,))
-        check("does not go back" in err and state(A) == "STOP_COPY", err)
+        assert "does not go back" in err and state(A) == "STOP_COPY", err
         # Its snapshot may be all that is left of it
-        place("snap")
+        output("snap")
         run("load", B, "-i", path("place/snap"), "--dump-region", "2=" + path("out"))
-        check(read_file("out") == data, "the snapshot")
+        assert read_file("out") == data, "the snapshot"
         run("run", dev.name, fds=(dev.fd,))
-        with lab.Knob(B, "startup_fail", 12):
+        with Knob(B, "startup_fail", 12):
             err = shimmed("lost", "move", dev.name, B, "--stop-copy", "--verify", status=9, fds=(dev.fd,))
-        check("does not go back" in err and "nothing of it is lost" not in err, err)
+        assert "does not go back" in err and "nothing of it is lost" not in err, err
         run("run", dev.name, fds=(dev.fd,))
-        check(state(A) == "RUNNING" and dev.read() == data, "source")
+        assert state(A) == "RUNNING" and dev.read() == data, "source"
 
 
-@test
-def a_target_that_runs_late_is_waited_for():
+def test_a_target_that_runs_late_is_waited_for():
     data = contents(211)
     with Held(A, data) as dev:
-        shimmed("slow", "move", dev.name, B, "--dump-region", "2=" + path("out"), status=0, fds=(dev.fd,))
-        check(state(A) == "STOP" and read_file("out") == data, "it has not moved")
-
-
-sys.exit(lab.main(TESTS))
+        shimmed("slow", "move", dev.name, B, "--timeout", "2", "--dump-region", "2=" + path("out"), status=0,
+                fds=(dev.fd,))
+        assert state(A) == "STOP" and read_file("out") == data, "it has not moved"

@@ -1,11 +1,5 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""
-files.py VFIO-MIGRATE BDF-A BDF-B [PATTERN]
-
-Tests what vfio-migrate reads and writes: snapshots, dumps, standard files, and
-JSON. Otherwise like two_devices.py, from which it has its helpers.
-"""
+"""What vfio-migrate reads and writes: snapshots, dumps, standard files, and JSON."""
 
 import json
 import os
@@ -14,26 +8,18 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 
-import two_devices as lab
-from two_devices import (A, B, SIZE, VM, Delay, Held, check, contents, finish, get, info, path, put, read_file,
-                         run, start, state, sysfs, until, write_file)
+from lab import (A, B, SIZE, VM, Delay, Held, contents, finish, get, info, output, path, put, read_file, run,
+                 start, starting, state, sysfs, unix, until, write_file)
 
-TESTS = []
 MANUAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vfio-migrate.8")
-
-
-def test(function):
-    TESTS.append(function)
-    return function
 
 
 def vm(*args, status=0, stdout=subprocess.PIPE, prepare=None, fds=(), stdin=None):
     """Run vfio-migrate; what it prints is bytes."""
     got = subprocess.run([VM, *args], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=30,
                          preexec_fn=prepare, pass_fds=fds, check=False)
-    check(got.returncode == status, f"{args}: status {got.returncode}, not {status}: {got.stderr}")
+    assert got.returncode == status, f"{args}: status {got.returncode}, not {status}: {got.stderr}"
     return got
 
 
@@ -44,17 +30,6 @@ def filled(data):
 def loads_as(snapshot, data):
     run("load", B, "-q", "-i", path(snapshot), "--dump-region", "2=" + path("loaded"))
     return read_file("loaded") == data
-
-
-def clean(*names):
-    """A new directory for output, and nothing else in it than what is expected in the end."""
-    place = path("place")
-    if names:
-        left = sorted(os.listdir(place))
-        check(left == sorted(names), left)
-    else:
-        subprocess.run(["rm", "-rf", place], check=True)
-        os.mkdir(place)
 
 
 # Each writes a device's contents to a file in a way of its own, and says what is in it then
@@ -81,105 +56,99 @@ def has(way, got, data):
     return loads_as("got", data)
 
 
-@test
-def links_are_followed():
+def test_links_are_followed():
     for seed, way in enumerate(WAYS):
         data = contents(100 + seed)
-        clean()
+        output()
         os.symlink("file", path("place/link"))
         os.symlink(path("place/link"), path("place/long"))
         # It leads to nothing, and then to a file
         for _ in range(2):
             way(path("place/long"), data)
-            check(os.path.islink(path("place/link")) and os.path.islink(path("place/long")), "links")
-            check(has(way, read_file("place/file"), data), way.__name__)
-        clean("file", "link", "long")
+            assert os.path.islink(path("place/link")) and os.path.islink(path("place/long")), "links"
+            assert has(way, read_file("place/file"), data), way.__name__
+        output("file", "link", "long")
 
 
-@test
-def special_files_are_written_to():
+def test_special_files_are_written_to():
     for seed, way in enumerate(WAYS):
         data = contents(110 + seed)
-        clean()
+        output()
         os.mkfifo(path("place/fifo"))
         with subprocess.Popen(["sh", "-c", f"cat {path('place/fifo')} >{path('read')}"]) as reader:
             way(path("place/fifo"), data)
-            check(reader.wait(30) == 0 and has(way, read_file("read"), data), way.__name__)
-        check(stat.S_ISFIFO(os.lstat(path("place/fifo")).st_mode), "the fifo is gone")
+            assert reader.wait(30) == 0 and has(way, read_file("read"), data), way.__name__
+        assert stat.S_ISFIFO(os.lstat(path("place/fifo")).st_mode), "the fifo is gone"
         os.mknod(path("place/null"), stat.S_IFCHR | 0o666, os.makedev(1, 3))
         way(path("place/null"), data)
-        check(stat.S_ISCHR(os.lstat(path("place/null")).st_mode), "the device node is gone")
-        clean("fifo", "null")
+        assert stat.S_ISCHR(os.lstat(path("place/null")).st_mode), "the device node is gone"
+        output("fifo", "null")
 
 
-@test
-def open_files_are_written_to():
+def test_open_files_are_written_to():
     for seed, way in enumerate(WAYS):
         data = contents(120 + seed)
-        clean()
+        output()
         os.symlink("/proc/self/fd/1", path("place/stdout"))
         # A pipe, and a file that somebody else has begun and will go on with
-        check(has(way, way(path("place/stdout"), data).stdout, data), way.__name__)
+        assert has(way, way(path("place/stdout"), data).stdout, data), way.__name__
         with open(path("place/file"), "wb", buffering=0) as out:
             out.write(b"before")
             got = way(path("place/stdout"), data, stdout=out)
             out.write(b"after")
-        check(b"downtime" in got.stderr, "no summary:", got.stderr)
+        assert b"downtime" in got.stderr, ("no summary:", got.stderr)
         got = read_file("place/file")
-        check(got.startswith(b"before") and got.endswith(b"after"), len(got))
-        check(has(way, got[6:-5], data), way.__name__)
-        check(os.path.islink(path("place/stdout")), "the link is gone")
+        assert got.startswith(b"before") and got.endswith(b"after"), len(got)
+        assert has(way, got[6:-5], data), way.__name__
+        assert os.path.islink(path("place/stdout")), "the link is gone"
         # One that is open under a number of its own
         with open(path("place/file"), "wb") as out:
             way(f"/proc/self/fd/{out.fileno()}", data, fds=(out.fileno(),))
-        check(has(way, read_file("place/file"), data), way.__name__)
-        clean("file", "stdout")
+        assert has(way, read_file("place/file"), data), way.__name__
+        output("file", "stdout")
 
 
-@test
-def only_the_owner_can_read_them():
+def test_only_the_owner_can_read_them():
     data = contents(130)
     for way in WAYS:
-        clean()
+        output()
         way(path("place/file"), data, prepare=lambda: os.umask(0))
         mode = os.stat(path("place/file")).st_mode
-        check(mode & 0o777 == 0o600, way.__name__, oct(mode))
+        assert mode & 0o777 == 0o600, (way.__name__, oct(mode))
         os.chmod(path("place/file"), 0o640)
         os.chown(path("place/file"), 7, 8)
         way(path("place/file"), data)
         after = os.stat(path("place/file"))
-        check(after.st_mode & 0o777 == 0o640 and (after.st_uid, after.st_gid) == (7, 8), way.__name__, after)
-        clean("file")
+        assert after.st_mode & 0o777 == 0o640 and (after.st_uid, after.st_gid) == (7, 8), (way.__name__, after)
+        output("file")
 
 
-@test
-def names_may_be_as_long_as_names_can_be():
+def test_names_may_be_as_long_as_names_can_be():
     data = contents(131)
     for way in WAYS:
-        clean()
+        output()
         way(path("place/" + "x" * 255), data)
-        check(has(way, read_file("place/" + "x" * 255), data), way.__name__)
-        clean("x" * 255)
+        assert has(way, read_file("place/" + "x" * 255), data), way.__name__
+        output("x" * 255)
 
 
-@test
-def no_summary_where_data_goes():
+def test_no_summary_where_data_goes():
     data = contents(132)
     for way in WAYS:
         got = way("-", data)
-        check(has(way, got.stdout, data), way.__name__)
-        check(b"device downtime" in got.stderr, got.stderr)
+        assert has(way, got.stdout, data), way.__name__
+        assert b"device downtime" in got.stderr, got.stderr
     got = vm("save", A, "--json", *filled(data), "-q")
-    check(has(by_save, got.stdout, data) and json.loads(got.stderr)["command"] == "save", got.stderr)
+    assert has(by_save, got.stdout, data) and json.loads(got.stderr)["command"] == "save", got.stderr
     run("save", A, "-q", *filled(data), "-o", path("snap"))
     got = vm("load", B, "--json", "-q", "-i", path("snap"), "--dump-region", "2=-")
-    check(got.stdout == data and json.loads(got.stderr)["command"] == "load", got.stderr)
+    assert got.stdout == data and json.loads(got.stderr)["command"] == "load", got.stderr
     got = vm("save", A, "-o", "-", "--dump-region", "2=/proc/self/fd/1", status=2)
-    check(not got.stdout and b"one file only" in got.stderr, got.stderr)
+    assert not got.stdout and b"one file only" in got.stderr, got.stderr
     for args in (), ("--dump-region", "2=-"):
         ours, theirs = os.openpty()
         got = vm("save", A, *(args and ("-o", path("snap"))), *args, stdout=theirs, status=2)
-        check(b"is a terminal" in got.stderr, got.stderr)
+        assert b"is a terminal" in got.stderr, got.stderr
         os.close(ours)
         os.close(theirs)
 
@@ -191,28 +160,26 @@ def closing(*fds):
     return close
 
 
-@test
-def standard_files_that_are_closed():
+def test_standard_files_that_are_closed():
     data = contents(133)
     for fds in (0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2):
-        clean()
+        output()
         vm("save", A, *filled(data), "-o", path("place/snap"), prepare=closing(*fds))
-        clean("snap")
-        check(loads_as("place/snap", data), "the snapshot without", fds)
+        output("snap")
+        assert loads_as("place/snap", data), ("the snapshot without", fds)
         vm("move", A, B, *filled(data), "--dump-region", "2=" + path("out"), prepare=closing(*fds))
-        check(read_file("out") == data, "a dump without", fds)
-    check(b"standard output" in vm("save", A, prepare=closing(1), status=7).stderr, "no word")
-    check(b"ends early" in vm("load", B, "--verify", prepare=closing(0), status=7).stderr, "no word")
+        assert read_file("out") == data, ("a dump without", fds)
+    assert b"standard output" in vm("save", A, prepare=closing(1), status=7).stderr, "no word"
+    assert b"ends early" in vm("load", B, "--verify", prepare=closing(0), status=7).stderr, "no word"
 
 
-@test
-def load_refuses_what_follows_the_end():
+def test_load_refuses_what_follows_the_end():
     run("save", A, "-q", *filled(contents(134)), "-o", path("snap"))
     good = read_file("snap")
     for more in b"x", b"\0", good:
         write_file("bad", good + more)
         err = run("load", B, "--verify", "-i", path("bad"), status=7).stderr
-        check("something follows its end" in err, err)
+        assert "something follows its end" in err, err
         with subprocess.Popen(["cat", path("bad")], stdout=subprocess.PIPE) as pipe:
             vm("load", B, "--verify", stdin=pipe.stdout, status=7)
     # A pipe that stays open may bring more: it waits, says so, and hears a signal
@@ -220,37 +187,34 @@ def load_refuses_what_follows_the_end():
         loader = subprocess.Popen([VM, "load", B, "--verify"], stdin=pipe.stdout, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while "waiting for the end" not in (line := loader.stderr.readline()):
-            check(line, "no word")
-        check(state(B) != "RUNNING", "it runs already")
+            assert line, "no word"
+        assert state(B) != "RUNNING", "it runs already"
         loader.send_signal(signal.SIGTERM)
         finish(loader, 143)
         pipe.kill()
 
 
-@test
-def another_memory_size_is_named():
+def test_another_memory_size_is_named():
     def named(text):
         return "4194304 bytes" in text and "2097152 bytes" in text and "4.0 MiB" in text
 
     run("save", A, "-q", *filled(contents(135)), "-o", path("snap"))
-    hello = struct.unpack_from("<Q", read_file("snap"), 24 + 64)[0]
-    check(hello == SIZE, "HELLO says", hello)
+    size = struct.unpack_from("<Q", read_file("snap"), 24 + 64)[0]
+    assert size == SIZE, ("HELLO says", size)
     put(sysfs(B, "precopy/memory_size"), SIZE // 2)
     try:
-        check(named(run("load", B, "--verify", "-i", path("snap"), status=3).stderr))
+        assert named(run("load", B, "--verify", "-i", path("snap"), status=3).stderr)
         with Held(A, contents(135)) as dev:
-            check(named(run("move", dev.name, B, "--verify", status=3, fds=(dev.fd,)).stderr))
-            receiving = start("receive", B, "--listen", "unix:" + path("socket"), "--verify")
-            sending = start("send", dev.name, "--to", "unix:" + path("socket"), fds=(dev.fd,))
-            check(named(finish(sending, 3)[1]) and named(finish(receiving, (3, 4))[1]))
-            check(state(A) == "RUNNING" and dev.read() == contents(135), "source")
+            assert named(run("move", dev.name, B, "--verify", status=3, fds=(dev.fd,)).stderr)
+            receiving = start("receive", B, "--listen", unix(), "--verify")
+            sending = start("send", dev.name, "--to", unix(), fds=(dev.fd,))
+            assert named(finish(sending, 3)[1]) and named(finish(receiving, (3, 4))[1])
+            assert state(A) == "RUNNING" and dev.read() == contents(135), "source"
         got = info(B)
-        check(got["memory_size"] == SIZE // 2, got)
+        assert got["memory_size"] == SIZE // 2, got
     finally:
         put(sysfs(B, "precopy/memory_size"), SIZE)
 
-
-# --- JSON -------------------------------------------------------------------------------
 
 def keys_of(value):
     for key, inner in value.items():
@@ -269,32 +233,30 @@ def documented():
 
 
 def object_of(got, *keys):
-    check(isinstance(got, dict) and set(keys) <= set(got), got, "lacks some of", keys)
+    assert isinstance(got, dict) and set(keys) <= set(got), (got, "lacks some of", keys)
     unknown = set(keys_of(got)) - documented()
-    check(not unknown, "the manual does not say what these are:", unknown)
+    assert not unknown, ("the manual does not say what these are:", unknown)
     return got
 
 
-@test
-def every_command_speaks_json():
+def test_every_command_speaks_json():
     data = contents(136)
     object_of(info(A), "device", "driver", "features", "memory_size", "startup", "state")
     object_of(json.loads(vm("save", A, "--json", *filled(data), "-o", path("snap")).stdout), "command", "bytes")
     got = object_of(json.loads(vm("load", B, "--json", "--verify", "-i", path("snap")).stdout), "command", "total_ns")
-    check(got["bytes"]["total"] > SIZE // 3 and got["bytes_per_second"], got)
+    assert got["bytes"]["total"] > SIZE // 3 and got["bytes_per_second"], got
     object_of(json.loads(vm("move", A, B, "--json", "--verify", *filled(data)).stdout), "downtime_ns", "bytes")
     with Held(A, data) as dev:
-        receiving = start("receive", B, "--json", "--listen", "unix:" + path("socket"), "--verify")
-        sending = start("send", dev.name, "--json", "--to", "unix:" + path("socket"), fds=(dev.fd,))
+        receiving = start("receive", B, "--json", "--listen", unix(), "--verify")
+        sending = start("send", dev.name, "--json", "--to", unix(), fds=(dev.fd,))
         sent, received = json.loads(finish(sending)[0]), json.loads(finish(receiving)[0])
-        check(object_of(sent, "bytes")["command"] == "send" and received["command"] == "receive", sent, received)
-        check(sent["bytes"]["total"] == object_of(received, "bytes")["bytes"]["total"], sent, received)
+        assert object_of(sent, "bytes")["command"] == "send" and received["command"] == "receive", (sent, received)
+        assert sent["bytes"]["total"] == object_of(received, "bytes")["bytes"]["total"], (sent, received)
         got = object_of(json.loads(vm("run", dev.name, "--json", fds=(dev.fd,)).stdout), "state_before", "reset")
-        check(got["state_before"] == "STOP" and not got["reset"] and state(A) == "RUNNING", got)
+        assert got["state_before"] == "STOP" and not got["reset"] and state(A) == "RUNNING", got
 
 
-@test
-def every_failure_is_json():
+def test_every_failure_is_json():
     run("save", A, "-q", *filled(contents(137)), "-o", path("snap"))
     for status, args in ((2, ("load", B)), (2, ("info",)), (2, ("load", B, "--nonsense")), (3, ("info", "00:1e.7")),
                          (3, ("info", "/sys/bus/pci/devices")), (7, ("load", B, "--verify", "-i", "/nonexistent")),
@@ -309,49 +271,44 @@ def every_failure_is_json():
             got, end = decoder.raw_decode(text)
             objects.append(got)
             text = text[end:].lstrip()
-        check(len(objects) == (2 if status == 8 else 1), args, objects)
+        assert len(objects) == (2 if status == 8 else 1), (args, objects)
         got = object_of(objects[-1], "command", "status", "error")
-        check(got["command"] == args[0] and got["status"] == status and got["error"], args, got)
+        assert got["command"] == args[0] and got["status"] == status and got["error"], (args, got)
     # The command's own status is no failure, and neither is there anything to say about it
     got = vm("load", B, "--json", "-q", "-i", path("snap"), "--", "sh", "-c", "exit 7", status=7)
-    check(json.loads(got.stdout)["command"] == "load" and b"status" not in got.stdout, got.stdout)
+    assert json.loads(got.stdout)["command"] == "load" and b"status" not in got.stdout, got.stdout
     with Delay(B, 20000):
         moving = start("move", A, B, "--verify", "--json", *filled(contents(137)))
-        until(lambda: get(sysfs(B, "precopy/startup")) == "starting")
+        until(starting)
         moving.send_signal(signal.SIGINT)
         got = json.loads(finish(moving, 130)[0])
-        check(got["status"] == 130 and got["error"] == "interrupted", got)
+        assert got["status"] == 130 and got["error"] == "interrupted", got
 
 
-@test
-def json_is_utf_8():
+def test_json_is_utf_8():
     name = path("ä€😀")
     got = json.loads(vm("load", B, "--json", "--verify", "-i", name, status=7).stdout)
-    check(got["error"].startswith(f"--input {name}: "), got)
+    assert got["error"].startswith(f"--input {name}: "), got
     got = json.loads(vm("load", B, "--json", "--verify", "-i", b"/none\xff/x", status=7).stdout)
-    check(got["error"].startswith("--input /none\ufffd/x: "), got)
+    assert got["error"].startswith("--input /none\ufffd/x: "), got
     long = path("y" * 255)
     got = json.loads(vm("load", B, "--json", "--verify", "-i", long, status=7).stdout)
-    check(got["error"] == f"--input {long}: No such file or directory", got)
+    assert got["error"] == f"--input {long}: No such file or directory", got
 
 
-@test
-def devices_by_any_path():
+def test_devices_by_any_path():
     place = os.path.realpath(f"/sys/bus/pci/devices/{B}")
     cdev = os.listdir(place + "/vfio-dev")[0]
     for name in f"/sys/bus/pci/devices/{B}/", place, place + "//", f"/sys/class/vfio-dev/{cdev}/device":
         for iommu in "type1", "iommufd":
             got = info(name, 0, "--iommu", iommu)
-            check(got["can_migrate"] and got["opened_by"] == iommu and got["driver"] == "precopy-vfio-pci", got)
+            assert got["can_migrate"] and got["opened_by"] == iommu and got["driver"] == "precopy-vfio-pci", got
     with Held(B, contents(138)):
         got = info(place + "/", 3)
-        check("in use" in got["reason"] and got["state"] == "RUNNING", got)
+        assert "in use" in got["reason"] and got["state"] == "RUNNING", got
     for name in "/", "/tmp", "/sys/bus/pci/devices/", "/sys/bus/pci/drivers/precopy-vfio-pci":
         err = run("info", name, status=3).stderr
-        check("no device" in err and "bind" not in err, err)
-    check("no device" in run("info", "/sys/nonexistent/", status=3).stderr, "missing")
+        assert "no device" in err and "bind" not in err, err
+    assert "no device" in run("info", "/sys/nonexistent/", status=3).stderr, "missing"
     with open("/dev/full", "wb") as full:
         vm("info", A, stdout=full, status=7)
-
-
-sys.exit(lab.main(TESTS))
