@@ -239,6 +239,31 @@ def guest(samples):
     return part
 
 
+# The simulated IOMMU
+
+def simulated(samples):
+    part = Section("The simulated IOMMU", "L1, beside VT-d as QEMU emulates it")
+    step = next(iter(samples.xs("sim.dma.write")), None)
+    rows = [[name, giga(samples, f"sim.dma.{key}", step),
+             spread(samples.ratio(f"sim.dma.{key}", "sim.dma.memcpy", step))]
+            for key, name in (("memcpy", "memcpy()"), ("write", "iommu_sim_dma_rw(), write"))
+            if samples.get(f"sim.dma.{key}", step)]
+    part.table("1 MiB again and again, in steps of 4 KiB", ["", "GB/s", "/ memcpy"], rows)
+    rows = [[size(x), time_spread(samples.get(f"sim.{way}.sim", x)),
+             time_spread(samples.get(f"sim.{way}.other", x)),
+             spread(samples.ratio(f"sim.{way}.sim", f"sim.{way}.other", x))]
+            for way in ("map", "unmap") for x in samples.xs(f"sim.{way}.sim")]
+    names = ["map"] * (len(rows) // 2) + ["unmap"] * (len(rows) // 2)
+    part.table("iommufd maps memory of 2 MiB pages", ["", "size", "simulated", "VT-d", "ratio"],
+               [[name, *row] for name, row in zip(names, rows)])
+    if samples.get("sim.open.sim"):
+        part.table("open a device, with the function's reset", ["simulated, FLR", "pci-testdev, no reset"],
+                   [[time_spread(samples.get(f"sim.open.{who}")) for who in ("sim", "other")]])
+    part.notes.append("Mapping is mostly pinning of the pages, which both have. VT-d invalidates by "
+                      "registers and memory that QEMU emulates.")
+    return part
+
+
 # Downtime
 
 WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device's stop-copy"),
@@ -295,7 +320,7 @@ def distortion(samples):
     return part
 
 
-SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, downtime)
+SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, simulated, downtime)
 
 
 def all_sections(samples):
