@@ -356,7 +356,7 @@ static void pt_map_without_memory(struct kunit *test)
 						       GFP_KERNEL, &mapped), -ENOMEM);
 		KUNIT_EXPECT_EQ(test, mapped, n < 3 ? 0 : SZ_2M);
 		KUNIT_EXPECT_EQ(test, iommu_sim_pt_unmap(&f->pt, iova, mapped), mapped);
-		/* And with memory it works on what the failure has left */
+		/* With memory, the same mapping succeeds after the failure */
 		f->tables = -1;
 		KUNIT_EXPECT_EQ(test, pt_map(test, iova, PHYS, SZ_4K, 513), 0);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What an access needs to know of the memory; for the files of mem/ only. */
+/* Tests and helpers for accesses to the memory; for the files of mem/ only. */
 #ifndef PRECOPY_ACCESS_H
 #define PRECOPY_ACCESS_H
 

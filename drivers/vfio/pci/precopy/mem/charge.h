@@ -10,7 +10,7 @@
 
 #include "memory.h"
 
-/* What this scope allocates is charged to a memory cgroup; to current's if NULL */
+/* Charges allocations of a scope to a memory cgroup, or to current's if it is NULL */
 DEFINE_CLASS(precopy_charge, struct mem_cgroup *, set_active_memcg(_T),
 	     set_active_memcg(memcg), struct mem_cgroup *memcg)
 

@@ -241,7 +241,7 @@ int precopy_memory_populate(struct precopy_memory *mem, u64 generation,
 
 	if (IS_ERR(ram))
 		return PTR_ERR(ram);
-	/* What is tracked is about to be written: it would be split at once */
+	/* The next store to a tracked unit splits it, so no folio of 2 MiB then */
 	ret = precopy_ram_populate(ram, index, !READ_ONCE(mem->tracker), gfp);
 	precopy_ram_put(ram);
 	return ret ?: precopy_memory_reserve(mem, index, gfp);
@@ -609,9 +609,9 @@ ssize_t precopy_memory_write(struct precopy_memory *mem,
  * @mem: the memory
  * @generation: generation that the load belongs to
  *
- * What is populated from now on is allocated page by page, but for whole units
- * (precopy_memory_populate_unit()): the target of a load must not need more
- * memory than its source.
+ * From now on memory is allocated page by page, except for the units that
+ * precopy_memory_populate_unit() allocates: the target of a load must not need
+ * more memory than its source.
  *
  * Context: may sleep; memory.sem not held.
  * Return: 0, -ENOMEM, or -ECANCELED after a reset.

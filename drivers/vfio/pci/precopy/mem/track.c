@@ -628,13 +628,13 @@ precopy_tracker_next_pinned(const struct precopy_tracker *tracker,
  * precopy_tracker_recheck - look again at some of the pages set aside
  * @mem: the memory
  * @tracker: tracker of the memory, or of a session that is over
- * @all: whether or not they still have the references
+ * @all: true to take pages that still have references, too
  *
- * What was released, or all, becomes dirty. Looks at no more than
- * PRECOPY_RECHECK_UNITS units, and the next call goes on from there: however
- * much is set aside, for however long, a read() that finds nothing to send costs
- * a bounded time. Each unit is a section of its own, and one for read unless
- * something was released, so that no access waits for long.
+ * Marks released pages, or all pages, as dirty. Each call looks at no more than
+ * PRECOPY_RECHECK_UNITS units, and the next call continues after them, so the
+ * time of a read() that finds nothing to send is bounded, however many pages are
+ * set aside. The lock is taken for each unit separately, and for write only if
+ * a page was released, so no access waits for long.
  *
  * Context: may sleep; memory.sem not held; one caller at a time.
  */

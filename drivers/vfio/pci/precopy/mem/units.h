@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the memory is measured in: pages and units. Also builds in user space. */
+/* Sizes of the parts of the memory: pages and units. Also builds in user space. */
 #ifndef PRECOPY_UNITS_H
 #define PRECOPY_UNITS_H
 

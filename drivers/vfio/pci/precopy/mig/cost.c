@@ -16,12 +16,12 @@
 
 #include "cost.h"
 
-/* To get and zero a MiB, if nothing is known: some 10 GB/s */
+/* Time to allocate and zero a MiB if nothing was measured: some 10 GB/s */
 #define PRECOPY_COST_ASSUMED_NS	(100 * NSEC_PER_USEC)
-/* Beyond it a measurement is cut: some 18 minutes */
+/* Longest time that a measurement counts: some 18 minutes */
 #define PRECOPY_COST_MAX_US	BIT(30)
 
-/* And no line is steeper, so that nothing overflows */
+/* Steepest slope of a fitted line, so that products do not overflow */
 #define PRECOPY_COST_MAX_SLOPE	BIT_ULL(40)
 
 /* Sums over the samples; small enough for products of two in 64 bits */

@@ -413,7 +413,7 @@ static u64 precopy_save_cost_in_use(u64 bytes)
 	return bytes / PAGE_SIZE * PRECOPY_DIRTY_COST;
 }
 
-/* What the pages of a unit would cost; @left counts those that may be looked at */
+/* Bytes that the pages of a unit would need; @left: pages that may be looked at */
 static u64 precopy_save_unit_cost(const struct precopy_memory *mem,
 				  unsigned long unit,
 				  const unsigned long *pages,
@@ -439,9 +439,9 @@ static u64 precopy_save_unit_cost(const struct precopy_memory *mem,
 }
 
 /*
- * What a device that is stopped would send of its memory. Which pages are zero
- * is looked at, so that a VMM that moves a paused VM is not told of 2 MiB for
- * every page that was touched. What is beyond PRECOPY_SCAN_PAGES counts as data.
+ * Bytes that a stopped device would send of its memory. Pages are searched for
+ * zero pages, so that a VMM that moves a paused VM is not told 2 MiB for every
+ * page that was touched. Pages after the first PRECOPY_SCAN_PAGES count as data.
  */
 static u64 precopy_save_cost_stopped(struct precopy_device *pcd)
 {
@@ -519,7 +519,7 @@ static bool precopy_save_memory_prepared(struct precopy_save_part *part)
 	return precopy_tracker_prepared(&precopy_save_pcd(ms)->memory, ms->tracker);
 }
 
-/* What the initial set costs; nobody else changes it yet */
+/* Bytes that the initial set needs; nobody else changes it yet */
 static u64 precopy_save_count_initial(const struct precopy_tracker *tracker)
 {
 	unsigned long unit;
@@ -536,7 +536,7 @@ static u64 precopy_save_count_initial(const struct precopy_tracker *tracker)
 	return cost;
 }
 
-/* What was dirty, set aside or taken is about to be initial data again */
+/* Forget dirty, pinned and taken pages: all pages become initial data again */
 static void precopy_save_memory_clear(struct precopy_memory_save *ms)
 {
 	bitmap_zero(ms->pages, PRECOPY_UNIT_PAGES);

@@ -109,7 +109,7 @@ static u64 precopy_save_left(const struct precopy_saving *saving)
 	return left.initial + left.dirty + left.tail;
 }
 
-/* What the sections would send, besides the records of the data fd */
+/* Bytes that the sections would send, without the records of the data fd itself */
 static u64 precopy_save_estimate_sections(struct precopy_device *pcd,
 					  bool stopped)
 {
@@ -250,7 +250,7 @@ static ssize_t precopy_save_read(struct file *filp, char __user *buf,
 		cond_resched();
 	}
 	precopy_session_end(&saving->session);
-	/* What was read is delivered before the error (rule R35) */
+	/* Bytes that were read are delivered before the error (rule R35) */
 	return done ?: ret;
 }
 
@@ -308,8 +308,8 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
 }
 
 /*
- * What the source can know of a startup elsewhere: what it asked for, and when;
- * how long that takes here; and so, how far it may be.
+ * The source does not see the startup. It reports what PREFACE asked for, and the
+ * time that is left by its own measurements and the time since PREFACE was read.
  */
 static void precopy_save_tell(struct precopy_session *session,
 			      struct vfio_precopy_startup *info)
@@ -576,7 +576,7 @@ static int precopy_save_start_over(struct precopy_device *pcd,
 	scoped_guard(spinlock, &pcd->state_lock) {
 		if (saving->session.dead)
 			return -ENODEV;
-		/* Not within an initial part, and not once it is to end */
+		/* An initial part that has begun must end, and a stopped session must */
 		if (saving->stopped || saving->phase != PRECOPY_SAVE_LIVE)
 			return -EAGAIN;
 		before = precopy_save_unread(saving);

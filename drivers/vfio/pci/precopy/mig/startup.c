@@ -4,8 +4,8 @@
  * and zero the units that the source has all pages of. Until it is complete the
  * user's accesses to the memory wait, and so does the end of the initial data.
  *
- * What else the source uses is allocated when its data comes, page by page: the
- * target must not need more memory than the source.
+ * Other memory that the source uses is allocated page by page when its data
+ * arrives: the target must not need more memory than the source.
  */
 
 #include <linux/bitmap.h>
@@ -320,7 +320,7 @@ int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
 			startup->bytes_wanted = wanted;
 			startup->began = ktime_get();
 			startup->delay_ms = precopy_knob(pcd, startup_delay_ms);
-			/* Not what an earlier startup of the session did */
+			/* An earlier startup of the session may have counted */
 			atomic_long_set(&startup->prepared, 0);
 			atomic64_set(&startup->allocated, 0);
 			startup->last = 0;

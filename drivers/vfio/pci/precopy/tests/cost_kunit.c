@@ -7,10 +7,10 @@
 
 #include "../mig/cost.h"
 
-/* What a MiB is taken for while nothing was measured */
+/* Time that a MiB is assumed to take while nothing was measured */
 #define ASSUMED_NS	(100 * NSEC_PER_USEC)
 
-/* No line is steeper, nor is there a memory that is larger, than that */
+/* Time for the largest memory at the steepest slope */
 #define LARGEST_NS	BIT_ULL(58)
 
 static struct precopy_cost *new_cost(struct kunit *test)
@@ -171,7 +171,7 @@ static void cost_forgotten(struct kunit *test)
 	expect_near(test, estimate_us(test, cost, 252), line_us(252));
 }
 
-/* What one device learns is not what another tells */
+/* The samples of one device do not change the estimate of another */
 static void cost_of_each_device(struct kunit *test)
 {
 	struct precopy_cost *slow = new_cost(test), *fast = new_cost(test);
@@ -200,7 +200,7 @@ static void cost_negative_slope(struct kunit *test)
 	expect_near(test, estimate_us(test, cost, SZ_64K), 500500);
 }
 
-/* And none at all not less than no time */
+/* A fitted line that is negative at 0 gives an estimate of 0 */
 static void cost_negative_fixed_part(struct kunit *test)
 {
 	struct precopy_cost *cost = new_cost(test);

@@ -567,7 +567,7 @@ static bool lock_op(struct state *s, enum op op)
 	}
 }
 
-/* What a pass does with a page that it found dirty. */
+/* The steps of a pass for a page that it found dirty. */
 static void page_op(struct state *s, enum op op)
 {
 	switch (op) {

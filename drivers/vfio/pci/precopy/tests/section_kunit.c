@@ -419,7 +419,7 @@ static void section_may_refuse_a_record(struct kunit *test)
 	section_save_stopped(test);
 	filp = section_open(test, t->target, RESUMING);
 	t->target->refuse = -EBADMSG;
-	/* What came before the record was accepted */
+	/* The bytes before the record are accepted */
 	KUNIT_EXPECT_GT(test, section_write(test, filp), 0);
 	KUNIT_EXPECT_EQ(test, section_write(test, filp), -EBADMSG);
 	KUNIT_EXPECT_TRUE(test, t->target->failed);

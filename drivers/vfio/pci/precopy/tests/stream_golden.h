@@ -56,8 +56,9 @@ static const u8 golden_v1_0_tail[] = {
 };
 
 /*
- * What a later version 1.7 might write: a longer file header, optional features
- * and records that nobody has heard of. It starts over once, too.
+ * A stream as a later version 1.7 might write it: a longer file header, and
+ * optional features and records that are unknown today. It restarts the initial
+ * data once.
  */
 static const u8 golden_v1_7[] = {
 	/* file header */

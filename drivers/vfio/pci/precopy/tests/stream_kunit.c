@@ -1185,7 +1185,7 @@ static void apply_event(u8 *image, const struct precopy_decoder *dec, int event)
 		memset(image + dec->offset, 0, dec->nr_bytes);
 }
 
-/* What goes in comes out, in steps of any size. */
+/* A stream is decoded to the data that was encoded, in steps of any size. */
 static void stream_round_trip(struct kunit *test)
 {
 	struct precopy_stream_params params = golden_params;
