@@ -1154,6 +1154,18 @@ static void craft_no_data(struct wire *w)
 	put_tail(w);
 }
 
+/* The first and the last page of a ZERO record are zeroed as well. */
+static void craft_zero_over_data(struct wire *w)
+{
+	u64 buf[3 * PRECOPY_PAGE / 8];
+
+	memset(buf, 0x5a, sizeof(buf));
+	put_start(w);
+	wire_put_data(w, CRAFT_OFFSET + PRECOPY_PAGE, buf, sizeof(buf));
+	wire_put_zero(w, CRAFT_OFFSET + PRECOPY_PAGE, sizeof(buf));
+	put_tail(w);
+}
+
 static void craft_restart(struct wire *w)
 {
 	put_start(w);
@@ -1487,6 +1499,7 @@ static const struct craft {
 	CRAFT_OK(optional_feature),
 	CRAFT_OK(optional_record),
 	CRAFT_OK(no_data),
+	CRAFT_OK(zero_over_data),
 	CRAFT_OK(restart),
 	CRAFT_OK(late_data),
 	CRAFT_BAD(magic),
