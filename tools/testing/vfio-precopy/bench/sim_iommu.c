@@ -32,7 +32,7 @@ struct side {
 };
 
 /* One system call for all of the repetitions, so that it does not count */
-static uint64_t dma_ns(const char *bdf, char op, int byte)
+static uint64_t dma_ns(const char *bdf, unsigned char byte)
 {
 	char cmd[96];
 	uint64_t t0;
@@ -41,8 +41,8 @@ static uint64_t dma_ns(const char *bdf, char op, int byte)
 	fd = open(COMMAND, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		fatal("%s: %s", COMMAND, strerror(errno));
-	n = snprintf(cmd, sizeof(cmd), "%s %c %lx %x %x %u", bdf, op, IOVA,
-		     DMA_SIZE, byte, DMA_TIMES);
+	n = snprintf(cmd, sizeof(cmd), "%s w %lx %x %x %u", bdf, IOVA, DMA_SIZE,
+		     byte, DMA_TIMES);
 	t0 = now_ns();
 	if (write(fd, cmd, n) != n)
 		fatal("DMA fails: %s", strerror(errno));
@@ -74,20 +74,24 @@ static void measure_dma(struct side *sim, int reps)
 {
 	struct dma_region region = { .iova = IOVA, .size = DMA_SIZE };
 	char *from = memory_alloc(DMA_SIZE, true);
+	unsigned char *to = memory_alloc(DMA_SIZE, true);
+	unsigned char byte;
 	int rep;
 
-	region.vaddr = memory_alloc(DMA_SIZE, true);
+	region.vaddr = to;
 	memset(from, 1, DMA_SIZE);
 	iommu_map(sim->iommu, &region);
 	for (rep = 0; rep < reps; rep++) {
 		progress("DMA and copies: %d of %d", rep + 1, reps);
-		sample_dma("memcpy", memcpy_ns(region.vaddr, from));
-		sample_dma("write", dma_ns(sim->bdf, 'w', 0x40 + rep));
-		if (((char *)region.vaddr)[DMA_SIZE - 1] != 0x40 + rep)
+		/* Another byte than the copies have left there */
+		byte = 2 + rep % 200;
+		sample_dma("memcpy", memcpy_ns(to, from));
+		sample_dma("write", dma_ns(sim->bdf, byte));
+		if (to[DMA_SIZE - 1] != byte)
 			fatal("the DMA did not reach the memory");
 	}
 	iommu_unmap(sim->iommu, &region);
-	memory_free(region.vaddr, DMA_SIZE);
+	memory_free(to, DMA_SIZE);
 	memory_free(from, DMA_SIZE);
 }
 
@@ -105,9 +109,9 @@ static void map_once(struct side *side, void *memory, size_t size)
 	sample(size, now_ns() - t1, "sim.unmap.%s", side->name);
 }
 
-static void measure_map(struct side *sides, size_t size, bool huge, int reps)
+static void measure_map(struct side *sides, size_t size, int reps)
 {
-	void *memory = memory_alloc(size, huge);
+	void *memory = memory_alloc(size, true);
 	int rep;
 
 	for (rep = 0; rep < reps; rep++) {
@@ -160,7 +164,7 @@ int main(int argc, char **argv)
 	measure_dma(&sides[0], opt.reps);
 	most = opt.quick ? 64 * MIB : GIB;
 	for (size = 16 * MIB; size <= most; size *= 4)
-		measure_map(sides, size, true, opt.reps);
+		measure_map(sides, size, opt.reps);
 	side_close(&sides[1]);
 	side_close(&sides[0]);
 	return 0;
