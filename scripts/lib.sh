@@ -234,7 +234,7 @@ kconfig_essence() {
 	awk '/^[ \t]*help[ \t]*$/ { help = 1; next }
 	     /^[^ \t#]/ { help = 0 }
 	     /^\t[^ \t]/ && help { next }
-	     !help && !/^#/ && NF' "$TOP/drivers/vfio/pci/precopy/Kconfig"
+	     !help && !/^#/ && NF' "$TOP/Kconfig" "$TOP/drivers/vfio/pci/precopy/Kconfig"
 }
 
 package_version() {	# PATTERN, of the package's name
@@ -292,7 +292,7 @@ base_key() {
 	{ echo $CACHE_FORMAT; source_version; echo "$BASE_PATHS"; } | hash_of
 }
 
-BASE_PATHS='Makefile MAINTAINERS drivers/vfio drivers/iommu/Kconfig drivers/iommu/Makefile drivers/pci/controller/Kconfig drivers/pci/controller/Makefile Documentation/driver-api Documentation/userspace-api/ioctl Documentation/ABI/testing include/uapi/linux tools/testing/selftests/vfio'
+BASE_PATHS='Kconfig Makefile MAINTAINERS drivers/vfio drivers/iommu/Kconfig drivers/iommu/Makefile drivers/pci/controller/Kconfig drivers/pci/controller/Makefile Documentation/driver-api Documentation/userspace-api/ioctl Documentation/ABI/testing include/uapi/linux tools/testing/selftests/vfio'
 
 # The checkout's files, without what was built in it.
 checkout_files() {
