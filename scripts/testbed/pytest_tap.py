@@ -3,10 +3,12 @@
 pytest -p pytest_tap: prints TAP in place of pytest's own words.
 
 A test has the name that pytest takes on its command line, as in
-"test_info.py::test_info_in_use". What went wrong, and how long a test took, is in
-comments.
+"test_info.py::test_info_in_use", or that of its mark "title", in which "{mib}" stands
+for the parameter "mib". What went wrong, the properties that a test has recorded, and
+how long it took are in comments. --collect-only prints names and titles.
 """
 import os
+import time
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -19,13 +21,29 @@ def comment(text):
     return "".join(f"# {line}\n" for line in text.splitlines())
 
 
+def title(item):
+    """The name of a test in TAP"""
+    mark = item.get_closest_marker("title")
+    if not mark:
+        return item.nodeid
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return mark.args[0].format(**parameters)
+
+
 class Tap:
     def __init__(self):
         self.number = 0
+        self.titles = {}
         self.reports = []
+        self.began = time.monotonic()
 
     def pytest_collection_finish(self, session):
-        print(f"TAP version 13\n1..{len(session.items)}", flush=True)
+        self.titles = {item.nodeid: title(item) for item in session.items}
+        if session.config.option.collectonly:
+            for name, text in self.titles.items():
+                print(name if text == name else f"{name}: {text}")
+        else:
+            print(f"TAP version 13\n1..{len(session.items)}", flush=True)
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -34,7 +52,7 @@ class Tap:
     def pytest_runtest_logreport(self, report):
         self.reports.append(report)
         if report.when == PHASES[-1]:
-            self.tell(report.nodeid, self.reports)
+            self.tell(self.titles[report.nodeid], self.reports)
             self.reports = []
 
     def tell(self, name, reports):
@@ -43,21 +61,41 @@ class Tap:
         skipped = [report for report in reports if report.skipped]
         text = comment("\n".join(report.longreprtext for report in failed))
         if failed:
-            text += "".join(comment(f"{title}:\n{what}") for title, what in failed[0].sections)
+            text += "".join(comment(f"{what}:\n{said}") for what, said in failed[0].sections)
         why = ""
         if skipped and not failed:
             why = " # SKIP " + skipped[0].longrepr[2].removeprefix("Skipped: ")
         text += f"{'not ok' if failed else 'ok'} {self.number} - {name}{why}\n"
-        text += f"# {sum(report.duration for report in reports):.1f} s\n"
+        text += comment("\n".join(f"{what}: {said}" for what, said in reports[-1].user_properties))
+        text += f"# {sum(report.duration for report in reports):.1f} s{self.left()}\n"
         print(text, end="", flush=True)
 
-    def pytest_sessionfinish(self, exitstatus):
-        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            print(f"Bail out! pytest: {pytest.ExitCode(exitstatus).name}", flush=True)
+    def left(self):
+        """How long the others may take, if that is long"""
+        others = len(self.titles) - self.number
+        seconds = others * (time.monotonic() - self.began) / self.number
+        return f", about {seconds / 60:.0f} min left for {others}" if seconds > 60 else ""
+
+    def pytest_sessionfinish(self, session):
+        if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            print(f"Bail out! pytest: {pytest.ExitCode(session.exitstatus).name}", flush=True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--pick", metavar="NAMES",
+                     help="only the tests that have these names in TAP, one a line")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.pick:
+        picked = config.option.pick.splitlines()
+        config.hook.pytest_deselected(items=[item for item in items if title(item) not in picked])
+        items[:] = [item for item in items if title(item) in picked]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    config.addinivalue_line("markers", "title(text): the test's name in TAP")
     # Others ask pytest's own reporter for its terminal, so there is one that nobody sees.
     config.pluginmanager.unregister(name="terminalreporter")
     silent = TerminalReporter(config, open(os.devnull, "w", encoding="utf-8"))
