@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -247,14 +247,6 @@ class Traveller:
             self.end()
         result.seconds = time.monotonic() - began
         return result
-
-    def make(self, trip: Trip, cells: Iterable[Cell], say: Say = lambda text: None) -> Iterator[Result]:
-        """The results of some of its cells, as they come."""
-        try:
-            for cell in cells:
-                yield self.one(trip, cell, say)
-        finally:
-            self.end()
 
 
 # What QEMU refuses
