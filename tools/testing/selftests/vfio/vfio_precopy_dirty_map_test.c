@@ -22,6 +22,7 @@
 #include <linux/userfaultfd.h>
 
 #include <libvfio.h>
+#include <libvfio/dirty_writer.h>
 #include <libvfio/precopy_tracking.h>
 
 #include <libvfio/mig_harness.h>
@@ -31,29 +32,44 @@
 static char **bdfs;
 static int nr_bdfs;
 
-FIXTURE(dirty_map) {
+/* What the events below happen to */
+struct mapping {
 	struct precopy_tracking t;
 	u8 *bar;		/* of the source */
 	u8 *second;		/* another mapping of it, in some tests */
 };
 
-FIXTURE_SETUP(dirty_map)
+FIXTURE(dirty_map) {
+	struct mapping m;
+};
+
+typedef struct mapping map_t;
+
+static void mapping_open(map_t *self)
 {
-	if (nr_bdfs < 2)
-		SKIP(return, "needs two devices");
 	self->second = NULL;
 	tracking_open(&self->t, bdfs, SIZE);
 	self->bar = self->t.a.bar;
 }
 
-FIXTURE_TEARDOWN(dirty_map)
+static void mapping_close(map_t *self)
 {
 	if (self->second)
 		munmap(self->second, SIZE);
 	tracking_close(&self->t);
 }
 
-typedef FIXTURE_DATA(dirty_map) map_t;
+FIXTURE_SETUP(dirty_map)
+{
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	mapping_open(&self->m);
+}
+
+FIXTURE_TEARDOWN(dirty_map)
+{
+	mapping_close(&self->m);
+}
 
 /* Something that happens to the mapping and stores nothing. */
 typedef void (*event_fn)(map_t *self);
@@ -73,7 +89,7 @@ static void by_mprotect(void *arg, u64 page, u64 seed)
 
 TEST_F_TIMEOUT(dirty_map, mprotect, MIG_TIMEOUT)
 {
-	EXPECT_EQ(0, tracking_passes(&self->t, by_mprotect, self));
+	EXPECT_EQ(0, tracking_passes(&self->m.t, by_mprotect, &self->m));
 }
 
 /*
@@ -112,7 +128,7 @@ static void read_only_for_a_moment(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, mprotect_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, read_only_for_a_moment);
+	around(_metadata, &self->m, read_only_for_a_moment);
 }
 
 static void no_access_for_a_moment(map_t *self)
@@ -122,7 +138,7 @@ static void no_access_for_a_moment(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, mprotect_none_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, no_access_for_a_moment);
+	around(_metadata, &self->m, no_access_for_a_moment);
 }
 
 /* Away, and back at the same place. */
@@ -138,7 +154,7 @@ static void unmapped(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, unmapped_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, unmapped);
+	around(_metadata, &self->m, unmapped);
 }
 
 /* To elsewhere and back, with all entries. */
@@ -154,7 +170,7 @@ static void moved(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, moved_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, moved);
+	around(_metadata, &self->m, moved);
 }
 
 static void store_second(map_t *self, u64 page, u64 seed)
@@ -173,14 +189,15 @@ static void by_moved(void *arg, u64 page, u64 seed)
 	VFIO_ASSERT_NE(to, MAP_FAILED);
 	self->second = to;
 	store_second(self, page, seed);
+	tracking_stored(&self->t, page, seed);
 }
 
 TEST_F_TIMEOUT(dirty_map, moved_mapping, MIG_TIMEOUT)
 {
-	self->second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    self->t.a.fd, self->t.a.bar_offset);
-	ASSERT_NE(MAP_FAILED, self->second);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_moved, self));
+	self->m.second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      self->m.t.a.fd, self->m.t.a.bar_offset);
+	ASSERT_NE(MAP_FAILED, self->m.second);
+	EXPECT_EQ(0, tracking_passes(&self->m.t, by_moved, &self->m));
 }
 
 /* A second user of the mapping comes, looks, and goes. */
@@ -191,14 +208,15 @@ static void forked(map_t *self)
 
 	VFIO_ASSERT_GE(child, 0);
 	if (!child)
-		_exit(*(volatile u8 *)(self->bar + PRECOPY_PAGE) != 1);
+		_exit(*(volatile u8 *)(self->bar + PRECOPY_PAGE) !=
+		      self->t.a.shadow[PRECOPY_PAGE]);
 	VFIO_ASSERT_EQ(waitpid(child, &status, 0), child);
 	VFIO_ASSERT_EQ(status, 0);
 }
 
 TEST_F_TIMEOUT(dirty_map, fork_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, forked);
+	around(_metadata, &self->m, forked);
 }
 
 static void advise(map_t *self, int advice)
@@ -213,7 +231,7 @@ static void dontneed(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, dontneed_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, dontneed);
+	around(_metadata, &self->m, dontneed);
 }
 
 static void cold(map_t *self)
@@ -223,7 +241,7 @@ static void cold(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, cold_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, cold);
+	around(_metadata, &self->m, cold);
 }
 
 static void pageout(map_t *self)
@@ -233,7 +251,7 @@ static void pageout(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, pageout_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, pageout);
+	around(_metadata, &self->m, pageout);
 }
 
 /* Present for reading, as a VMM's prefault leaves it. */
@@ -244,8 +262,71 @@ static void populated(map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, populate_read_around_collect, MIG_TIMEOUT)
 {
-	around(_metadata, self, populated);
+	around(_metadata, &self->m, populated);
 }
+
+/* ------------------------------------------------------------------------ */
+/* The same, whatever way the stores come                                   */
+
+FIXTURE(dirty_map_writers) {
+	struct mapping m;
+	struct dirty_writer_run w;
+};
+
+FIXTURE_VARIANT(dirty_map_writers) {
+	const char *writer;
+};
+
+#define FIXTURE_VARIANT_ADD_WRITER(name_)	\
+FIXTURE_VARIANT_ADD(dirty_map_writers, name_) {	\
+	.writer = #name_,			\
+}
+
+#include <libvfio/dirty_writer_list.h>
+
+FIXTURE_SETUP(dirty_map_writers)
+{
+	const char *missing;
+
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	missing = dirty_writer_init(&self->w, variant->writer);
+	if (missing)
+		SKIP(return, "%s", missing);
+	mapping_open(&self->m);
+	dirty_writer_open(&self->w, &self->m.t, self->m.bar);
+}
+
+FIXTURE_TEARDOWN(dirty_map_writers)
+{
+	dirty_writer_close(&self->w);
+	mapping_close(&self->m);
+	dirty_writer_exit(&self->w);
+}
+
+/* Each of the events, before the collect between two stores, and after it. */
+TEST_F_TIMEOUT(dirty_map_writers, events_around_collect, MIG_TIMEOUT)
+{
+	static const event_fn events[] = {
+		read_only_for_a_moment, no_access_for_a_moment, unmapped, moved,
+		forked, dontneed, cold, pageout, populated,
+	};
+	int i;
+
+	tracking_begin(&self->m.t);
+	for (i = 0; i < (int)ARRAY_SIZE(events); i++) {
+		tracking_store_pages(&self->m.t, dirty_writer_track, &self->w, i);
+		events[i](&self->m);
+		EXPECT_EQ(0, tracking_carry(&self->m.t)) TH_LOG("event %d", i);
+		tracking_store_pages(&self->m.t, dirty_writer_track, &self->w, i);
+		EXPECT_EQ(0, tracking_carry(&self->m.t)) TH_LOG("event %d", i);
+		events[i](&self->m);
+	}
+	tracking_store_pages(&self->m.t, dirty_writer_track, &self->w, i);
+	EXPECT_EQ(0, tracking_finish(&self->m.t));
+}
+
+/* ------------------------------------------------------------------------ */
 
 /*
  * The kernel makes entries inaccessible to learn who uses the page, and
@@ -333,7 +414,7 @@ TEST_F_TIMEOUT(dirty_map, numa_hint_around_collect, 180)
 	set_file(NUMA_DEBUG "scan_delay_ms", "10");
 	set_file(NUMA_DEBUG "scan_period_min_ms", "10");
 	set_file(NUMA_DEBUG "scan_period_max_ms", "20");
-	numa_hints(_metadata, self);
+	numa_hints(_metadata, &self->m);
 	set_file("/proc/sys/kernel/numa_balancing", "0");
 }
 
@@ -389,22 +470,22 @@ TEST_F_TIMEOUT(dirty_map, userfaultfd_refused, MIG_TIMEOUT)
 	if (fd < 0)
 		SKIP(return, "userfaultfd: %s", strerror(errno));
 	close(fd);
-	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
-	refuse_uffd(_metadata, self);
-	tracking_begin(&self->t);
-	refuse_uffd(_metadata, self);
-	tracking_end(&self->t);
-	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
+	precopy_fill(&self->m.t.a, 0, 64, 1, BY_MMAP);
+	refuse_uffd(_metadata, &self->m);
+	tracking_begin(&self->m.t);
+	refuse_uffd(_metadata, &self->m);
+	tracking_end(&self->m.t);
+	EXPECT_EQ(0, tracking_passes(&self->m.t, tracking_by_store, &self->m.t));
 }
 
 /* A second range with the same pages, of which no fault would tell. */
 TEST_F_TIMEOUT(dirty_map, mremap_leaves_nothing, MIG_TIMEOUT)
 {
-	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
-	EXPECT_EQ(MAP_FAILED, mremap(self->bar, SIZE, SIZE,
+	precopy_fill(&self->m.t.a, 0, 64, 1, BY_MMAP);
+	EXPECT_EQ(MAP_FAILED, mremap(self->m.bar, SIZE, SIZE,
 				     MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
+	EXPECT_EQ(0, tracking_passes(&self->m.t, tracking_by_store, &self->m.t));
 }
 
 int main(int argc, char *argv[])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tracking of what is written to the device while it is migrated, by user
- * space in all the ways it has. A way of writing is tried in several passes:
+ * Tracking of what is written to the device while it is migrated, in all the ways
+ * there are (lib/dirty_writer.c). A way of writing is tried in several passes:
  * write, read the stream to its temporary end, write again to the same pages.
  * So the stores of all passes but the first come after a collect, through what
  * was there before it. Each collect must carry what was stored before it, and
@@ -15,23 +15,19 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
 
-#include <linux/stddef.h>
-#include <linux/futex.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
 
 #include <libvfio.h>
+#include <libvfio/dirty_writer.h>
 #include <libvfio/precopy_stream.h>
 #include <libvfio/precopy_tracking.h>
 
@@ -43,18 +39,76 @@
 static char **bdfs;
 static int nr_bdfs;
 
-struct order {
-	u64 page;
-	u64 seed;
+/* ------------------------------------------------------------------------ */
+/* Every way of storing                                                     */
+
+FIXTURE(dirty_writers) {
+	struct precopy_tracking t;
+	struct dirty_writer_run w;
 };
+
+FIXTURE_VARIANT(dirty_writers) {
+	const char *writer;
+};
+
+#define FIXTURE_VARIANT_ADD_WRITER(name_)	\
+FIXTURE_VARIANT_ADD(dirty_writers, name_) {	\
+	.writer = #name_,			\
+}
+
+#include <libvfio/dirty_writer_list.h>
+
+FIXTURE_SETUP(dirty_writers)
+{
+	const char *missing;
+
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	missing = dirty_writer_init(&self->w, variant->writer);
+	if (missing)
+		SKIP(return, "%s", missing);
+	tracking_open(&self->t, bdfs, SIZE);
+	dirty_writer_open(&self->w, &self->t, self->t.a.bar);
+}
+
+FIXTURE_TEARDOWN(dirty_writers)
+{
+	dirty_writer_close(&self->w);
+	tracking_close(&self->t);
+	dirty_writer_exit(&self->w);
+}
+
+/* The page is writable before tracking starts, as a running guest's is. */
+TEST_F_TIMEOUT(dirty_writers, passes, MIG_TIMEOUT)
+{
+	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	dirty_writer_track(&self->w, 7, 2);
+	EXPECT_EQ(0, tracking_passes(&self->t, dirty_writer_track, &self->w));
+}
+
+/* Several stores to one page are one dirty page, collected or not. */
+TEST_F_TIMEOUT(dirty_writers, one_page, MIG_TIMEOUT)
+{
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < 2 * TRACKING_PASSES; pass++) {
+		dirty_writer_track(&self->w, 9, ++self->t.seed);
+		EXPECT_EQ(tracking_want(&self->t),
+			  tracking_dirty_bytes(&self->t))
+			TH_LOG("pass %d", pass);
+		if (pass % 4 != 3)
+			EXPECT_EQ(0, tracking_carry(&self->t));
+	}
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/* ------------------------------------------------------------------------ */
+/* What does not depend on the way of storing                               */
 
 FIXTURE(dirty) {
 	struct precopy_tracking t;
 	u8 *second;		/* another mapping of the BAR of a */
-	/* a child that writes on demand */
-	pid_t child;
-	int to_child[2];
-	int from_child[2];
 	int pipe[2];
 	volatile pid_t reader;	/* a thread, when it has begun */
 };
@@ -72,91 +126,12 @@ FIXTURE_SETUP(dirty)
 
 FIXTURE_TEARDOWN(dirty)
 {
-	if (self->child > 0) {
-		kill(self->child, SIGKILL);
-		waitpid(self->child, NULL, 0);
-	}
 	if (self->second)
 		munmap(self->second, SIZE);
 	tracking_close(&self->t);
 }
 
 typedef FIXTURE_DATA(dirty) dirty_t;
-
-/* ------------------------------------------------------------------------ */
-
-static void by_store(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	precopy_pattern(self->t.a.bar + page * PRECOPY_PAGE, page, seed);
-}
-
-TEST_F_TIMEOUT(dirty, store, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
-}
-
-static void by_pwrite(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	precopy_fill(&self->t.a, page, 1, seed, BY_PWRITE);
-}
-
-TEST_F_TIMEOUT(dirty, pwrite, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_pwrite, self));
-}
-
-static void by_second(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	precopy_pattern(self->second + page * PRECOPY_PAGE, page, seed);
-}
-
-TEST_F_TIMEOUT(dirty, second_mapping, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_second, self));
-}
-
-/* Half the page by each, so that both mappings are writable at a collect. */
-static void by_both(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
-	size_t half = PRECOPY_PAGE / 2;
-
-	precopy_pattern(buf, page, seed);
-	memcpy(self->t.a.bar + page * PRECOPY_PAGE, buf, half);
-	memcpy(self->second + page * PRECOPY_PAGE + half, buf + half, half);
-}
-
-TEST_F_TIMEOUT(dirty, both_mappings, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_both, self));
-}
-
-/* One locked instruction on the page: a load and a store in one. */
-TEST_F_TIMEOUT(dirty, atomic, MIG_TIMEOUT)
-{
-	u64 *word = (u64 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
-	u64 *shadow = (u64 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
-	int pass;
-
-	tracking_begin(&self->t);
-	for (pass = 0; pass < 2 * TRACKING_PASSES; pass++) {
-		__atomic_fetch_add(word, 3, __ATOMIC_SEQ_CST);
-		*shadow += 3;
-		tracking_touched(&self->t, 9);
-		EXPECT_EQ(TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t))
-			TH_LOG("pass %d", pass);
-		if (pass % 4 != 3)
-			EXPECT_EQ(0, tracking_carry(&self->t));
-	}
-	EXPECT_EQ(0, tracking_finish(&self->t));
-}
 
 /*
  * Of two stores to a page the second may come when the first has its entry
@@ -233,226 +208,20 @@ TEST_F_TIMEOUT(dirty, one_byte, MIG_TIMEOUT)
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-static void serve(dirty_t *self, u8 *map)
-{
-	struct order order;
-
-	/* Writable before tracking starts, as a running guest's is. */
-	while (read(self->to_child[0], &order, sizeof(order)) == sizeof(order)) {
-		precopy_pattern(map + order.page * PRECOPY_PAGE, order.page,
-				order.seed);
-		if (write(self->from_child[1], &order, 1) != 1)
-			break;
-	}
-	_exit(0);
-}
-
-/* The child writes to the mapping it inherited, or to one of its own. */
-static void start_child(dirty_t *self, bool own_mapping)
-{
-	u8 *map = self->t.a.bar;
-
-	VFIO_ASSERT_EQ(pipe(self->to_child), 0);
-	VFIO_ASSERT_EQ(pipe(self->from_child), 0);
-	self->child = fork();
-	VFIO_ASSERT_GE(self->child, 0);
-	if (self->child)
-		return;
-	if (own_mapping)
-		map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			   self->t.a.fd, self->t.a.bar_offset);
-	if (map != MAP_FAILED)
-		serve(self, map);
-	_exit(1);
-}
-
-static void by_child(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-	struct order order = { page, seed };
-	char done;
-
-	VFIO_ASSERT_EQ(write(self->to_child[1], &order, sizeof(order)),
-		       (ssize_t)sizeof(order));
-	VFIO_ASSERT_EQ(read(self->from_child[0], &done, 1), 1);
-}
-
-TEST_F_TIMEOUT(dirty, child, MIG_TIMEOUT)
-{
-	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
-	start_child(self, false);
-	by_child(self, 7, 2);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_child, self));
-}
-
-TEST_F_TIMEOUT(dirty, child_with_own_mapping, MIG_TIMEOUT)
-{
-	start_child(self, true);
-	by_child(self, 7, 2);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_child, self));
-}
-
-/* The kernel as writer: the copy of a system call that returns data. */
-static void by_read(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
-
-	precopy_pattern(buf, page, seed);
-	VFIO_ASSERT_EQ(write(self->pipe[1], buf, sizeof(buf)),
-		       (ssize_t)sizeof(buf));
-	VFIO_ASSERT_EQ(read(self->pipe[0], self->t.a.bar + page * PRECOPY_PAGE,
-			    sizeof(buf)), (ssize_t)sizeof(buf));
-}
-
-TEST_F_TIMEOUT(dirty, read_into, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_read, self));
-}
-
-/*
- * By way of the kernel, into a process that need not know: the pages are
- * pinned for the moment of the copy, no page table is involved.
- */
-static void process_vm(dirty_t *self, pid_t pid, u64 page, u64 seed)
-{
-	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
-	struct iovec local = { buf, sizeof(buf) };
-	struct iovec remote = {
-		self->t.a.bar + page * PRECOPY_PAGE, sizeof(buf)
-	};
-	ssize_t ret;
-
-	precopy_pattern(buf, page, seed);
-	ret = process_vm_writev(pid, &local, 1, &remote, 1, 0);
-	VFIO_ASSERT_EQ(ret, (ssize_t)sizeof(buf));
-}
-
-static void by_process_vm_writev(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	process_vm(self, getpid(), page, seed);
-}
-
-TEST_F_TIMEOUT(dirty, process_vm_writev, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_process_vm_writev, self));
-}
-
-static ssize_t proc_mem(dirty_t *self, pid_t pid, u64 page, u64 seed)
-{
-	u8 buf[PRECOPY_PAGE] __attribute__((aligned(8)));
-	char path[64];
-	ssize_t ret;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
-	fd = open(path, O_RDWR);
-	VFIO_ASSERT_GE(fd, 0);
-	precopy_pattern(buf, page, seed);
-	ret = pwrite(fd, buf, sizeof(buf),
-		     (uintptr_t)self->t.a.bar + page * PRECOPY_PAGE);
-	close(fd);
-	return ret;
-}
-
-static void by_proc_mem(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	VFIO_ASSERT_EQ(proc_mem(self, getpid(), page, seed),
-		       (ssize_t)PRECOPY_PAGE);
-}
-
-TEST_F_TIMEOUT(dirty, proc_mem, MIG_TIMEOUT)
-{
-	EXPECT_EQ(0, tracking_passes(&self->t, by_proc_mem, self));
-}
-
 /* What a debugger may do to a read-only private mapping is not for a BAR. */
 TEST_F_TIMEOUT(dirty, proc_mem_does_not_force, MIG_TIMEOUT)
 {
+	u8 *page = self->t.a.bar + 7 * PRECOPY_PAGE;
+	int fd = open("/proc/self/mem", O_RDWR);
+
+	ASSERT_LE(0, fd);
 	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
 	ASSERT_EQ(0, mprotect(self->t.a.bar, SIZE, PROT_READ));
-	EXPECT_EQ(-1, proc_mem(self, getpid(), 7, 2));
+	EXPECT_EQ(-1, pwrite(fd, "x", 1, (uintptr_t)page));
 	EXPECT_EQ(EIO, errno);
+	close(fd);
 	ASSERT_EQ(0, mprotect(self->t.a.bar, SIZE, PROT_READ | PROT_WRITE));
-	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
-}
-
-/* The child has the page writable from before; the parent does the store. */
-static void by_process_vm_writev_to_child(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	process_vm(self, self->child, page, seed);
-}
-
-TEST_F_TIMEOUT(dirty, process_vm_writev_to_child, MIG_TIMEOUT)
-{
-	start_child(self, false);
-	by_child(self, 7, 2);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_process_vm_writev_to_child, self));
-}
-
-static void by_proc_mem_of_child(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-
-	VFIO_ASSERT_EQ(proc_mem(self, self->child, page, seed),
-		       (ssize_t)PRECOPY_PAGE);
-}
-
-TEST_F_TIMEOUT(dirty, proc_mem_of_child, MIG_TIMEOUT)
-{
-	start_child(self, false);
-	by_child(self, 7, 2);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_proc_mem_of_child, self));
-}
-
-static void by_ptrace(void *arg, u64 page, u64 seed)
-{
-	dirty_t *self = arg;
-	u64 words[PRECOPY_PAGE / sizeof(u64)];
-	u64 *to = (u64 *)(self->t.a.bar + page * PRECOPY_PAGE);
-	size_t i;
-
-	VFIO_ASSERT_EQ(ptrace(PTRACE_ATTACH, self->child, NULL, NULL), 0);
-	VFIO_ASSERT_EQ(waitpid(self->child, NULL, 0), self->child);
-	precopy_pattern(words, page, seed);
-	for (i = 0; i < ARRAY_SIZE(words); i++)
-		VFIO_ASSERT_EQ(ptrace(PTRACE_POKEDATA, self->child, to + i,
-				      words[i]), 0);
-	VFIO_ASSERT_EQ(ptrace(PTRACE_DETACH, self->child, NULL, NULL), 0);
-}
-
-TEST_F_TIMEOUT(dirty, ptrace_poke, MIG_TIMEOUT)
-{
-	start_child(self, false);
-	by_child(self, 7, 2);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_ptrace, self));
-}
-
-/* The kernel's own atomic operation on a word of the user. */
-TEST_F_TIMEOUT(dirty, futex_op, MIG_TIMEOUT)
-{
-	u32 *word = (u32 *)(self->t.a.bar + 9 * PRECOPY_PAGE);
-	u32 *shadow = (u32 *)(self->t.a.shadow + 9 * PRECOPY_PAGE);
-	int op = FUTEX_OP(FUTEX_OP_ADD, 3, FUTEX_OP_CMP_EQ, 0);
-	u32 nobody = 0;
-	int pass;
-
-	tracking_begin(&self->t);
-	for (pass = 0; pass < TRACKING_PASSES; pass++) {
-		ASSERT_EQ(0, syscall(__NR_futex, &nobody,
-				     FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0,
-				     word, op));
-		*shadow += 3;
-		tracking_touched(&self->t, 9);
-		EXPECT_EQ(0, tracking_carry(&self->t));
-	}
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
 }
 
 /* A system call that is under way when the collect comes, and returns after. */
@@ -483,7 +252,7 @@ TEST_F_TIMEOUT(dirty, read_under_way, MIG_TIMEOUT)
 
 	tracking_begin(&self->t);
 	for (pass = 0; pass < TRACKING_PASSES; pass++) {
-		tracking_store_pages(&self->t, by_store, self, pass);
+		tracking_store_pages(&self->t, tracking_by_store, &self->t, pass);
 		self->reader = 0;
 		ASSERT_EQ(0, pthread_create(&thread, NULL, reader, self));
 		ASSERT_TRUE(precopy_wait_blocked(&self->reader, __NR_read,
@@ -534,7 +303,7 @@ TEST_F_TIMEOUT(dirty, second_migration, MIG_TIMEOUT)
 	tracking_end(&self->t);
 	precopy_fill(&self->t.a, 5, 10, 3, BY_MMAP);
 	precopy_fill(&self->t.a, 500, 10, 3, BY_MMAP);
-	EXPECT_EQ(0, tracking_passes(&self->t, by_store, self));
+	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
 }
 
 struct writer {

@@ -61,6 +61,8 @@ u64 tracking_surplus(struct precopy_tracking *t);
 u64 tracking_carry(struct precopy_tracking *t);
 
 u64 tracking_dirty_bytes(struct precopy_tracking *t);
+/* What that must be, by the notes of the test. */
+u64 tracking_want(struct precopy_tracking *t);
 
 /*
  * Stops the source, takes the rest, and lets the target load it all. Returns
@@ -71,7 +73,10 @@ u64 tracking_finish(struct precopy_tracking *t);
 /* The same without the target, which may be in use for something else. */
 u64 tracking_stop(struct precopy_tracking *t);
 
-/* One way to make @page of the source hold the pattern of @seed. */
+/*
+ * One way to store something that depends on @seed to @page of the source, and to
+ * note it down with tracking_stored() or tracking_touched().
+ */
 typedef void (*tracking_way_fn)(void *arg, u64 page, u64 seed);
 
 /* The simplest one: a store to the mapping. @arg is the struct. */
