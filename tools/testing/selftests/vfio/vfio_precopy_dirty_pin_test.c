@@ -34,6 +34,7 @@
 #include <linux/vfio.h>
 
 #include <libvfio.h>
+#include <libvfio/dirty_writer.h>
 #include <libvfio/precopy_tracking.h>
 #include <libvfio/slow_file.h>
 
@@ -49,29 +50,32 @@
 static char **bdfs;
 static int nr_bdfs;
 
-FIXTURE(dirty_pin) {
+/* A migration, and what can hold pages of its source */
+typedef struct {
 	struct precopy_tracking t;
 	struct slow_file file;
 	int no_file;		/* why there is none, or 0 */
 	int pipe[2];
+} pin_t;
+
+FIXTURE(dirty_pin) {
+	pin_t p;
 };
 
 FIXTURE_SETUP(dirty_pin)
 {
 	if (nr_bdfs < 2)
 		SKIP(return, "needs two devices");
-	self->no_file = slow_file_open(&self->file);
-	tracking_open(&self->t, bdfs, SIZE);
-	ASSERT_EQ(0, pipe(self->pipe));
+	self->p.no_file = slow_file_open(&self->p.file);
+	tracking_open(&self->p.t, bdfs, SIZE);
+	ASSERT_EQ(0, pipe(self->p.pipe));
 }
 
 FIXTURE_TEARDOWN(dirty_pin)
 {
-	tracking_close(&self->t);
-	slow_file_close(&self->file);
+	tracking_close(&self->p.t);
+	slow_file_close(&self->p.file);
 }
-
-typedef FIXTURE_DATA(dirty_pin) pin_t;
 
 static u8 *at(pin_t *self, u64 page)
 {
@@ -80,8 +84,7 @@ static u8 *at(pin_t *self, u64 page)
 
 static void store(pin_t *self, u64 page)
 {
-	precopy_pattern(at(self, page), page, ++self->t.seed);
-	tracking_stored(&self->t, page, self->t.seed);
+	tracking_by_store(&self->t, page, ++self->t.seed);
 }
 
 static bool carried(pin_t *self, u64 page)
@@ -177,15 +180,15 @@ static void direct_read(struct __test_metadata *_metadata, pin_t *self,
 
 TEST_F_TIMEOUT(dirty_pin, direct_read_under_way, MIG_TIMEOUT)
 {
-	if (self->no_file)
+	if (self->p.no_file)
 		SKIP(return, "no 9p mount of our own: %s",
-		     strerror(-self->no_file));
-	tracking_begin(&self->t);
-	direct_read(_metadata, self, 7, true);
-	direct_read(_metadata, self, 2 * UNIT_PAGES + 9, false);
-	*(volatile u8 *)at(self, UNIT_PAGES + 90);
-	direct_read(_metadata, self, UNIT_PAGES + 90, false);
-	EXPECT_EQ(0, tracking_finish(&self->t));
+		     strerror(-self->p.no_file));
+	tracking_begin(&self->p.t);
+	direct_read(_metadata, &self->p, 7, true);
+	direct_read(_metadata, &self->p, 2 * UNIT_PAGES + 9, false);
+	*(volatile u8 *)at(&self->p, UNIT_PAGES + 90);
+	direct_read(_metadata, &self->p, UNIT_PAGES + 90, false);
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
 }
 
 /* Begun before there was a session, so that initial pages are concerned. */
@@ -193,23 +196,23 @@ TEST_F_TIMEOUT(dirty_pin, direct_read_before_begin, MIG_TIMEOUT)
 {
 	u8 data[PRECOPY_PAGE] __attribute__((aligned(8)));
 
-	if (self->no_file)
+	if (self->p.no_file)
 		SKIP(return, "no 9p mount of our own: %s",
-		     strerror(-self->no_file));
-	precopy_fill(&self->t.a, 0, 64, 5, BY_MMAP);
-	slow_file_ask(&self->file, at(self, 7));
+		     strerror(-self->p.no_file));
+	precopy_fill(&self->p.t.a, 0, 64, 5, BY_MMAP);
+	slow_file_ask(&self->p.file, at(&self->p, 7));
 	/* It must not be written to for the same reason that it is held. */
-	precopy_fill(&self->t.a, 2 * UNIT_PAGES, 64, 5, BY_MMAP);
-	tracking_begin(&self->t);
-	EXPECT_EQ(0, self->t.sent[7]);
-	EXPECT_EQ(1, self->t.sent[2 * UNIT_PAGES + 7]);
-	precopy_pattern(data, 7, ++self->t.seed);
-	slow_file_answer(&self->file, data);
-	tracking_stored(&self->t, 7, self->t.seed);
-	expect_unit(self, 7);
-	collect_released(_metadata, self, 7);
-	EXPECT_EQ(0, tracking_lost(&self->t));
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	precopy_fill(&self->p.t.a, 2 * UNIT_PAGES, 64, 5, BY_MMAP);
+	tracking_begin(&self->p.t);
+	EXPECT_EQ(0, self->p.t.sent[7]);
+	EXPECT_EQ(1, self->p.t.sent[2 * UNIT_PAGES + 7]);
+	precopy_pattern(data, 7, ++self->p.t.seed);
+	slow_file_answer(&self->p.file, data);
+	tracking_stored(&self->p.t, 7, self->p.t.seed);
+	expect_unit(&self->p, 7);
+	collect_released(_metadata, &self->p, 7);
+	EXPECT_EQ(0, tracking_lost(&self->p.t));
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
 }
 
 /* ------------------------------------------------------------------------ */
@@ -289,18 +292,18 @@ TEST_F_TIMEOUT(dirty_pin, process_vm_writev_under_way, MIG_TIMEOUT)
 
 	if (ret)
 		SKIP(return, "userfaultfd: %s", strerror(-ret));
-	tracking_begin(&self->t);
+	tracking_begin(&self->p.t);
 	for (i = 0; i < (int)precopy_rounds(ROUNDS); i++) {
-		store(self, 7);
-		slow_source_ask(&source, at(self, 7));
-		collect_held(_metadata, self, 1);
-		precopy_pattern(data, 7, ++self->t.seed);
+		store(&self->p, 7);
+		slow_source_ask(&source, at(&self->p, 7));
+		collect_held(_metadata, &self->p, 1);
+		precopy_pattern(data, 7, ++self->p.t.seed);
 		slow_source_answer(&source, data);
-		tracking_stored(&self->t, 7, self->t.seed);
-		collect_released(_metadata, self, 7);
-		EXPECT_EQ(0, tracking_lost(&self->t));
+		tracking_stored(&self->p.t, 7, self->p.t.seed);
+		collect_released(_metadata, &self->p, 7);
+		EXPECT_EQ(0, tracking_lost(&self->p.t));
 	}
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
 	close(source.uffd);
 }
 
@@ -333,7 +336,7 @@ static void release(pin_t *self)
  * held when the device stops: then nobody stores any more, and it is sent.
  */
 static void held_references(struct __test_metadata *_metadata, pin_t *self,
-			    bool stored_before)
+			    bool stored_before, tracking_way_fn way, void *arg)
 {
 	static const u64 pages[] = { 3, UNIT_PAGES + 4, 2 * UNIT_PAGES + 40 };
 	u64 size;
@@ -346,7 +349,7 @@ static void held_references(struct __test_metadata *_metadata, pin_t *self,
 			store(self, pages[i]);
 		if (hold(self, pages[i]))
 			SKIP(return, "vmsplice: %s", strerror(errno));
-		store(self, pages[i]);
+		way(arg, pages[i], ++self->t.seed);
 	}
 	collect_held(_metadata, self, 3);
 	for (i = 0; i < 2; i++) {
@@ -364,12 +367,14 @@ static void held_references(struct __test_metadata *_metadata, pin_t *self,
 
 TEST_F_TIMEOUT(dirty_pin, held_reference, MIG_TIMEOUT)
 {
-	held_references(_metadata, self, true);
+	held_references(_metadata, &self->p, true, tracking_by_store,
+			&self->p.t);
 }
 
 TEST_F_TIMEOUT(dirty_pin, held_reference_before_store, MIG_TIMEOUT)
 {
-	held_references(_metadata, self, false);
+	held_references(_metadata, &self->p, false, tracking_by_store,
+			&self->p.t);
 }
 
 TEST_F_TIMEOUT(dirty_pin, held_reference_before_begin, MIG_TIMEOUT)
@@ -377,26 +382,70 @@ TEST_F_TIMEOUT(dirty_pin, held_reference_before_begin, MIG_TIMEOUT)
 	static const u64 pages[] = { 3, UNIT_PAGES + 4, 2 * UNIT_PAGES + 40 };
 	int i, j;
 
-	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
+	precopy_fill(&self->p.t.a, 0, 64, 1, BY_MMAP);
 	for (i = 0; i < 3; i++)
-		if (hold(self, pages[i]))
+		if (hold(&self->p, pages[i]))
 			SKIP(return, "vmsplice: %s", strerror(errno));
-	tracking_begin(&self->t);
-	EXPECT_EQ(0, self->t.sent[pages[0]]);
+	tracking_begin(&self->p.t);
+	EXPECT_EQ(0, self->p.t.sent[pages[0]]);
 	for (i = 0; i < 3; i++)
-		store(self, pages[i]);
-	tracking_collect(&self->t);
+		store(&self->p, pages[i]);
+	tracking_collect(&self->p.t);
 	for (i = 0; i < 3; i++)
-		EXPECT_EQ(0, self->t.sent[pages[i]]);
+		EXPECT_EQ(0, self->p.t.sent[pages[i]]);
 	for (i = 0; i < 3; i++) {
 		for (j = i; j < 3; j++)
-			EXPECT_FALSE(carried(self, pages[j]));
-		release(self);
-		expect_unit(self, pages[i]);
-		collect_released(_metadata, self, pages[i]);
+			EXPECT_FALSE(carried(&self->p, pages[j]));
+		release(&self->p);
+		expect_unit(&self->p, pages[i]);
+		collect_released(_metadata, &self->p, pages[i]);
 	}
-	EXPECT_EQ(0, tracking_lost(&self->t));
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	EXPECT_EQ(0, tracking_lost(&self->p.t));
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
+}
+
+/* Whatever way the store comes, while somebody has a reference */
+
+FIXTURE(dirty_pin_writers) {
+	pin_t p;
+	struct dirty_writer_run w;
+};
+
+FIXTURE_VARIANT(dirty_pin_writers) {
+	const char *writer;
+};
+
+#define FIXTURE_VARIANT_ADD_WRITER(name_)	\
+FIXTURE_VARIANT_ADD(dirty_pin_writers, name_) {	\
+	.writer = #name_,			\
+}
+
+#include <libvfio/dirty_writer_list.h>
+
+FIXTURE_SETUP(dirty_pin_writers)
+{
+	const char *missing;
+
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	missing = dirty_writer_init(&self->w, variant->writer);
+	if (missing)
+		SKIP(return, "%s", missing);
+	tracking_open(&self->p.t, bdfs, SIZE);
+	ASSERT_EQ(0, pipe(self->p.pipe));
+	dirty_writer_open(&self->w, &self->p.t, self->p.t.a.bar);
+}
+
+FIXTURE_TEARDOWN(dirty_pin_writers)
+{
+	dirty_writer_close(&self->w);
+	tracking_close(&self->p.t);
+	dirty_writer_exit(&self->w);
+}
+
+TEST_F_TIMEOUT(dirty_pin_writers, store_to_held_page, MIG_TIMEOUT)
+{
+	held_references(_metadata, &self->p, true, dirty_writer_track, &self->w);
 }
 
 struct reader {
@@ -435,28 +484,28 @@ static void store_by_read(pin_t *self, int fds[2], u64 page)
  */
 TEST_F_TIMEOUT(dirty_pin, loads_beside_stores_to_a_held_unit, MIG_TIMEOUT)
 {
-	struct reader reader = { .from = self->t.a.bar };
+	struct reader reader = { .from = self->p.t.a.bar };
 	u64 end = precopy_now_ms() + STORM_MS, round = 0;
 	pthread_t thread;
 	int fds[2];
 
 	ASSERT_EQ(0, pipe(fds));
-	precopy_fill(&self->t.a, 0, 64, 1, BY_MMAP);
-	if (hold(self, 3))
+	precopy_fill(&self->p.t.a, 0, 64, 1, BY_MMAP);
+	if (hold(&self->p, 3))
 		SKIP(return, "vmsplice: %s", strerror(errno));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, load_thread, &reader));
 	while (precopy_now_ms() < end) {
-		tracking_begin(&self->t);
-		store_by_read(self, fds, round++ % 64);
-		store(self, round % 64);
-		tracking_end(&self->t);
+		tracking_begin(&self->p.t);
+		store_by_read(&self->p, fds, round++ % 64);
+		store(&self->p, round % 64);
+		tracking_end(&self->p.t);
 	}
 	reader.stop = true;
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	TH_LOG("%lu times", round);
-	tracking_begin(&self->t);
-	release(self);
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	tracking_begin(&self->p.t);
+	release(&self->p);
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
 }
 
 /* ------------------------------------------------------------------------ */
@@ -494,7 +543,7 @@ static void *direct_thread(void *arg)
 
 TEST_F_TIMEOUT(dirty_pin, direct_read_storm, MIG_TIMEOUT)
 {
-	struct writer w = { .a = &self->t.a, .first = 32, .nr = 16 };
+	struct writer w = { .a = &self->p.t.a, .first = 32, .nr = 16 };
 	u64 end = precopy_now_ms() + STORM_MS;
 	pthread_t thread;
 	void *page;
@@ -509,15 +558,15 @@ TEST_F_TIMEOUT(dirty_pin, direct_read_storm, MIG_TIMEOUT)
 		SKIP(return, "the file system of the tests has no O_DIRECT: %s",
 		     strerror(errno));
 
-	tracking_begin(&self->t);
+	tracking_begin(&self->p.t);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, direct_thread, &w));
 	while (precopy_now_ms() < end || !w.written) {
-		ret = mig_stream_read(&self->t.stream, self->t.data_fd, SZ_256K);
+		ret = mig_stream_read(&self->p.t.stream, self->p.t.data_fd, SZ_256K);
 		ASSERT_TRUE(ret > 0 || ret == -ENOMSG);
 	}
 	w.stop = true;
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->p.t));
 }
 
 /* ------------------------------------------------------------------------ */
@@ -623,7 +672,7 @@ static void refused(struct __test_metadata *_metadata, pin_t *self,
 
 TEST_F_TIMEOUT(dirty_pin, dma_mapping_refused, MIG_TIMEOUT)
 {
-	refused(_metadata, self, refuse_dma);
+	refused(_metadata, &self->p, refuse_dma);
 }
 
 TEST_F_TIMEOUT(dirty_pin, io_uring_memory_refused, MIG_TIMEOUT)
@@ -634,7 +683,7 @@ TEST_F_TIMEOUT(dirty_pin, io_uring_memory_refused, MIG_TIMEOUT)
 	if (ring < 0)
 		SKIP(return, "io_uring_setup: %s", strerror(errno));
 	close(ring);
-	refused(_metadata, self, refuse_io_uring);
+	refused(_metadata, &self->p, refuse_io_uring);
 }
 
 /* ------------------------------------------------------------------------ */
@@ -746,7 +795,7 @@ TEST_F_TIMEOUT(dirty_pin, read_only_dma_mapping_is_set_aside, MIG_TIMEOUT)
 
 	for (i = 0; i < ARRAY_SIZE(read_modes); i++) {
 		TH_LOG("%s", read_modes[i]);
-		read_only_dma_mapping(_metadata, self, read_modes[i]);
+		read_only_dma_mapping(_metadata, &self->p, read_modes[i]);
 	}
 }
 
@@ -791,7 +840,7 @@ TEST_F_TIMEOUT(dirty_pin, read_only_dma_mapping_over_reset, MIG_TIMEOUT)
 
 	for (i = 0; i < ARRAY_SIZE(read_modes); i++) {
 		TH_LOG("%s", read_modes[i]);
-		read_only_dma_mapping_over_reset(_metadata, self, read_modes[i]);
+		read_only_dma_mapping_over_reset(_metadata, &self->p, read_modes[i]);
 	}
 }
 
@@ -819,31 +868,31 @@ TEST_F_TIMEOUT(dirty_pin, empty_read_looks_at_few_pages, MIG_TIMEOUT)
 
 	if (precopy_stat(bdfs[0], "rechecked_units") == ~0ULL)
 		SKIP(return, "no statistics in debugfs");
-	tracking_close(&self->t);
-	tracking_open(&self->t, bdfs, SZ_128M);
-	read_map_open(&map, self, "iommufd");
-	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar, held, &iova));
-	ASSERT_EQ(0, read_map_add(&map, self->t.a.bar + SZ_128M - WIRE_UNIT,
+	tracking_close(&self->p.t);
+	tracking_open(&self->p.t, bdfs, SZ_128M);
+	read_map_open(&map, &self->p, "iommufd");
+	ASSERT_EQ(0, read_map_add(&map, self->p.t.a.bar, held, &iova));
+	ASSERT_EQ(0, read_map_add(&map, self->p.t.a.bar + SZ_128M - WIRE_UNIT,
 				  WIRE_UNIT, &last));
-	tracking_begin(&self->t);
-	EXPECT_EQ(0, self->t.sent[63]);
+	tracking_begin(&self->p.t);
+	EXPECT_EQ(0, self->p.t.sent[63]);
 
-	n = empty_reads(_metadata, self, 6);
+	n = empty_reads(_metadata, &self->p, 6);
 	EXPECT_LT(0, n);
 	EXPECT_GE(6 * RECHECK_UNITS, n);
 
 	/* The last unit is released: its turn comes when all others had theirs. */
 	read_map_remove(&map, last, WIRE_UNIT);
 	for (n = 0; n <= units / RECHECK_UNITS; n++) {
-		ret = mig_stream_read(&self->t.stream, self->t.data_fd, SZ_64K);
+		ret = mig_stream_read(&self->p.t.stream, self->p.t.data_fd, SZ_64K);
 		if (ret > 0)
 			break;
 		EXPECT_EQ(-ENOMSG, ret);
 	}
 	EXPECT_LT(0, ret);
 	read_map_remove(&map, iova, held);
-	EXPECT_EQ(0, tracking_stop(&self->t));
-	read_map_close(&map, self);
+	EXPECT_EQ(0, tracking_stop(&self->p.t));
+	read_map_close(&map, &self->p);
 }
 
 int main(int argc, char *argv[])
