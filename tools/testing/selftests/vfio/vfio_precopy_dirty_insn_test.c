@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Page faults of single instructions while the device is tracked. An instruction
+ * Page faults of single stores while the device is tracked, by each of the ways in
+ * lib/dirty_writer.c and in particular by single instructions. An instruction
  * that reads a page before it writes to it faults twice, on the entry that is
  * missing and on the one that is read-only. It is begun anew after each fault, so
  * a handler that takes the entry away again would keep it from ever ending. The
  * faults are counted by the driver; no time is measured.
  *
- * Each instruction is executed by a child, which can be killed if it does not get
+ * Each store is done by a child, which can be killed if it does not get
  * on, in a mapping of its own: aligned, so that there are entries of 2 MiB, or
  * not, or one that may not have them.
  */
@@ -25,6 +26,7 @@
 #include <linux/types.h>
 
 #include <libvfio.h>
+#include <libvfio/dirty_writer.h>
 #include <libvfio/precopy_tracking.h>
 
 #include <libvfio/mig_harness.h>
@@ -40,78 +42,6 @@
 
 static char **bdfs;
 static int nr_bdfs;
-
-/* ---- Instructions: each changes the page at @p, and only that or the next -- */
-
-static void plain_store(u8 *p)
-{
-	*(volatile u64 *)(p + 8) = 0x1122334455667788;
-}
-
-static void atomic_add(u8 *p)
-{
-	__atomic_fetch_add((u64 *)(p + 16), 3, __ATOMIC_SEQ_CST);
-}
-
-struct unaligned {
-	u64 value;
-} __packed;
-
-/* From the end of the page to the beginning of the next one */
-static void store_across_pages(u8 *p)
-{
-	struct unaligned *word = (void *)(p + PRECOPY_PAGE - 3);
-
-	WRITE_ONCE(word->value, 0x99aabbccddeeff01);
-}
-
-#ifdef __x86_64__
-static void rep_movsb(u8 *p)
-{
-	u8 *from = p, *to = p + 2048;
-	size_t n = 100;
-
-	asm volatile("rep movsb" : "+S"(from), "+D"(to), "+c"(n) : : "memory");
-}
-
-static void movsq(u8 *p)
-{
-	u8 *from = p, *to = p + 1024;
-
-	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
-}
-
-static void xor_byte(u8 *p)
-{
-	asm volatile("xorb $0x5a, (%0)" : : "r"(p + 77) : "memory", "cc");
-}
-
-static void rep_stosb(u8 *p)
-{
-	u8 *to = p + 512;
-	size_t n = 99;
-
-	asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0x77) : "memory");
-}
-
-/* The stack is in the page for a moment; the value pushed is read from there */
-static void push_memory(u8 *p)
-{
-	asm volatile("movq %%rsp, %%rbx\n\t"
-		     "movq %0, %%rsp\n\t"
-		     "pushq 64(%%rsp)\n\t"
-		     "movq %%rbx, %%rsp"
-		     : : "r"(p + 3072) : "rbx", "memory");
-}
-
-/* From memory to memory through a register, unaligned */
-static void sse_copy(u8 *p)
-{
-	asm volatile("movdqu (%0), %%xmm0\n\t"
-		     "movdqu %%xmm0, (%1)"
-		     : : "r"(p + 33), "r"(p + 1501) : "xmm0", "memory");
-}
-#endif
 
 /* ---- How the child maps the BAR --------------------------------------------- */
 
@@ -158,36 +88,45 @@ static u8 *map_thp_never(struct precopy_tracking *t)
 	return map_at_offset(t, 0);
 }
 
+typedef u8 *(*map_fn)(struct precopy_tracking *t);
+
 FIXTURE(insn) {
 	struct precopy_tracking t;
-	u8 *(*map)(struct precopy_tracking *t);
-	u64 faults;		/* before the instruction */
+	struct dirty_writer_run w;
+	u64 faults;		/* before the store */
 };
 
 typedef FIXTURE_DATA(insn) insn_t;
 
 FIXTURE_VARIANT(insn) {
-	u8 *(*map)(struct precopy_tracking *t);
+	const char *writer;
 };
 
-FIXTURE_VARIANT_ADD(insn, unaligned) { .map = map_unaligned };
-FIXTURE_VARIANT_ADD(insn, aligned) { .map = map_aligned };
-FIXTURE_VARIANT_ADD(insn, nohugepage) { .map = map_nohuge };
-FIXTURE_VARIANT_ADD(insn, thp_never) { .map = map_thp_never };
+#define FIXTURE_VARIANT_ADD_WRITER(name_)	\
+FIXTURE_VARIANT_ADD(insn, name_) {	\
+	.writer = #name_,			\
+}
+
+#include <libvfio/dirty_writer_list.h>
 
 FIXTURE_SETUP(insn)
 {
+	const char *missing;
+
 	if (nr_bdfs < 2)
 		SKIP(return, "needs two devices");
 	if (precopy_stat(bdfs[0], "mkwrite_faults") == ~0ULL)
 		SKIP(return, "no statistics in debugfs");
-	self->map = variant->map;
+	missing = dirty_writer_init(&self->w, variant->writer);
+	if (missing)
+		SKIP(return, "%s", missing);
 	tracking_open(&self->t, bdfs, SIZE);
 }
 
 FIXTURE_TEARDOWN(insn)
 {
 	tracking_close(&self->t);
+	dirty_writer_exit(&self->w);
 }
 
 static u64 faults(void)
@@ -199,12 +138,12 @@ static u64 faults(void)
 }
 
 /* Until the child has ended by itself, or has faulted for too often. */
-static bool ends(insn_t *self, pid_t pid, int *status)
+static bool ends(u64 before, pid_t pid, int *status)
 {
 	pid_t ret;
 
 	while (!(ret = waitpid(pid, status, WNOHANG))) {
-		if (faults() - self->faults > FOR_EVER) {
+		if (faults() - before > FOR_EVER) {
 			kill(pid, SIGKILL);
 			waitpid(pid, status, 0);
 			return false;
@@ -214,103 +153,117 @@ static bool ends(insn_t *self, pid_t pid, int *status)
 	return ret == pid;
 }
 
-typedef void (*insn_fn)(u8 *page);
+/*
+ * A row that goes through several mappings has entries in each of them. With two
+ * pages of one unit, the split for the first may cost the second its entry.
+ */
+static u64 most_faults(const struct dirty_writer *row)
+{
+	u64 most = FAULTS_A_PAGE * (row->mappings ?: 1);
 
-static void execute(struct __test_metadata *_metadata, insn_t *self,
-		    insn_fn insn, u64 most)
+	if (row->no_entry)
+		return 0;
+	return row->pages == 2 ? 3 * most : most;
+}
+
+static void execute(struct __test_metadata *_metadata, insn_t *self, map_fn map,
+		    u64 seed)
 {
 	int status = 0;
 	pid_t pid;
-	u8 *bar;
 
 	self->faults = faults();
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		bar = self->map(&self->t);
-		insn(bar + PAGE_NR * PRECOPY_PAGE);
+		dirty_writer_open(&self->w, &self->t, map(&self->t));
+		dirty_writer_store(&self->w, PAGE_NR, seed);
+		dirty_writer_close(&self->w);
 		_exit(0);
 	}
-	ASSERT_TRUE(ends(self, pid, &status))
+	ASSERT_TRUE(ends(self->faults, pid, &status))
 		TH_LOG("no end after %lu faults", faults() - self->faults);
 	ASSERT_TRUE(WIFEXITED(status));
 	ASSERT_EQ(0, WEXITSTATUS(status));
-	EXPECT_LE(faults() - self->faults, most);
-	insn(self->t.a.shadow + PAGE_NR * PRECOPY_PAGE);
-	tracking_touched(&self->t, PAGE_NR);
+	EXPECT_LE(faults() - self->faults, most_faults(self->w.row));
+	dirty_writer_stored(self->w.row, &self->t, PAGE_NR, seed);
 }
 
 /*
  * The first time the unit is one folio, the second time it is single pages that
  * were protected by a collect.
  */
-static void instruction(struct __test_metadata *_metadata, insn_t *self,
-			insn_fn insn)
+static void few_faults(struct __test_metadata *_metadata, insn_t *self,
+		       map_fn map)
 {
 	u64 splits = precopy_stat(bdfs[0], "splits");
 	int pass;
 
 	tracking_begin(&self->t);
 	for (pass = 0; pass < 2; pass++) {
-		execute(_metadata, self, insn, FAULTS_A_PAGE);
+		execute(_metadata, self, map, ++self->t.seed);
 		EXPECT_EQ(0, tracking_carry(&self->t));
 	}
-	EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+	/* Only an entry that is writable needs a split. */
+	EXPECT_EQ(splits + !self->w.row->no_entry,
+		  precopy_stat(bdfs[0], "splits"));
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
-TEST_F_TIMEOUT(insn, plain_store, MIG_TIMEOUT)
+TEST_F_TIMEOUT(insn, unaligned, MIG_TIMEOUT)
 {
-	instruction(_metadata, self, plain_store);
+	few_faults(_metadata, self, map_unaligned);
 }
 
-TEST_F_TIMEOUT(insn, atomic_add, MIG_TIMEOUT)
+TEST_F_TIMEOUT(insn, aligned, MIG_TIMEOUT)
 {
-	instruction(_metadata, self, atomic_add);
+	few_faults(_metadata, self, map_aligned);
 }
 
-/* Two pages of one unit: the split for the first may cost the second its entry */
-TEST_F_TIMEOUT(insn, store_across_pages, MIG_TIMEOUT)
+TEST_F_TIMEOUT(insn, nohugepage, MIG_TIMEOUT)
 {
-	tracking_begin(&self->t);
-	execute(_metadata, self, store_across_pages, 3 * FAULTS_A_PAGE);
-	tracking_touched(&self->t, PAGE_NR + 1);
-	EXPECT_EQ(0, tracking_carry(&self->t));
-	EXPECT_EQ(0, tracking_finish(&self->t));
+	few_faults(_metadata, self, map_nohuge);
+}
+
+TEST_F_TIMEOUT(insn, thp_never, MIG_TIMEOUT)
+{
+	few_faults(_metadata, self, map_thp_never);
 }
 
 #ifdef __x86_64__
-TEST_F_TIMEOUT(insn, rep_movsb, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, rep_movsb);
-}
-
-TEST_F_TIMEOUT(insn, movsq, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, movsq);
-}
-
-TEST_F_TIMEOUT(insn, xor_byte, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, xor_byte);
-}
-
-TEST_F_TIMEOUT(insn, rep_stosb, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, rep_stosb);
-}
-
-TEST_F_TIMEOUT(insn, push_memory, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, push_memory);
-}
-
-TEST_F_TIMEOUT(insn, sse_copy, MIG_TIMEOUT)
-{
-	instruction(_metadata, self, sse_copy);
-}
-
 /* ---- Several at once, all in one unit ---------------------------------------- */
+
+FIXTURE(crowd) {
+	struct precopy_tracking t;
+};
+
+FIXTURE_VARIANT(crowd) {
+	map_fn map;
+};
+
+FIXTURE_VARIANT_ADD(crowd, unaligned) { .map = map_unaligned };
+FIXTURE_VARIANT_ADD(crowd, aligned) { .map = map_aligned };
+FIXTURE_VARIANT_ADD(crowd, nohugepage) { .map = map_nohuge };
+FIXTURE_VARIANT_ADD(crowd, thp_never) { .map = map_thp_never };
+
+FIXTURE_SETUP(crowd)
+{
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	if (precopy_stat(bdfs[0], "mkwrite_faults") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	tracking_open(&self->t, bdfs, SIZE);
+}
+
+FIXTURE_TEARDOWN(crowd)
+{
+	tracking_close(&self->t);
+}
+
+static void crowd_insn(u8 *page)
+{
+	dirty_writer_find("rep_movsb")->insn(page, 0);
+}
 
 struct crowd {
 	u8 *bar;
@@ -332,7 +285,7 @@ static void *crowd_thread(void *arg)
 
 	(void)*(volatile u8 *)page;
 	pthread_barrier_wait(&crowd->all_have_read);
-	rep_movsb(page);
+	crowd_insn(page);
 	return NULL;
 }
 
@@ -358,24 +311,25 @@ static void crowd_in_child(u8 *bar)
  * loose, so that all of its pages may be sent: nothing is lost, which is what
  * counts here.
  */
-TEST_F_TIMEOUT(insn, crowd_in_one_unit, MIG_TIMEOUT)
+TEST_F_TIMEOUT(crowd, in_one_unit, MIG_TIMEOUT)
 {
 	int status = 0, i;
+	u64 before;
 	pid_t pid;
 
 	tracking_begin(&self->t);
-	self->faults = faults();
+	before = faults();
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		crowd_in_child(self->map(&self->t));
-	ASSERT_TRUE(ends(self, pid, &status))
-		TH_LOG("no end after %lu faults", faults() - self->faults);
+		crowd_in_child(variant->map(&self->t));
+	ASSERT_TRUE(ends(before, pid, &status))
+		TH_LOG("no end after %lu faults", faults() - before);
 	ASSERT_TRUE(WIFEXITED(status));
 	ASSERT_EQ(0, WEXITSTATUS(status));
-	EXPECT_LE(faults() - self->faults, THREADS * 2 * FAULTS_A_PAGE);
+	EXPECT_LE(faults() - before, THREADS * 2 * FAULTS_A_PAGE);
 	for (i = 0; i < THREADS; i++) {
-		rep_movsb(self->t.a.shadow + crowd_page(i) * PRECOPY_PAGE);
+		crowd_insn(self->t.a.shadow + crowd_page(i) * PRECOPY_PAGE);
 		tracking_touched(&self->t, crowd_page(i));
 	}
 	tracking_collect(&self->t);
