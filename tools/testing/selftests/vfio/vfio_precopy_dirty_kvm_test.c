@@ -21,6 +21,7 @@
 #include <linux/vfio.h>
 
 #include <libvfio.h>
+#include <libvfio/dirty_writer.h>
 #include <libvfio/kvm_guest.h>
 #include <libvfio/precopy_device.h>
 #include <libvfio/precopy_replica.h>
@@ -92,15 +93,15 @@ FIXTURE_TEARDOWN(kvm)
 
 typedef FIXTURE_DATA(kvm) kvm_t;
 
+/* The kinds of store that a guest has. */
 FIXTURE_VARIANT(kvm) {
-	enum kvm_guest_op op;
-	size_t len;
+	const char *writer;
 };
 
-FIXTURE_VARIANT_ADD(kvm, mov) { KVM_GUEST_MOV, 8 };
-FIXTURE_VARIANT_ADD(kvm, lock) { KVM_GUEST_LOCK, 8 };
-FIXTURE_VARIANT_ADD(kvm, sse) { KVM_GUEST_SSE, 16 };
-FIXTURE_VARIANT_ADD(kvm, avx) { KVM_GUEST_AVX, 32 };
+FIXTURE_VARIANT_ADD(kvm, kvm_mov) { .writer = "kvm_mov" };
+FIXTURE_VARIANT_ADD(kvm, kvm_lock) { .writer = "kvm_lock" };
+FIXTURE_VARIANT_ADD(kvm, kvm_sse) { .writer = "kvm_sse" };
+FIXTURE_VARIANT_ADD(kvm, kvm_avx) { .writer = "kvm_avx" };
 
 /* ------------------------------------------------------------------------ */
 
@@ -301,8 +302,9 @@ static void tracked(struct __test_metadata *_metadata, kvm_t *self,
 
 TEST_F_TIMEOUT(kvm, stores, MIG_TIMEOUT)
 {
-	enum kvm_guest_op op = variant->op;
-	size_t len = variant->len;
+	const struct dirty_writer *row = dirty_writer_find(variant->writer);
+	enum kvm_guest_op op = row->op;
+	size_t len = row->op_len;
 
 	if (op == KVM_GUEST_AVX && !self->guest.avx)
 		SKIP(return, "the processor has no AVX");
@@ -323,6 +325,106 @@ TEST_F_TIMEOUT(kvm, stores, MIG_TIMEOUT)
 	finish(_metadata, self);
 	check_native(_metadata, self, "in the end");
 	log_counts(self);
+}
+
+/* ------------------------------------------------------------------------ */
+/* A guest that has the page mapped, and all others that store to it        */
+
+FIXTURE(beside) {
+	struct precopy_tracking t;
+	struct dirty_writer_run w;
+	struct kvm_guest guest;
+};
+
+FIXTURE_VARIANT(beside) {
+	const char *writer;
+};
+
+#define FIXTURE_VARIANT_ADD_WRITER(name_)	\
+FIXTURE_VARIANT_ADD(beside, name_) {	\
+	.writer = #name_,			\
+}
+
+#include <libvfio/dirty_writer_list.h>
+
+FIXTURE_SETUP(beside)
+{
+	const char *missing = kvm_guest_missing();
+
+	if (nr_bdfs < 2)
+		SKIP(return, "needs two devices");
+	missing = missing ?: dirty_writer_init(&self->w, variant->writer);
+	if (missing)
+		SKIP(return, "%s", missing);
+	tracking_open(&self->t, bdfs, SIZE);
+	dirty_writer_open(&self->w, &self->t, self->t.a.bar);
+	kvm_guest_init(&self->guest, 1);
+	ASSERT_EQ(0, kvm_guest_set_bar(&self->guest, self->t.a.bar, SIZE));
+}
+
+FIXTURE_TEARDOWN(beside)
+{
+	kvm_guest_cleanup(&self->guest);
+	dirty_writer_close(&self->w);
+	tracking_close(&self->t);
+	dirty_writer_exit(&self->w);
+}
+
+typedef FIXTURE_DATA(beside) beside_t;
+
+/* Words of the page that the guest reads as the shadow has them */
+static void guest_sees(struct __test_metadata *_metadata, beside_t *self,
+		       u64 page)
+{
+	struct kvm_guest_vcpu *vcpu = &self->guest.vcpus[0];
+	u64 at;
+
+	for (at = 0; at < PRECOPY_PAGE; at += PRECOPY_PAGE / 8) {
+		ASSERT_EQ(KVM_EXIT_HLT,
+			  kvm_guest_access(vcpu, KVM_GUEST_READ,
+					   page * PRECOPY_PAGE + at, 0));
+		EXPECT_EQ(*(u64 *)(self->t.a.shadow + page * PRECOPY_PAGE + at),
+			  vcpu->cmd->result) TH_LOG("page %lu", page);
+	}
+}
+
+static void guest_stores(struct __test_metadata *_metadata, beside_t *self,
+			 u64 page)
+{
+	u64 offset = page * PRECOPY_PAGE + 64, value = ++self->t.seed;
+
+	ASSERT_EQ(KVM_EXIT_HLT, kvm_guest_access(&self->guest.vcpus[0],
+						 KVM_GUEST_MOV, offset, value));
+	*(u64 *)(self->t.a.shadow + offset) = value;
+	tracking_touched(&self->t, page);
+}
+
+/*
+ * The first page is the guest's before the other stores, writable or, in odd
+ * passes, read-only; the second the other's before the guest stores.
+ */
+TEST_F_TIMEOUT(beside, stores, MIG_TIMEOUT)
+{
+	u64 mine = USED, other = USED + 8;
+	int pass;
+
+	tracking_begin(&self->t);
+	for (pass = 0; pass < TRACKING_PASSES; pass++) {
+		guest_sees(_metadata, self, mine);
+		if (pass % 2 == 0)
+			guest_stores(_metadata, self, mine);
+		dirty_writer_track(&self->w, mine, ++self->t.seed);
+		guest_sees(_metadata, self, mine);
+		dirty_writer_track(&self->w, other, ++self->t.seed);
+		guest_stores(_metadata, self, other);
+		EXPECT_EQ(tracking_want(&self->t),
+			  tracking_dirty_bytes(&self->t));
+		EXPECT_EQ(0, tracking_carry(&self->t)) TH_LOG("pass %d", pass);
+		EXPECT_EQ(0, tracking_dirty_bytes(&self->t));
+	}
+	guest_stores(_metadata, self, mine);
+	dirty_writer_track(&self->w, other, ++self->t.seed);
+	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
 /* ------------------------------------------------------------------------ */
