@@ -169,6 +169,22 @@ def finish(process, status=0, timeout=30):
     return out, err
 
 
+class Clock:
+    """That of programs that are started with env(), see clock.c"""
+    @staticmethod
+    def env():
+        return {"LD_PRELOAD": CLOCK, "CLOCK_FAST": path("fast")}
+
+    @staticmethod
+    def run_fast():
+        write_file("fast", b"")
+
+    @staticmethod
+    def heard_nothing(process):
+        """Seconds of it for which a program that has ended had received nothing"""
+        return int(read_file(f"fast.{process.pid}")) / 1000
+
+
 def popen(*args, prepare=None, fds=(), stdout=subprocess.PIPE):
     return subprocess.Popen([VM, *args], pass_fds=fds, stdout=stdout, stderr=subprocess.PIPE, preexec_fn=prepare,
                             restore_signals=False)
@@ -269,7 +285,8 @@ def recv_frame(sock):
 class Proxy:
     """
     Between a source and a target; does something to the first frame of a kind. When it
-    has begun to swallow all frames it calls silenced().
+    has begun to swallow all frames it calls silenced(), and from then on neither side
+    sees what the other does.
     """
     def __init__(self, kind, to_target, fault, tcp=False, silenced=None):
         self.kind, self.to_target, self.fault, self.silenced = kind, to_target, fault, silenced
@@ -325,7 +342,7 @@ class Proxy:
                     sink.sendall(data)
         except OSError:
             pass
-        self.hang_up()
+        self.is_over()
 
     def spoil(self, data, sink):
         if self.fault == "cut":
@@ -341,6 +358,11 @@ class Proxy:
         self.quiet.set()
         self.silenced()
         return data
+
+    def is_over(self):
+        """Nobody receives anything any more; a peer that has gone is silent as well"""
+        if not self.quiet.is_set():
+            self.hang_up()
 
     def hang_up(self):
         for sock in (self.left, self.right):

@@ -3,8 +3,11 @@
 
 import pytest
 
-from lab import (A, ACK, B, CLOCK, DATA, END, ERROR, GO, HELLO, KEEPALIVE, MARK, NAMES, READY, RUNNING,
-                 STATUS, Delay, Knob, Proxy, finish, path, start, state, write_file)
+from lab import (A, ACK, B, DATA, END, ERROR, GO, HELLO, KEEPALIVE, MARK, NAMES, READY, RUNNING, STATUS,
+                 Clock, Delay, Knob, Proxy, finish, start, state)
+
+# In which a peer must be heard of, seconds
+TIMEOUT = 10
 
 # The frame that is spoiled, and the status of source and target. GO is where there is
 # no way back: only from there on the source stays stopped.
@@ -19,31 +22,26 @@ REPEATED = [(*place[:2], 0, (0,)) if place[0] in (GO, RUNNING) else place for pl
 # Another STATUS follows, and without HELLO a target waits for another source.
 SWALLOWED = [place for place in PLACES if place[0] not in (STATUS, HELLO)]
 
-
-def name_of(place):
-    return f"{NAMES[place[0]]}-{'to' if place[1] else 'from'}-target"
-
-
-def on_all(places):
-    return pytest.mark.parametrize("place", places, ids=name_of)
-
-
 # How a connection ends depends on its kind, what is in frames does not.
-over_both = pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+FAULTS = [
+    ("cut", PLACES, "unix"), ("cut", PLACES, "tcp"), ("half", PLACES, "tcp"), ("damage", PLACES, "unix"),
+    ("repeat", REPEATED, "tcp"), ("silence", SWALLOWED, "unix"),
+]
 
 
-def spoil(dev, place, fault, tcp, timeout="10"):
+def name_of(fault, place, kind):
+    return f"{fault}-{NAMES[place[0]]}-{'to' if place[1] else 'from'}-target-{kind}"
+
+
+def spoil(dev, place, fault, tcp, timeout=TIMEOUT):
     kind, to_target, source_status, target_status = place
 
-    def ahead():
-        write_file("ahead", b"")
-
-    clock = {"LD_PRELOAD": CLOCK, "CLOCK_AHEAD": path("ahead")}
-    proxy = Proxy(kind, to_target, fault, tcp, silenced=ahead)
+    limit, clock = ("--timeout", str(timeout)), Clock.env()
+    proxy = Proxy(kind, to_target, fault, tcp, silenced=Clock.run_fast)
     # A peer without HELLO is not a source: the target waits for one that is.
     wait = ("--accept-timeout", "3") if kind == HELLO and to_target and fault != "repeat" else ()
-    receiving = start("receive", B, "--listen", proxy.target, "--verify", "--timeout", timeout, *wait, **clock)
-    sending = start("send", dev.name, "--to", proxy.address, "--timeout", timeout, "-q", fds=(dev.fd,), **clock)
+    receiving = start("receive", B, "--listen", proxy.target, "--verify", *limit, *wait, **clock)
+    sending = start("send", dev.name, "--to", proxy.address, *limit, "-q", fds=(dev.fd,), **clock)
     try:
         finish(sending, source_status, 60)
         finish(receiving, target_status, 60)
@@ -55,32 +53,18 @@ def spoil(dev, place, fault, tcp, timeout="10"):
     assert proxy.target_state == expected, f"target in {proxy.target_state}"
     home = "STOP" if source_status in (0, 6) else "RUNNING"
     assert state(A) == home, f"source in {state(A)}"
+    return sending, receiving
 
 
-@over_both
-@on_all(PLACES)
-def test_cut_before(source, place, tcp):
-    spoil(source, place, "cut", tcp)
-
-
-@on_all(PLACES)
-def test_cut_within(source, place):
-    spoil(source, place, "half", tcp=True)
-
-
-@on_all(PLACES)
-def test_damaged(source, place):
-    spoil(source, place, "damage", tcp=False)
-
-
-@on_all(REPEATED)
-def test_repeated(source, place):
-    spoil(source, place, "repeat", tcp=True)
-
-
-@on_all(SWALLOWED)
-def test_silence_instead_of(source, place):
-    spoil(source, place, "silence", tcp=False)
+@pytest.mark.parametrize("fault, place, kind", [
+    pytest.param(fault, place, kind, id=name_of(fault, place, kind))
+    for fault, places, kind in FAULTS for place in places])
+def test_spoiled(source, fault, place, kind):
+    for process in spoil(source, place, fault, tcp=kind == "tcp"):
+        # A status of 0 is that of a target that runs already.
+        if fault == "silence" and process.returncode:
+            silent = Clock.heard_nothing(process)
+            assert TIMEOUT <= silent < 5 * TIMEOUT, f"{process.args} has waited {silent} s"
 
 
 @pytest.mark.parametrize("fault", ["cut", "half", "damage", "repeat"])
@@ -88,7 +72,7 @@ def test_sign_of_life(source, fault):
     # It comes only while the target takes long. That it does not come is among the
     # tests of peers.
     with Delay(B, 20000):
-        spoil(source, (KEEPALIVE, True, 4, (4,)), fault, tcp=False, timeout="5")
+        spoil(source, (KEEPALIVE, True, 4, (4,)), fault, tcp=False, timeout=5)
 
 
 @pytest.mark.parametrize("fault", ["cut", "half", "damage", "repeat"])

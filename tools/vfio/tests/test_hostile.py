@@ -9,26 +9,17 @@ import time
 
 import pytest
 
-from lab import (A, ACK, B, CLOCK, DATA, END, ERROR, GO, HELLO, KEEPALIVE, MARK, READY, RUNNING, STATUS,
+from lab import (A, ACK, B, DATA, END, ERROR, GO, HELLO, KEEPALIVE, MARK, READY, RUNNING, STATUS, Clock,
                  connects, finish, frame, hello, info, memory_kib, path, receiver, recv_frame, run, start,
-                 state, unix, until, write_file)
+                 state, unix, until)
 
 # What a peer can make the other side allocate at most
 MEMORY_KIB = 20000
 
 
-def ahead():
-    """Every timeout of the program under test has run out"""
-    write_file("ahead", b"")
-
-
-def clock():
-    return {"LD_PRELOAD": CLOCK, "CLOCK_AHEAD": path("ahead")}
-
-
 def attack_target(attack, status, *args, timeout="10"):
     """What a target says that is attacked until it ends"""
-    receiving = receiver(unix(), "--verify", "--timeout", timeout, *args, **clock())
+    receiving = receiver(unix(), "--verify", "--timeout", timeout, *args, **Clock.env())
     with socket.socket(socket.AF_UNIX) as sock:
         until(lambda: connects(sock))
         sock.settimeout(30)
@@ -80,9 +71,9 @@ def test_target_turns_away(attack, timeout, word):
             assert line, "the target has ended"
             said.append(line)
         said.append(line)
-        ahead()     # nobody else comes
+        Clock.run_fast()     # nobody else comes
 
-    attack_target(until_turned_away, 4, timeout=timeout)
+    attack_target(until_turned_away, 4, "--accept-timeout", "30", timeout=timeout)
     assert word in "".join(said)
 
 
@@ -99,7 +90,7 @@ def trickled_data(sock, receiving):
         sock.sendall(b"x")
         time.sleep(0.02)
     assert receiving.poll() is None
-    ahead()
+    Clock.run_fast()
 
 
 def flood(sock, receiving):
@@ -164,7 +155,7 @@ def attack_source(dev, attack, timeout):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path("socket"))
         listener.listen(1)
-        sending = start("send", dev.name, "--to", unix(), "--timeout", timeout, fds=(dev.fd,), **clock())
+        sending = start("send", dev.name, "--to", unix(), "--timeout", timeout, fds=(dev.fd,), **Clock.env())
         sock, _ = listener.accept()
     with sock:
         sock.settimeout(30)
@@ -180,7 +171,7 @@ def deaf(sock, sending):
     # The source has begun when its device is in pre-copy; it takes no more than that.
     until(lambda: state(A) == "PRE_COPY")
     assert memory_kib(sending.pid) < MEMORY_KIB
-    ahead()
+    Clock.run_fast()
 
 
 def flood_of_status(sock, sending):
