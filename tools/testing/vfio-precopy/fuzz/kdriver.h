@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of the kernel as load.c, memory_load.c, session.c, startup.c and
- * startup_info.c need in user space, in one thread. Locks only know whether they
+ * As much of the kernel as load.c, memory_load.c, memory_startup.c, session.c,
+ * startup.c and startup_info.c need in user space, in one thread. Locks only know whether they
  * are held, and complain about what a kernel would deadlock or sleep on. What may
  * fail fails when the model says so (target.c). Read before each of these files,
  * by -include.

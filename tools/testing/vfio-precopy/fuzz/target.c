@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A whole target: the driver's own load.c, memory_load.c, session.c, startup.c and
- * startup_info.c on a model of what is below them. A stream is written to it in pieces, while user
- * copies and allocations fail, signals come, startups are slow or fail, and resets
- * happen; what it says must follow from the reference's outcome and from what
- * was made to fail.
+ * A whole target: the driver's own load.c, memory_load.c, memory_startup.c,
+ * session.c, startup.c and startup_info.c on a model of what is below them. A
+ * stream is written to it in pieces, while user copies and allocations fail,
+ * signals come, startups are slow or fail, and resets happen; what it says must
+ * follow from the reference's outcome and from what was made to fail.
  */
 #include <linux/vfio_precopy.h>
 
@@ -190,6 +190,7 @@ void model_fput(struct file *filp)
 
 static const struct precopy_section memory_section = {
 	.load = &precopy_memory_load_ops,
+	.startup = &precopy_memory_startup_ops,
 };
 
 static const struct precopy_model memory_model = {

@@ -8,9 +8,10 @@
 #include "model.h"
 
 static const struct precopy_section precopy_memory_section = {
-	.name	= "memory",
-	.save	= &precopy_memory_save_ops,
-	.load	= &precopy_memory_load_ops,
+	.name		= "memory",
+	.save		= &precopy_memory_save_ops,
+	.load		= &precopy_memory_load_ops,
+	.startup	= &precopy_memory_startup_ops,
 };
 
 /*

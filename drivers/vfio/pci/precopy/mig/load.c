@@ -88,32 +88,21 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 
 /* --- Records ---------------------------------------------------------- */
 
-static int precopy_load_preface(struct precopy_loading *loading)
-{
-	const struct precopy_model *model = loading->session.pcd->model;
-	const struct precopy_section * const *section;
-	int ret = 0;
-
-	for (section = model->sections; *section && !ret; section++)
-		if ((*section)->load->preface)
-			ret = (*section)->load->preface(&loading->session,
-							&loading->startup,
-							&loading->dec);
-	return ret;
-}
-
 /* A record of a section: find whose it is */
 static int precopy_load_section(struct precopy_loading *loading,
 				enum precopy_stream_event event)
 {
 	const struct precopy_model *model = loading->session.pcd->model;
 	const struct precopy_section * const *section;
+	struct precopy_startup_part *part;
 
-	for (section = model->sections; *section; section++)
-		if ((*section)->record == loading->dec.section)
-			return (*section)->load->load(&loading->session,
-						      &loading->startup, event,
-						      &loading->dec);
+	for (section = model->sections; *section; section++) {
+		if ((*section)->record != loading->dec.section)
+			continue;
+		part = precopy_startup_part(&loading->startup, *section);
+		return (*section)->load->load(&loading->session, part, event,
+					      &loading->dec);
+	}
 	/* Of a device without memory */
 	return -EINVAL;
 }
@@ -135,7 +124,7 @@ static int precopy_load_event(struct precopy_loading *loading,
 		precopy_load_trace(loading, PRECOPY_REC_PREFACE, 0,
 				   PRECOPY_REC_HDR_LEN +
 				   precopy_preface_len(dec->nr_units));
-		return precopy_load_preface(loading);
+		return precopy_startup_begin(&loading->startup, dec);
 	case PRECOPY_EV_DATA:
 		precopy_load_trace(loading, PRECOPY_REC_DATA, dec->offset,
 				   dec->nr_bytes);

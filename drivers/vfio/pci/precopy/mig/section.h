@@ -19,6 +19,7 @@ struct precopy_device;
 struct precopy_save_part;
 struct precopy_session;
 struct precopy_startup;
+struct precopy_startup_part;
 
 /* Sections that a model may have */
 #define PRECOPY_MAX_SECTIONS	4
@@ -144,28 +145,69 @@ struct precopy_save_part {
 };
 
 /**
+ * struct precopy_startup_ops - what a section prepares in the startup of a target
+ * @alloc: allocate the section's part of a startup. Returns NULL if there is no
+ *	   memory.
+ * @free: free a part. The startup is not running.
+ * @begin: PREFACE has arrived: note what it names, add to @bytes what is to be
+ *	   prepared. Returns 0, or an error, which fails the load. The startup is
+ *	   not running, the session is busy with the caller, no lock held.
+ * @wait: accesses to the contents wait from now on. memory.sem held for write.
+ * @prepare: prepare one piece that nobody prepares yet. Returns its bytes, 0 if
+ *	     there is none, or an error, which fails the startup. Several workers
+ *	     call it at a time, no lock held.
+ * @stop: find no more pieces, since the startup has failed. No lock held.
+ * @ready: the startup is complete: let accesses go. memory.sem held for write.
+ * @fail: the startup has failed: give up the contents, and fail accesses.
+ *	  memory.sem held for write.
+ *
+ * @begin and @prepare are to compare the session's generation in the section of a
+ * lock in which they change the device. For the others it was compared in the same
+ * section of memory.sem.
+ */
+struct precopy_startup_ops {
+	struct precopy_startup_part *(*alloc)(struct precopy_startup *startup);
+	void	(*free)(struct precopy_startup_part *part);
+	int	(*begin)(struct precopy_startup_part *part,
+			 const struct precopy_decoder *dec, u64 *bytes);
+	void	(*wait)(struct precopy_startup_part *part);
+	int	(*prepare)(struct precopy_startup_part *part);
+	void	(*stop)(struct precopy_startup_part *part);
+	void	(*ready)(struct precopy_startup_part *part);
+	void	(*fail)(struct precopy_startup_part *part);
+};
+
+/**
+ * struct precopy_startup_part - a section in one startup
+ * @ops: the section's operations
+ * @startup: the startup; valid as long as the part
+ *
+ * The section's own data is around it.
+ */
+struct precopy_startup_part {
+	const struct precopy_startup_ops	*ops;
+	struct precopy_startup			*startup;
+};
+
+/**
  * struct precopy_load_ops - the loading side of a section
  * @begin: drop the present contents, even if no byte is ever loaded. memory.sem
  *	   held for write.
- * @preface: PREFACE has arrived: begin to prepare what it names. Returns 0 or an
- *	     error, which fails the load.
  * @load: a record of the section has arrived: DATA or ZERO for the section with
- *	  no @records, else one of these. Returns 0 or an error.
+ *	  no @records, else one of these. @part is the section's part of the
+ *	  startup, or NULL. Returns 0 or an error.
  * @fail: the load has failed. The contents must not be used before the next
  *	  reset. memory.sem held for write.
  * @commit: the load is complete. memory.sem and state_lock held.
  *
- * @preface and @load are called with the session busy and no lock held. They are
- * to compare the session's generation in the section of a lock in which they
- * change the device. All but @load may be NULL.
+ * @load is called with the session busy and no lock held. It is to compare the
+ * session's generation in the section of a lock in which it changes the device.
+ * All but @load may be NULL.
  */
 struct precopy_load_ops {
 	void	(*begin)(struct precopy_session *session);
-	int	(*preface)(struct precopy_session *session,
-			   struct precopy_startup *startup,
-			   const struct precopy_decoder *dec);
 	int	(*load)(struct precopy_session *session,
-			struct precopy_startup *startup,
+			struct precopy_startup_part *part,
 			enum precopy_stream_event event,
 			const struct precopy_decoder *dec);
 	void	(*fail)(struct precopy_session *session);
@@ -177,6 +219,8 @@ struct precopy_load_ops {
  * @name: name, for messages and tests
  * @save: operations of the source
  * @load: operations of the target
+ * @startup: operations of the target's startup, or NULL if the section has nothing
+ *	     to prepare
  * @record: the type of record that is the section's own, or NULL for the section
  *	    that DATA and ZERO belong to
  */
@@ -184,11 +228,13 @@ struct precopy_section {
 	const char				*name;
 	const struct precopy_save_ops		*save;
 	const struct precopy_load_ops		*load;
+	const struct precopy_startup_ops	*startup;
 	const struct precopy_section_record	*record;
 };
 
-/* mig/memory_save.c, mig/memory_load.c */
+/* mig/memory_save.c, mig/memory_load.c, mig/memory_startup.c */
 extern const struct precopy_save_ops precopy_memory_save_ops;
 extern const struct precopy_load_ops precopy_memory_load_ops;
+extern const struct precopy_startup_ops precopy_memory_startup_ops;
 
 #endif /* PRECOPY_SECTION_H */

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The startup of a target, begun by PREFACE and run in the background: allocate
- * and zero the units that the source has all pages of. Until it is complete the
- * user's accesses to the memory wait, and so does the end of the initial data.
- *
- * Other memory that the source uses is allocated page by page when its data
- * arrives: the target must not need more memory than the source.
+ * The startup of a target, begun by PREFACE and run in the background: the
+ * sections prepare what PREFACE names. Until it is complete the user's accesses to
+ * the contents wait, and so does the end of the initial data.
  */
 
-#include <linux/bitmap.h>
 #include <linux/cpumask.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
@@ -17,7 +13,7 @@
 #include <linux/wait.h>
 
 #include "cost.h"
-#include "mem/memory.h"
+#include "model.h"
 #include "precopy.h"
 #include "session.h"
 #include "startup.h"
@@ -41,65 +37,27 @@ u64 precopy_startup_estimate(struct precopy_device *pcd, u64 bytes,
 
 /* --- The work --------------------------------------------------------- */
 
-/* The next unit that nobody prepares yet; nr_units if there is none */
-static unsigned long precopy_startup_claim(struct precopy_startup *startup)
+static int precopy_startup_prepare(struct precopy_startup *startup,
+				   struct precopy_startup_part *part)
 {
-	unsigned long unit;
-	long from = atomic_long_read(&startup->next);
-
-	do {
-		unit = find_next_bit(startup->units, startup->nr_units, from);
-	} while (unit < startup->nr_units &&
-		 !atomic_long_try_cmpxchg(&startup->next, &from, unit + 1));
-	return unit;
-}
-
-/* Allocate what is missing of a unit, or wait until another task has done it */
-static int precopy_startup_populate_unit(struct precopy_startup *startup,
-					 unsigned long unit)
-{
-	struct precopy_session *session = startup->session;
 	int bytes;
 
-	guard(mutex)(&startup->locks[unit % PRECOPY_STARTUP_WORKERS]);
-	bytes = precopy_memory_populate_unit(&session->pcd->memory,
-					     session->generation, unit);
-	if (bytes < 0)
-		return bytes;
-	atomic64_add(bytes, &startup->allocated);
-	return 0;
-}
-
-/* True while the test knob keeps workers from preparing this unit */
-static bool precopy_startup_halted(struct precopy_startup *startup,
-				   unsigned long unit)
-{
-	u64 at = precopy_knob(startup->session->pcd, hold_startup_at);
-
-	return at && (u64)unit * PRECOPY_UNIT_SIZE >= at &&
-	       !precopy_session_dead(startup->session);
-}
-
-static int precopy_startup_populate(struct precopy_startup *startup)
-{
-	unsigned long unit;
-	int ret;
-
-	for (;;) {
-		unit = precopy_startup_claim(startup);
-		if (unit >= startup->nr_units)
-			return 0;
-		if (precopy_startup_halted(startup, unit))
-			wait_event_idle(startup->session->pcd->wait,
-					!precopy_startup_halted(startup, unit));
-		if (precopy_session_dead(startup->session))
-			return -ECANCELED;
-		ret = precopy_startup_populate_unit(startup, unit);
-		if (ret)
-			return ret;
-		atomic_long_inc(&startup->prepared);
+	while ((bytes = part->ops->prepare(part)) > 0) {
+		atomic64_add(bytes, &startup->prepared);
 		cond_resched();
 	}
+	return bytes;
+}
+
+/* The parts of all sections, as far as no other worker does them */
+static int precopy_startup_prepare_all(struct precopy_startup *startup)
+{
+	struct precopy_startup_part **part;
+	int ret = 0;
+
+	for (part = startup->parts; *part && !ret; part++)
+		ret = precopy_startup_prepare(startup, *part);
+	return ret;
 }
 
 static bool precopy_startup_held(struct precopy_startup *startup)
@@ -131,7 +89,7 @@ static int precopy_startup_delay(struct precopy_startup *startup)
 }
 
 /*
- * Memory that was there already is not counted: a startup that begins again, or
+ * What was there already is not counted: a startup that begins again, or
  * is begun again by a user to look fast, is not a measurement of one. The test
  * knob's delay is counted.
  *
@@ -150,10 +108,20 @@ static void precopy_startup_measure(struct precopy_startup *startup)
 			 atomic64_read(&startup->allocated), ns);
 }
 
-/*
- * Let accesses and the barrier go, or fail, unless there was a reset. A startup
- * that fails gives its memory back at once, since it may be all that there is.
- */
+static void precopy_startup_settle_parts(struct precopy_startup *startup,
+					 bool ready)
+{
+	struct precopy_startup_part **part;
+
+	for (part = startup->parts; *part; part++) {
+		if (ready)
+			(*part)->ops->ready(*part);
+		else
+			(*part)->ops->fail(*part);
+	}
+}
+
+/* Let accesses and the barrier go, or fail, unless there was a reset */
 static void precopy_startup_settle(struct precopy_startup *startup, int ret)
 {
 	struct precopy_session *session = startup->session;
@@ -169,15 +137,10 @@ static void precopy_startup_settle(struct precopy_startup *startup, int ret)
 		startup->phase = ret ? PRECOPY_STARTUP_FAILED :
 				       PRECOPY_STARTUP_READY;
 	}
-	if (ret) {
-		precopy_memory_discard(&pcd->memory);
-		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_FAILED);
+	precopy_startup_settle_parts(startup, !ret);
+	if (ret)
 		dev_err_ratelimited(precopy_dev(pcd), "startup failed: %pe\n",
 				    ERR_PTR(ret));
-	} else if (precopy_memory_waits(&pcd->memory)) {
-		/* A load that failed has shut it for good */
-		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_OPEN);
-	}
 	trace_precopy_startup(precopy_dev(pcd), startup->phase);
 }
 
@@ -197,17 +160,24 @@ static void precopy_startup_end(struct precopy_startup *startup)
 	precopy_session_put(startup->session);
 }
 
+/* The first failure counts; and the other workers need not go on */
+static void precopy_startup_give_up(struct precopy_startup *startup, int error)
+{
+	struct precopy_startup_part **part;
+
+	atomic_cmpxchg(&startup->failed, 0, error);
+	for (part = startup->parts; *part; part++)
+		(*part)->ops->stop(*part);
+}
+
 static void precopy_startup_work(struct work_struct *work)
 {
 	struct precopy_startup *startup =
 		container_of(work, struct precopy_startup_worker, work)->startup;
-	int ret = precopy_startup_populate(startup);
+	int ret = precopy_startup_prepare_all(startup);
 
-	/* The first failure counts; and the others need not go on */
-	if (ret) {
-		atomic_cmpxchg(&startup->failed, 0, ret);
-		atomic_long_set(&startup->next, startup->nr_units);
-	}
+	if (ret)
+		precopy_startup_give_up(startup, ret);
 	if (atomic_dec_and_test(&startup->running))
 		precopy_startup_end(startup);
 }
@@ -224,17 +194,26 @@ static void precopy_startup_work(struct work_struct *work)
 int precopy_startup_init(struct precopy_startup *startup,
 			 struct precopy_session *session)
 {
+	const struct precopy_section * const *section;
+	struct precopy_startup_part **part = startup->parts;
 	unsigned int i;
 
 	startup->session = session;
-	startup->nr_units = precopy_stream_units(session->pcd->memory.size);
 	for (i = 0; i < PRECOPY_STARTUP_WORKERS; i++) {
 		startup->workers[i].startup = startup;
 		INIT_WORK(&startup->workers[i].work, precopy_startup_work);
-		mutex_init(&startup->locks[i]);
 	}
-	startup->units = bitmap_zalloc(startup->nr_units, GFP_KERNEL_ACCOUNT);
-	return startup->units ? 0 : -ENOMEM;
+	for (section = session->pcd->model->sections; *section; section++) {
+		if (!(*section)->startup)
+			continue;
+		*part = (*section)->startup->alloc(startup);
+		if (!*part)
+			return -ENOMEM;
+		(*part)->ops = (*section)->startup;
+		(*part)->startup = startup;
+		part++;
+	}
+	return 0;
 }
 
 /**
@@ -243,11 +222,28 @@ int precopy_startup_init(struct precopy_startup *startup,
  */
 void precopy_startup_destroy(struct precopy_startup *startup)
 {
-	unsigned int i;
+	struct precopy_startup_part **part;
 
-	for (i = 0; i < PRECOPY_STARTUP_WORKERS; i++)
-		mutex_destroy(&startup->locks[i]);
-	bitmap_free(startup->units);
+	for (part = startup->parts; *part; part++)
+		(*part)->ops->free(*part);
+}
+
+/**
+ * precopy_startup_part - get a section's part of a startup
+ * @startup: the startup
+ * @section: a section of the device's model
+ *
+ * Return: the part, or NULL if the section has nothing to prepare.
+ */
+struct precopy_startup_part *
+precopy_startup_part(struct precopy_startup *startup,
+		     const struct precopy_section *section)
+{
+	struct precopy_startup_part **part = startup->parts;
+
+	while (*part && (*part)->ops != section->startup)
+		part++;
+	return *part;
 }
 
 /*
@@ -259,104 +255,74 @@ static void precopy_startup_queue(struct precopy_startup *startup)
 	struct workqueue_struct *wq = startup->session->pcd->memory.wq;
 	unsigned int i, nr = min(num_online_cpus(), PRECOPY_STARTUP_WORKERS);
 
-	atomic_long_set(&startup->next, 0);
 	atomic_set(&startup->failed, 0);
 	atomic_set(&startup->running, nr);
 	for (i = 0; i < nr; i++)
 		queue_work_node(numa_node_id(), wq, &startup->workers[i].work);
 }
 
-/* Bytes of a unit: a BAR may be smaller than PRECOPY_UNIT_SIZE */
-static u64 precopy_startup_unit_bytes(const struct precopy_startup *startup)
+/* Tell the sections what PREFACE names; @wanted is what they are to prepare */
+static int precopy_startup_begin_parts(struct precopy_startup *startup,
+				       const struct precopy_decoder *dec,
+				       u64 *wanted)
 {
-	return min_t(u64, PRECOPY_UNIT_SIZE, startup->session->pcd->memory.size);
+	struct precopy_startup_part **part;
+	int ret = 0;
+
+	*wanted = 0;
+	for (part = startup->parts; *part && !ret; part++)
+		ret = (*part)->ops->begin(*part, dec, wanted);
+	return ret;
 }
 
-/*
- * Leave out the units that are beyond @limit bytes, and return the bytes of the
- * others.
- */
-static u64 precopy_startup_limit(struct precopy_startup *startup, u64 limit)
+static void precopy_startup_shut(struct precopy_startup *startup)
 {
-	u64 unit_bytes = precopy_startup_unit_bytes(startup), bytes = 0;
-	unsigned long unit;
+	struct precopy_startup_part **part;
 
-	for_each_set_bit(unit, startup->units, startup->nr_units) {
-		if (bytes + unit_bytes > limit)
-			__clear_bit(unit, startup->units);
-		else
-			bytes += unit_bytes;
-	}
-	return bytes;
+	for (part = startup->parts; *part; part++)
+		(*part)->ops->wait(*part);
 }
 
 /**
  * precopy_startup_begin - begin a startup when PREFACE has arrived
- * @startup: waiting or ready, @units filled in
- * @bytes_in_use: what PREFACE says, bytes. Units beyond it are taken out of
- *		  @units.
+ * @startup: waiting or ready
+ * @dec: the decoder, at PREFACE
  *
- * From now on accesses wait. Entries made while the memory was still empty
- * are removed for that.
+ * From now on accesses wait. A device without anything to prepare stays as it is.
  *
- * Context: may sleep; no lock of this driver held.
+ * Context: the session busy with the caller; may sleep, no lock of this driver
+ * held.
  * Return: 0, -ENOMEM, or -ECANCELED after a reset.
  */
-int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use)
+int precopy_startup_begin(struct precopy_startup *startup,
+			  const struct precopy_decoder *dec)
 {
-	u64 wanted = precopy_startup_limit(startup, bytes_in_use);
 	struct precopy_session *session = startup->session;
 	struct precopy_device *pcd = session->pcd;
-	int ret = precopy_memory_load_begin(&pcd->memory, session->generation);
+	u64 wanted;
+	int ret = precopy_startup_begin_parts(startup, dec, &wanted);
 
-	if (ret)
+	if (ret || !startup->parts[0])
 		return ret;
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		if (pcd->generation != session->generation)
 			return -ECANCELED;
 		scoped_guard(spinlock, &pcd->state_lock) {
 			startup->phase = PRECOPY_STARTUP_STARTING;
-			startup->bytes_in_use = bytes_in_use;
+			startup->bytes_in_use = dec->bytes_in_use;
 			startup->bytes_wanted = wanted;
 			startup->began = ktime_get();
 			startup->delay_ms = precopy_knob(pcd, startup_delay_ms);
 			/* An earlier startup of the session may have counted */
-			atomic_long_set(&startup->prepared, 0);
+			atomic64_set(&startup->prepared, 0);
 			atomic64_set(&startup->allocated, 0);
-			startup->last = 0;
 		}
-		precopy_memory_set_gate(&pcd->memory, PRECOPY_GATE_WAIT);
+		precopy_startup_shut(startup);
 		trace_precopy_startup(precopy_dev(pcd), startup->phase);
 	}
 	precopy_session_get(session);
 	precopy_startup_queue(startup);
 	return 0;
-}
-
-/**
- * precopy_startup_ready_unit - make a unit ready for data that arrives early
- * @startup: the startup
- * @offset: where the data goes to, bytes in the BAR
- *
- * A unit that a worker is going to prepare is allocated whole now: a single page
- * would keep it from becoming one folio.
- *
- * Context: the session busy with the caller; may sleep, no lock of this driver
- * held.
- * Return: 0, -ENOMEM, or -ECANCELED after a reset.
- */
-int precopy_startup_ready_unit(struct precopy_startup *startup, u64 offset)
-{
-	unsigned long unit = offset / PRECOPY_UNIT_SIZE;
-	int ret;
-
-	if (startup->last == unit + 1 || !test_bit(unit, startup->units) ||
-	    precopy_startup_result(startup) != -EINPROGRESS)
-		return 0;
-	ret = precopy_startup_populate_unit(startup, unit);
-	if (!ret)
-		startup->last = unit + 1;
-	return ret;
 }
 
 /**
@@ -421,17 +387,11 @@ const char *precopy_startup_phase_name(const struct precopy_startup *startup)
 	return names[startup->phase];
 }
 
-static u64 precopy_startup_prepared(const struct precopy_startup *startup)
-{
-	return atomic_long_read(&startup->prepared) *
-	       precopy_startup_unit_bytes(startup);
-}
-
 /* Time until the real work is done, from how it went so far */
 static u64 precopy_startup_work_left(const struct precopy_startup *startup,
 				     u64 elapsed, bool *measured)
 {
-	u64 prepared = precopy_startup_prepared(startup);
+	u64 prepared = atomic64_read(&startup->prepared);
 	u64 estimate;
 
 	if (prepared) {
@@ -452,7 +412,7 @@ static void precopy_startup_tell_running(const struct precopy_startup *startup,
 	bool measured;
 
 	info->elapsed_ns = ktime_get() - startup->began;
-	info->bytes_prepared = precopy_startup_prepared(startup);
+	info->bytes_prepared = atomic64_read(&startup->prepared);
 	if (info->bytes_prepared == startup->bytes_wanted && delay) {
 		/* Only the test knob is left, which is known */
 		info->remaining_ns = delay - min(delay, info->elapsed_ns);
@@ -495,7 +455,7 @@ void precopy_startup_tell(const struct precopy_startup *startup,
 		break;
 	case PRECOPY_STARTUP_READY:
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
-		info->bytes_prepared = precopy_startup_prepared(startup);
+		info->bytes_prepared = atomic64_read(&startup->prepared);
 		info->remaining_ns = 0;
 		info->elapsed_ns = startup->took_ns;
 		break;

@@ -5,10 +5,12 @@
 
 #include <linux/atomic.h>
 #include <linux/ktime.h>
-#include <linux/mutex.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+#include "section.h"
+
+struct precopy_decoder;
 struct precopy_device;
 struct precopy_session;
 struct precopy_startup;
@@ -41,36 +43,26 @@ struct precopy_startup_worker {
  * @session: the resuming session that this is part of; the running workers hold
  *	     one reference on it
  * @workers: the workers. While they run, they own everything down to @took_ns.
- * @locks: held while a unit is prepared, by its number modulo
- *	   PRECOPY_STARTUP_WORKERS: a worker and the load must not allocate one
- *	   unit twice, where there is memory for one
- * @units: units to be prepared; written before the workers are queued
- * @nr_units: number of units in the BAR
- * @last: unit that the load made ready last, plus 1; owned by who has the session
- *	  busy
+ * @parts: parts of the sections that have something to prepare; NULL after the
+ *	   last. Fixed from precopy_startup_init() on.
  * @delay_ms: the test knob, when the workers were queued, ms
- * @next: unit that is to be claimed next
- * @prepared: number of units prepared
- * @allocated: memory that was not there before and was allocated for them, bytes
+ * @prepared: what the sections have prepared, bytes
+ * @allocated: what was not there before and was allocated for that, bytes
  * @running: number of workers that have not ended
  * @failed: errno that the first of them failed with, or 0
  * @took_ns: time that the startup took, once it is complete, ns
  * @began: when PREFACE arrived. From here on protected by state_lock.
  * @bytes_in_use: what it said, bytes
- * @bytes_wanted: memory in @units, not more than @bytes_in_use
+ * @bytes_wanted: what the sections are to prepare, bytes
  * @phase: how far it is
  * @error: why it failed
  */
 struct precopy_startup {
 	struct precopy_session		*session;
 	struct precopy_startup_worker	workers[PRECOPY_STARTUP_WORKERS];
-	struct mutex			locks[PRECOPY_STARTUP_WORKERS]; /* see above */
-	unsigned long			*units;
-	u32				nr_units;
-	unsigned long			last;
+	struct precopy_startup_part	*parts[PRECOPY_MAX_SECTIONS + 1];
 	u32				delay_ms;
-	atomic_long_t			next;
-	atomic_long_t			prepared;
+	atomic64_t			prepared;
 	atomic64_t			allocated;
 	atomic_t			running;
 	atomic_t			failed;
@@ -85,8 +77,11 @@ struct precopy_startup {
 int precopy_startup_init(struct precopy_startup *startup,
 			 struct precopy_session *session);
 void precopy_startup_destroy(struct precopy_startup *startup);
-int precopy_startup_begin(struct precopy_startup *startup, u64 bytes_in_use);
-int precopy_startup_ready_unit(struct precopy_startup *startup, u64 offset);
+struct precopy_startup_part *
+precopy_startup_part(struct precopy_startup *startup,
+		     const struct precopy_section *section);
+int precopy_startup_begin(struct precopy_startup *startup,
+			  const struct precopy_decoder *dec);
 int precopy_startup_result(struct precopy_startup *startup);
 int precopy_startup_wait(struct precopy_startup *startup);
 void precopy_startup_tell(const struct precopy_startup *startup,

@@ -155,7 +155,7 @@ static u64 section_estimate(struct precopy_device *pcd, bool stopped)
 }
 
 static int section_load(struct precopy_session *session,
-			struct precopy_startup *startup,
+			struct precopy_startup_part *part,
 			enum precopy_stream_event event,
 			const struct precopy_decoder *dec)
 {
