@@ -22,7 +22,7 @@ def sizes(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path):
+def own_folder(tmp_path):
     """A directory for the files of a test"""
     shared, lab.Place.folder = lab.Place.folder, str(tmp_path)
     yield tmp_path

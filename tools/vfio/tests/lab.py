@@ -37,7 +37,7 @@ NAMES = dict(zip(range(1, 12), "HELLO DATA MARK ACK STATUS KEEPALIVE END READY G
 
 
 class Place:
-    """The test's own directory, which the fixture "place" sets"""
+    """The test's own directory, which the fixture "own_folder" sets"""
     folder = ""
 
 
