@@ -6,7 +6,13 @@ A test has the name that pytest takes on its command line, as in
 "test_info.py::test_info_in_use", or that of its mark "title", in which "{mib}" stands
 for the parameter "mib". What went wrong, the properties that a test has recorded, and
 how long it took are in comments. --collect-only prints names and titles.
+
+With TAP_SHARED, an empty folder, in the environment, several runs of the same tests
+that have the same output share them: each file is run by the one that comes to it first,
+and together they print one TAP.
 """
+import contextlib
+import fcntl
 import os
 import time
 
@@ -30,9 +36,50 @@ def title(item):
     return mark.args[0].format(**parameters)
 
 
-class Tap:
+class Alone:
+    """What a run has that shares its tests with no other"""
     def __init__(self):
         self.number = 0
+
+    def takes(self, _name):
+        return True
+
+    @contextlib.contextmanager
+    def turn(self):
+        """The number of the next result, while no other run prints"""
+        self.number += 1
+        yield self.number
+
+
+class Shared:
+    def __init__(self, folder):
+        self.folder = folder
+        self.taken = {}
+
+    def takes(self, name):
+        """Is this for us? The same answer each time"""
+        if name not in self.taken:
+            try:
+                os.mkdir(os.path.join(self.folder, name))
+                self.taken[name] = True
+            except FileExistsError:
+                self.taken[name] = False
+        return self.taken[name]
+
+    @contextlib.contextmanager
+    def turn(self):
+        with open(os.path.join(self.folder, "number"), "a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # As many bytes as results
+            file.write(".")
+            file.flush()
+            yield file.tell()
+
+
+class Tap:
+    def __init__(self):
+        folder = os.environ.get("TAP_SHARED")
+        self.share = Shared(folder) if folder else Alone()
         self.titles = {}
         self.reports = []
         self.began = time.monotonic()
@@ -42,8 +89,13 @@ class Tap:
         if session.config.option.collectonly:
             for name, text in self.titles.items():
                 print(name if text == name else f"{name}: {text}")
-        else:
+        elif self.share.takes("plan"):
             print(f"TAP version 13\n1..{len(session.items)}", flush=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        # True keeps pytest from running it.
+        return None if self.share.takes(item.path.name) else True
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -56,7 +108,6 @@ class Tap:
             self.reports = []
 
     def tell(self, name, reports):
-        self.number += 1
         failed = [report for report in reports if report.failed]
         skipped = [report for report in reports if report.skipped]
         text = comment("\n".join(report.longreprtext for report in failed))
@@ -65,15 +116,17 @@ class Tap:
         why = ""
         if skipped and not failed:
             why = " # SKIP " + skipped[0].longrepr[2].removeprefix("Skipped: ")
-        text += f"{'not ok' if failed else 'ok'} {self.number} - {name}{why}\n"
-        text += comment("\n".join(f"{what}: {said}" for what, said in reports[-1].user_properties))
-        text += f"# {sum(report.duration for report in reports):.1f} s{self.left()}\n"
-        print(text, end="", flush=True)
+        with self.share.turn() as number:
+            text += f"{'not ok' if failed else 'ok'} {number} - {name}{why}\n"
+            text += comment("\n".join(f"{what}: {said}"
+                                      for what, said in reports[-1].user_properties))
+            text += f"# {sum(report.duration for report in reports):.1f} s{self.left(number)}\n"
+            print(text, end="", flush=True)
 
-    def left(self):
-        """How long the others may take, if that is long"""
-        others = len(self.titles) - self.number
-        seconds = others * (time.monotonic() - self.began) / self.number
+    def left(self, number):
+        """How long the others may take after so many, if that is long"""
+        others = len(self.titles) - number
+        seconds = others * (time.monotonic() - self.began) / number
         return f", about {seconds / 60:.0f} min left for {others}" if seconds > 60 else ""
 
     def pytest_sessionfinish(self, session):
