@@ -64,6 +64,19 @@ static void precopy_stats_streams(struct seq_file *seq,
 	precopy_stat64(seq, "last_startup_ns", &stats->last_startup_ns);
 }
 
+static void precopy_stats_engine(struct seq_file *seq,
+				 const struct precopy_stats *stats)
+{
+	precopy_stat64(seq, "dma_steps", &stats->dma_steps);
+	precopy_stat64(seq, "dma_bytes", &stats->dma_bytes);
+	precopy_stat64(seq, "dma_errors", &stats->dma_errors);
+	precopy_stat64(seq, "dma_unlogged_pages", &stats->dma_unlogged_pages);
+	precopy_stat64(seq, "late_steps", &stats->late_steps);
+	precopy_stat64(seq, "irqs_raised", &stats->irqs_raised);
+	precopy_stat64(seq, "irqs_kept", &stats->irqs_kept);
+	precopy_stat64(seq, "irqs_dropped", &stats->irqs_dropped);
+}
+
 static int precopy_stats_show(struct seq_file *seq, void *unused)
 {
 	struct precopy_device *pcd = seq->private;
@@ -80,6 +93,7 @@ static int precopy_stats_show(struct seq_file *seq, void *unused)
 	precopy_stats_faults(seq, mem->stats);
 	precopy_stats_tracking(seq, &pcd->stats, mem->stats);
 	precopy_stats_streams(seq, &pcd->stats);
+	precopy_stats_engine(seq, &pcd->stats);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(precopy_stats);

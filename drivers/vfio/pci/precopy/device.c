@@ -6,7 +6,12 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "func/config.h"
+#include "func/dma.h"
+#include "func/engine.h"
+#include "func/irq.h"
 #include "func/model.h"
+#include "func/registers.h"
 #include "mem/memory.h"
 #include "mig/fsm.h"
 #include "mig/session.h"
@@ -14,7 +19,10 @@
 
 struct workqueue_struct *precopy_wq;
 
-/* The virtual device has only ERR and REQ, the interrupts of the VFIO core */
+/*
+ * Of the interrupts that the VFIO core knows the virtual device has ERR and REQ. The
+ * engine's MSI-X is its own.
+ */
 static bool precopy_irq_hidden(u32 index)
 {
 	return index <= VFIO_PCI_MSIX_IRQ_INDEX;
@@ -24,8 +32,8 @@ static bool precopy_irq_hidden(u32 index)
  * precopy_device_reset - reset the virtual device
  * @pcd: the device
  *
- * After the reset the state is RUNNING, the memory is zero, and there is no session
- * and no DMA log. Config space is not changed, as on a physical device that Linux
+ * After the reset the state is RUNNING, the memory is zero, the engine has nothing to
+ * do, and there is no session and no DMA log. Config space is not changed, as on a physical device that Linux
  * resets and then restores.
  *
  * Called for VFIO_DEVICE_RESET, at open and close, and after every requested reset
@@ -38,13 +46,16 @@ static bool precopy_irq_hidden(u32 index)
 void precopy_device_reset(struct precopy_device *pcd)
 {
 	struct precopy_session *session;
+	struct precopy_dma_log *log;
 
 	scoped_guard(rwsem_write, &pcd->memory.sem) {
 		scoped_guard(spinlock, &pcd->state_lock) {
 			WRITE_ONCE(pcd->generation, pcd->generation + 1);
 			pcd->mig_state = VFIO_DEVICE_STATE_RUNNING;
-			pcd->logging = false;
 			session = precopy_session_detach(pcd);
+			log = precopy_dma_log_detach(pcd);
+			if (pcd->engine)
+				precopy_engine_reset(pcd->engine);
 		}
 		precopy_memory_reset(&pcd->memory, pcd->generation);
 	}
@@ -52,6 +63,8 @@ void precopy_device_reset(struct precopy_device *pcd)
 	atomic64_inc(&pcd->stats.resets);
 	if (session)
 		precopy_session_put(session);
+	precopy_dma_log_put(log);
+	precopy_engine_reset_wait(pcd);
 	dev_dbg(precopy_dev(pcd), "reset\n");
 }
 
@@ -77,6 +90,7 @@ static struct precopy_device *precopy_device_alloc(struct precopy_function *func
 	kref_init(&pcd->kref);
 	pcd->release = precopy_device_free;
 	pcd->model = &precopy_memory_model;
+	pcd->next_model = pcd->model;
 	pcd->core = &function->core;
 	pcd->pdev = pci_dev_get(to_pci_dev(function->core.vdev.dev));
 	if (precopy_memory_init(&pcd->memory, precopy_dev(pcd),
@@ -121,31 +135,48 @@ static void precopy_release_device(struct vfio_device *vdev)
 	precopy_device_put(pcd);
 }
 
-/* Get the size for this open; until close, memory_size cannot be changed */
-static u64 precopy_freeze_size(struct precopy_device *pcd)
+/* Settle what this open has; until close, memory_size and model cannot be changed */
+static u64 precopy_freeze(struct precopy_device *pcd)
 {
 	guard(spinlock)(&pcd->state_lock);
 	pcd->opened = true;
+	WRITE_ONCE(pcd->model, pcd->next_model);
 	return pcd->next_size;
 }
 
-static void precopy_unfreeze_size(struct precopy_device *pcd)
+static void precopy_unfreeze(struct precopy_device *pcd)
 {
 	guard(spinlock)(&pcd->state_lock);
 	pcd->opened = false;
 }
 
+static int precopy_open_engine(struct precopy_device *pcd)
+{
+	if (pcd->model != &precopy_engine_model)
+		return 0;
+	precopy_dma_open(pcd);
+	return precopy_engine_create(pcd);
+}
+
+static void precopy_close_engine(struct precopy_device *pcd)
+{
+	if (pcd->engine)
+		precopy_engine_destroy(pcd);
+	precopy_dma_close(pcd);
+}
+
 static int precopy_open_device(struct vfio_device *vdev)
 {
 	struct precopy_device *pcd = to_precopy(vdev);
-	u64 size = precopy_freeze_size(pcd);
+	u64 size = precopy_freeze(pcd);
 	int ret;
 
+	ret = precopy_open_engine(pcd);
+	if (ret)
+		goto err_unfreeze;
 	ret = vfio_pci_core_enable(pcd->core);
-	if (ret) {
-		precopy_unfreeze_size(pcd);
-		return ret;
-	}
+	if (ret)
+		goto err_engine;
 	pcd->core->vconfig[PCI_INTERRUPT_PIN] = 0;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	if (precopy_knob(pcd, no_precopy))
@@ -157,16 +188,25 @@ static int precopy_open_device(struct vfio_device *vdev)
 	precopy_cost_forget(&pcd->startup_cost);
 	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
+
+err_engine:
+	precopy_close_engine(pcd);
+err_unfreeze:
+	precopy_unfreeze(pcd);
+	return ret;
 }
 
 static void precopy_close_device(struct vfio_device *vdev)
 {
 	struct precopy_device *pcd = to_precopy(vdev);
 
+	if (pcd->engine)
+		precopy_engine_stop(pcd->engine);
 	precopy_device_reset(pcd);
+	precopy_close_engine(pcd);
 	precopy_memory_close(&pcd->memory);
 	vfio_pci_core_close_device(vdev);
-	precopy_unfreeze_size(pcd);
+	precopy_unfreeze(pcd);
 }
 
 /* --- Regions ---------------------------------------------------------- */
@@ -184,7 +224,11 @@ static int precopy_region_info(struct vfio_device *vdev,
 	info->flags = 0;
 	info->size = 0;
 	if (info->index == VFIO_PCI_CONFIG_REGION_INDEX) {
-		info->size = PRECOPY_CONFIG_SIZE;
+		info->size = precopy_config_size(pcd);
+		info->flags = VFIO_REGION_INFO_FLAG_READ |
+			      VFIO_REGION_INFO_FLAG_WRITE;
+	} else if (info->index == VFIO_PCI_BAR0_REGION_INDEX && pcd->engine) {
+		info->size = PRECOPY_ENGINE_BAR_SIZE;
 		info->flags = VFIO_REGION_INFO_FLAG_READ |
 			      VFIO_REGION_INFO_FLAG_WRITE;
 	} else if (info->index == PRECOPY_BAR) {
@@ -196,9 +240,38 @@ static int precopy_region_info(struct vfio_device *vdev,
 	return 0;
 }
 
+/* BAR0 decodes as BAR2 does: with COMMAND's memory bit, in D0 */
+static bool precopy_decodes(struct precopy_device *pcd)
+{
+	guard(rwsem_read)(&pcd->memory.sem);
+	return pcd->memory.decode;
+}
+
+static ssize_t precopy_read_registers(struct precopy_device *pcd,
+				      char __user *buf, size_t count, u64 offset)
+{
+	if (!pcd->engine)
+		return -EINVAL;
+	if (!precopy_decodes(pcd))
+		return -EIO;
+	return precopy_registers_read(pcd->engine, buf, count, offset);
+}
+
+static ssize_t precopy_write_registers(struct precopy_device *pcd,
+				       const char __user *buf, size_t count,
+				       u64 offset)
+{
+	if (!pcd->engine)
+		return -EINVAL;
+	if (!precopy_decodes(pcd))
+		return -EIO;
+	return precopy_registers_write(pcd->engine, buf, count, offset);
+}
+
 static ssize_t precopy_read(struct vfio_device *vdev, char __user *buf,
 			    size_t count, loff_t *ppos)
 {
+	struct precopy_device *pcd = to_precopy(vdev);
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
 	ssize_t ret;
 
@@ -206,11 +279,13 @@ static ssize_t precopy_read(struct vfio_device *vdev, char __user *buf,
 		return 0;
 	switch (VFIO_PCI_OFFSET_TO_INDEX(*ppos)) {
 	case VFIO_PCI_CONFIG_REGION_INDEX:
-		ret = precopy_config_read(to_precopy(vdev), buf, count, offset);
+		ret = precopy_config_read(pcd, buf, count, offset);
+		break;
+	case VFIO_PCI_BAR0_REGION_INDEX:
+		ret = precopy_read_registers(pcd, buf, count, offset);
 		break;
 	case PRECOPY_BAR:
-		ret = precopy_memory_read(&to_precopy(vdev)->memory, buf, count,
-					  offset);
+		ret = precopy_memory_read(&pcd->memory, buf, count, offset);
 		break;
 	default:
 		return -EINVAL;
@@ -220,9 +295,23 @@ static ssize_t precopy_read(struct vfio_device *vdev, char __user *buf,
 	return ret;
 }
 
+/* As vfio-pci does it, a function level reset is complete when the write returns */
+static ssize_t precopy_write_config(struct precopy_device *pcd,
+				    const char __user *buf, size_t count,
+				    u64 offset)
+{
+	bool flr = false;
+	ssize_t ret = precopy_config_write(pcd, buf, count, offset, &flr);
+
+	if (flr)
+		precopy_device_reset(pcd);
+	return ret;
+}
+
 static ssize_t precopy_write(struct vfio_device *vdev, const char __user *buf,
 			     size_t count, loff_t *ppos)
 {
+	struct precopy_device *pcd = to_precopy(vdev);
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
 	ssize_t ret;
 
@@ -230,12 +319,13 @@ static ssize_t precopy_write(struct vfio_device *vdev, const char __user *buf,
 		return 0;
 	switch (VFIO_PCI_OFFSET_TO_INDEX(*ppos)) {
 	case VFIO_PCI_CONFIG_REGION_INDEX:
-		ret = precopy_config_write(to_precopy(vdev), buf, count,
-					   offset);
+		ret = precopy_write_config(pcd, buf, count, offset);
+		break;
+	case VFIO_PCI_BAR0_REGION_INDEX:
+		ret = precopy_write_registers(pcd, buf, count, offset);
 		break;
 	case PRECOPY_BAR:
-		ret = precopy_memory_write(&to_precopy(vdev)->memory, buf,
-					   count, offset);
+		ret = precopy_memory_write(&pcd->memory, buf, count, offset);
 		break;
 	default:
 		return -EINVAL;
@@ -273,7 +363,10 @@ static long precopy_get_info(unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, len) ? -EFAULT : 0;
 }
 
-/* INTx, MSI and MSI-X have count 0; ERR and REQ have one eventfd each */
+/*
+ * INTx and MSI have count 0, and MSI-X too if there is no engine; ERR and REQ have one
+ * eventfd each.
+ */
 static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_irq_info, count);
@@ -287,7 +380,10 @@ static long precopy_get_irq_info(struct precopy_device *pcd, unsigned long arg)
 		return -EINVAL;
 	info.flags = 0;
 	info.count = 0;
-	if (!precopy_irq_hidden(info.index)) {
+	if (info.index == VFIO_PCI_MSIX_IRQ_INDEX && pcd->engine) {
+		info.flags = VFIO_IRQ_INFO_EVENTFD;
+		info.count = PRECOPY_ENGINE_VECTORS;
+	} else if (!precopy_irq_hidden(info.index)) {
 		info.flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
 		info.count = 1;
 	}
@@ -310,10 +406,14 @@ static bool precopy_irqs_disable(const struct vfio_irq_set *hdr)
 static long precopy_set_irqs(struct vfio_device *vdev, unsigned long arg)
 {
 	unsigned long minsz = offsetofend(struct vfio_irq_set, count);
+	struct precopy_device *pcd = to_precopy(vdev);
 	struct vfio_irq_set hdr;
 
 	if (copy_from_user(&hdr, (void __user *)arg, minsz))
 		return -EFAULT;
+	if (hdr.index == VFIO_PCI_MSIX_IRQ_INDEX && pcd->engine)
+		return precopy_irq_set(pcd->engine, &hdr,
+				       (void __user *)(arg + minsz));
 	if (!precopy_irq_hidden(hdr.index))
 		return vfio_pci_core_ioctl(vdev, VFIO_DEVICE_SET_IRQS, arg);
 	if (hdr.argsz < minsz || !precopy_irqs_disable(&hdr))
@@ -366,8 +466,9 @@ const struct vfio_device_ops precopy_device_ops = {
 	.request		= vfio_pci_core_request,
 	.match			= vfio_pci_core_match,
 	.match_token_uuid	= vfio_pci_core_match_token_uuid,
-	.bind_iommufd		= vfio_iommufd_physical_bind,
-	.unbind_iommufd		= vfio_iommufd_physical_unbind,
-	.attach_ioas		= vfio_iommufd_physical_attach_ioas,
-	.detach_ioas		= vfio_iommufd_physical_detach_ioas,
+	.dma_unmap		= precopy_dma_unmap,
+	.bind_iommufd		= precopy_dma_bind,
+	.unbind_iommufd		= precopy_dma_unbind,
+	.attach_ioas		= precopy_dma_attach,
+	.detach_ioas		= precopy_dma_detach,
 };

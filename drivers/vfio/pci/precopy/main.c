@@ -8,6 +8,7 @@
 #include <linux/pci.h>
 #include <linux/workqueue.h>
 
+#include "func/model.h"
 #include "precopy.h"
 
 static u64 memory_size = SZ_64M;
@@ -26,6 +27,11 @@ module_param_cb(memory_size, &precopy_param_ops, &memory_size, 0444);
 MODULE_PARM_DESC(memory_size,
 		 "Memory size of newly bound devices in bytes, or with suffix K, M or G; a power of two from 1M to 64G (default 64M)");
 
+static char *model = "memory";
+module_param(model, charp, 0444);
+MODULE_PARM_DESC(model,
+		 "Model of newly bound devices: memory, or engine, which has DMA and interrupts too (default memory)");
+
 static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct precopy_function *function;
@@ -38,6 +44,7 @@ static int precopy_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return PTR_ERR(function);
 	pcd = function->pcd;
 	pcd->next_size = memory_size;
+	pcd->next_model = precopy_model_find(model);
 	/* Hide the carrier's interrupt vectors, see precopy_set_irqs() */
 	pcd->no_msi = pdev->no_msi;
 	pdev->no_msi = 1;
@@ -111,6 +118,10 @@ static int __init precopy_init(void)
 
 	if (!precopy_memory_size_valid(memory_size)) {
 		pr_err("precopy-vfio-pci: memory_size must be a power of two from 1 MiB to 64 GiB\n");
+		return -EINVAL;
+	}
+	if (!precopy_model_find(model)) {
+		pr_err("precopy-vfio-pci: model must be memory or engine\n");
 		return -EINVAL;
 	}
 	precopy_wq = alloc_workqueue("precopy-vfio-pci", WQ_UNBOUND | WQ_SYSFS,

@@ -42,10 +42,12 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/wait.h>
 
+#include "func/dma.h"
 #include "mem/memory.h"
 #include "mig/cost.h"
 #include "mig/stream.h"
 
+struct precopy_engine;
 struct precopy_loading;
 struct precopy_model;
 struct precopy_saving;
@@ -55,6 +57,7 @@ struct precopy_session;
 /* First page of the BAR in the address space of the vfio device's inode */
 #define PRECOPY_BAR_PGOFF \
 	(VFIO_PCI_INDEX_TO_OFFSET(PRECOPY_BAR) >> PAGE_SHIFT)
+/* Bytes of config space that may be other than zero */
 #define PRECOPY_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
 #define PRECOPY_MIN_MEMORY	SZ_1M
 
@@ -62,11 +65,13 @@ struct precopy_session;
  * struct precopy_config - the synthetic config space; protected by memory.sem,
  *			   because COMMAND's memory bit decides whether the BAR
  *			   decodes
- * @bytes: contents of all registers except BAR2 and BAR3
+ * @bytes: contents of all registers except the BARs
+ * @bar0: last value written to BAR0
  * @bar: last value written to BAR2 and BAR3, as one 64-bit register
  */
 struct precopy_config {
 	u8	bytes[PRECOPY_CONFIG_SIZE];
+	u64	bar0;
 	u64	bar;
 };
 
@@ -88,6 +93,16 @@ struct precopy_config {
  * @load_user_ns: time spent on copying the stream from user space
  * @load_checksum_ns: time spent on verifying records, including their checksums
  * @load_store_ns: time spent on storing received data to the memory
+ * @dma_steps: number of steps of the engine
+ * @dma_bytes: number of bytes that the engine has stored
+ * @dma_errors: number of commands, descriptors and rings that ended with an error
+ * @dma_unlogged_pages: number of stores of the engine to a page, in PRE_COPY and
+ *			PRE_COPY_P2P, that no DMA log could tell of
+ * @late_steps: number of resets during a step that outlasted them
+ * @irqs_raised: number of interrupts delivered to an eventfd
+ * @irqs_kept: number of interrupts raised while the device was quiesced
+ * @irqs_dropped: number of interrupts lost, because their vector had no eventfd or
+ *		  the device was not bus master
  */
 struct precopy_stats {
 	atomic64_t	resets;
@@ -106,6 +121,14 @@ struct precopy_stats {
 	atomic64_t	load_user_ns;
 	atomic64_t	load_checksum_ns;
 	atomic64_t	load_store_ns;
+	atomic64_t	dma_steps;
+	atomic64_t	dma_bytes;
+	atomic64_t	dma_errors;
+	atomic64_t	dma_unlogged_pages;
+	atomic64_t	late_steps;
+	atomic64_t	irqs_raised;
+	atomic64_t	irqs_kept;
+	atomic64_t	irqs_dropped;
 };
 
 /**
@@ -144,7 +167,7 @@ struct precopy_knobs {
  * @kref: references, held by struct precopy_function and by each session, whose
  *	  data fd may outlive the binding. The last put may sleep.
  * @release: callback that frees the device after the last put; constant
- * @model: kind of device; constant
+ * @model: kind of device; constant while the device is open
  * @core: the VFIO core's object, valid while the driver is bound. A session may
  *	  use it only after it has checked, under a lock that excludes a reset, that
  *	  the session is not dead: the device is open then.
@@ -153,8 +176,9 @@ struct precopy_knobs {
  * @arc_mutex: serialises SET_STATE. It may be held while an arc waits, so neither
  *	       reset nor GET_STATE takes it.
  * @state_lock: protects @mig_state, @generation, @session, @saving, @loading,
- *		@logging, @opened, @next_size and the fields of sessions whose
- *		description says so. Innermost, except for wait queue locks and
+ *		@engine, @opened, @next_size, @next_model, and the fields of
+ *		sessions, of the engine and of @dma whose description says so.
+ *		Innermost, except for wait queue locks and
  *		the lock of struct precopy_cost; taken inside memory.sem where
  *		both are needed.
  * @mig_state: migration state that GET_STATE reports
@@ -164,13 +188,16 @@ struct precopy_knobs {
  * @session: the current session, which a reset ends, or NULL
  * @saving: the saving session, NULL outside PRE_COPY* and STOP_COPY
  * @loading: the resuming session, NULL outside RESUMING
- * @logging: true while DMA logging is started
+ * @engine: the engine of an open device of that model, or NULL
  * @opened: true while a user has the device open
  * @no_msi: original value of the carrier's no_msi, restored at unbind
  * @next_size: size of the memory from the next open on, in bytes
- * @wait: wait queue for resets, startups, and sessions that become idle
+ * @next_model: kind of device from the next open on
+ * @wait: wait queue for resets, startups, steps of the engine, and sessions that
+ *	  become idle
  * @config: the synthetic config space
  * @memory: the memory behind the BAR
+ * @dma: how the engine reaches the memory of the user
  * @startup_cost: measured startups of the present user's loads
  * @stats: counters for debugfs
  * @knobs: test knobs
@@ -188,13 +215,15 @@ struct precopy_device {
 	struct precopy_session		*session;
 	struct precopy_saving		*saving;
 	struct precopy_loading		*loading;
-	bool				logging;
+	struct precopy_engine		*engine;
 	bool				opened;
 	bool				no_msi;
 	u64				next_size;
+	const struct precopy_model	*next_model;
 	wait_queue_head_t		wait;
 	struct precopy_config		config;
 	struct precopy_memory		memory;
+	struct precopy_dma		dma;
 	struct precopy_cost		startup_cost;
 	struct precopy_stats		stats;
 	struct precopy_knobs		knobs;
@@ -265,16 +294,6 @@ static inline void precopy_stat_lap(atomic64_t *sum, ktime_t *mark)
 extern struct workqueue_struct *precopy_wq;
 extern const struct vfio_device_ops precopy_device_ops;
 void precopy_device_reset(struct precopy_device *pcd);
-
-/* func/config.c */
-void precopy_config_init(struct precopy_device *pcd);
-ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
-			    size_t count, u64 offset);
-ssize_t precopy_config_write(struct precopy_device *pcd,
-			     const char __user *buf, size_t count, u64 offset);
-
-/* func/dma_log.c */
-extern const struct vfio_log_ops precopy_log_ops;
 
 /* debugfs.c */
 void precopy_debugfs_init(struct precopy_device *pcd);

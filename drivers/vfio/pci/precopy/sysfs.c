@@ -9,8 +9,10 @@
 #include <linux/string.h>
 #include <linux/sysfs.h>
 
+#include "func/model.h"
 #include "mig/fsm.h"
 #include "mig/load.h"
+#include "mig/model.h"
 #include "mig/save.h"
 #include "precopy.h"
 
@@ -100,6 +102,31 @@ static ssize_t memory_size_store(struct device *dev,
 }
 static DEVICE_ATTR_RW(memory_size);
 
+static ssize_t model_show(struct device *dev, struct device_attribute *attr,
+			  char *buf)
+{
+	struct precopy_device *pcd = precopy_from_dev(dev);
+
+	guard(spinlock)(&pcd->state_lock);
+	return sysfs_emit(buf, "%s\n", pcd->next_model->name);
+}
+
+static ssize_t model_store(struct device *dev, struct device_attribute *attr,
+			   const char *buf, size_t count)
+{
+	struct precopy_device *pcd = precopy_from_dev(dev);
+	const struct precopy_model *model = precopy_model_find(buf);
+
+	if (!model)
+		return -EINVAL;
+	guard(spinlock)(&pcd->state_lock);
+	if (pcd->opened)
+		return -EBUSY;
+	pcd->next_model = model;
+	return count;
+}
+static DEVICE_ATTR_RW(model);
+
 static ssize_t backend_show(struct device *dev, struct device_attribute *attr,
 			    char *buf)
 {
@@ -147,6 +174,7 @@ static DEVICE_ATTR_RO(startup);
 
 static struct attribute *precopy_attrs[] = {
 	&dev_attr_memory_size.attr,
+	&dev_attr_model.attr,
 	&dev_attr_backend.attr,
 	&dev_attr_migration_state.attr,
 	&dev_attr_initial_bytes.attr,

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The models of this driver: kinds of device, and what each migrates. */
 
+#include <linux/array_size.h>
 #include <linux/stddef.h>
+#include <linux/string.h>
 
+#include "engine.h"
 #include "mig/model.h"
 #include "mig/section.h"
 #include "model.h"
@@ -23,3 +26,31 @@ const struct precopy_model precopy_memory_model = {
 	.name		= "memory",
 	.sections	= { &precopy_memory_section },
 };
+
+/* Memory, and an engine that copies between it and the memory of the guest */
+const struct precopy_model precopy_engine_model = {
+	.name		= "engine",
+	.sections	= { &precopy_memory_section, &precopy_engine_section },
+	.features	= PRECOPY_FEATURE_ENGINE,
+	.quiesce	= precopy_engine_quiesce,
+	.resume		= precopy_engine_resume,
+};
+
+/**
+ * precopy_model_find - find a model
+ * @name: name of the model, optionally followed by a line feed
+ *
+ * Return: the model, or NULL if there is none of that name.
+ */
+const struct precopy_model *precopy_model_find(const char *name)
+{
+	static const struct precopy_model * const models[] = {
+		&precopy_memory_model, &precopy_engine_model,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(models); i++)
+		if (sysfs_streq(name, models[i]->name))
+			return models[i];
+	return NULL;
+}

@@ -6,5 +6,8 @@
 struct precopy_model;
 
 extern const struct precopy_model precopy_memory_model;
+extern const struct precopy_model precopy_engine_model;
+
+const struct precopy_model *precopy_model_find(const char *name);
 
 #endif /* PRECOPY_FUNC_MODEL_H */

@@ -403,23 +403,52 @@ u64 precopy_memory_whole_units(const struct precopy_memory *mem,
 
 /* --- read() and write() of the region --------------------------------- */
 
-/* Copy from one page. A page that is not allocated reads as zeroes, and stays so. */
+/* A page that is not allocated reads as zeroes, and stays so */
+static int precopy_memory_copy_bytes(const struct precopy_memory *mem,
+				     u64 offset, void *to, size_t len)
+{
+	struct page *page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
+
+	if (page)
+		return precopy_memory_copy_page(to, page,
+						offset_in_page(offset), len);
+	memset(to, 0, len);
+	return 0;
+}
+
+/* Copy from one page, for the user */
 static int precopy_memory_peek(struct precopy_memory *mem, u64 offset,
 			       void *to, size_t len)
 {
-	struct page *page;
 	int ret;
 
 	guard(rwsem_read)(&mem->sem);
 	ret = precopy_memory_access(mem);
 	if (ret)
 		return ret;
-	page = precopy_memory_page(mem, offset >> PAGE_SHIFT);
-	if (page)
-		return precopy_memory_copy_page(to, page,
-						offset_in_page(offset), len);
-	memset(to, 0, len);
-	return 0;
+	return precopy_memory_copy_bytes(mem, offset, to, len);
+}
+
+/**
+ * precopy_memory_copy_part - copy from a page, for the device itself
+ * @mem: the memory
+ * @generation: generation that the caller is of
+ * @offset: offset in the BAR, bytes
+ * @to: buffer
+ * @len: number of bytes, all in one page
+ *
+ * Neither the gate nor memory decode matters: the device reaches its own memory.
+ *
+ * Context: may sleep, no lock held.
+ * Return: 0, -ECANCELED after a reset, -EIO at a page with a memory error.
+ */
+int precopy_memory_copy_part(struct precopy_memory *mem, u64 generation,
+			     u64 offset, void *to, size_t len)
+{
+	guard(rwsem_read)(&mem->sem);
+	if (mem->generation != generation)
+		return -ECANCELED;
+	return precopy_memory_copy_bytes(mem, offset, to, len);
 }
 
 /*

@@ -192,6 +192,8 @@ int precopy_memory_copy_in(struct precopy_memory *mem, u64 generation,
 int precopy_memory_zero_in(struct precopy_memory *mem, u64 generation,
 			   u64 offset, u64 len);
 
+int precopy_memory_copy_part(struct precopy_memory *mem, u64 generation,
+			     u64 offset, void *to, size_t len);
 int precopy_memory_copy_out(const struct precopy_memory *mem,
 			    unsigned long index, void *to);
 bool precopy_memory_is_zero(const struct precopy_memory *mem,

@@ -72,7 +72,7 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 			return -ENODEV;
 		scoped_guard(spinlock, &pcd->state_lock)
 			loading->error = error;
-		for (section = pcd->model->sections; *section; section++)
+		for (section = loading->session.model->sections; *section; section++)
 			if ((*section)->load->fail)
 				(*section)->load->fail(&loading->session);
 	}
@@ -92,7 +92,7 @@ static int precopy_load_fail(struct precopy_loading *loading, int error,
 static int precopy_load_section(struct precopy_loading *loading,
 				enum precopy_stream_event event)
 {
-	const struct precopy_model *model = loading->session.pcd->model;
+	const struct precopy_model *model = loading->session.model;
 	const struct precopy_section * const *section;
 	struct precopy_startup_part *part;
 
@@ -359,7 +359,7 @@ static void precopy_load_free(struct precopy_session *session)
 /* Let the decoder know the records of the sections */
 static void precopy_load_accept(struct precopy_loading *loading)
 {
-	const struct precopy_model *model = loading->session.pcd->model;
+	const struct precopy_model *model = loading->session.model;
 	const struct precopy_section * const *section;
 	unsigned int nr = 0;
 

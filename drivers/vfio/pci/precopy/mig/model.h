@@ -14,6 +14,8 @@ struct precopy_device;
  * @name: name, for users
  * @sections: what the device migrates, in the order of the stream; NULL after
  *	      the last
+ * @features: required features of its stream, PRECOPY_FEATURE_*, which no other model
+ *	      has
  * @quiesce: stop what the device does by itself: start no DMA, raise no
  *	     interrupt, and wait for what is in flight. RUNNING to RUNNING_P2P,
  *	     PRE_COPY to PRE_COPY_P2P.
@@ -33,6 +35,7 @@ struct precopy_device;
 struct precopy_model {
 	const char			*name;
 	const struct precopy_section	*sections[PRECOPY_MAX_SECTIONS + 1];
+	u32				features;
 
 	int	(*quiesce)(struct precopy_device *pcd, u64 generation);
 	int	(*stop)(struct precopy_device *pcd, u64 generation);

@@ -6,6 +6,7 @@
 #include <linux/wait.h>
 #include <kunit/visibility.h>
 
+#include "model.h"
 #include "precopy.h"
 #include "session.h"
 
@@ -22,6 +23,7 @@ void precopy_session_init(struct precopy_session *session,
 {
 	kref_init(&session->kref);
 	session->pcd = precopy_device_get(pcd);
+	session->model = pcd->model;
 	session->generation = generation;
 	session->release = release;
 	init_waitqueue_head(&session->wait);
@@ -38,6 +40,7 @@ void precopy_session_params(struct precopy_device *pcd,
 	params->vendor = pcd->pdev->vendor;
 	params->device = pcd->pdev->device;
 	params->backend = PRECOPY_BACKEND_RAM;
+	params->features = pcd->model->features;
 	params->memory_size = pcd->memory.size;
 }
 

@@ -14,6 +14,7 @@ struct file;
 struct file_operations;
 struct inode;
 struct precopy_device;
+struct precopy_model;
 struct precopy_stream_params;
 
 /**
@@ -23,6 +24,7 @@ struct precopy_stream_params;
  * @pcd: counted reference to the device, valid after unbind. In a dead session
  *	 only its locks, generation, counters and the name of the carrier may be
  *	 used.
+ * @model: model of the device, which may be another one when it is opened again
  * @generation: generation of the device when the session began
  * @wait: pollers of a saving data fd. Woken by its first dirty data, by STOP_COPY
  *	  and by the end of the session.
@@ -36,6 +38,7 @@ struct precopy_stream_params;
 struct precopy_session {
 	struct kref		kref;
 	struct precopy_device	*pcd;
+	const struct precopy_model	*model;
 	u64			generation;
 	wait_queue_head_t	wait;
 	void			(*release)(struct precopy_session *session);

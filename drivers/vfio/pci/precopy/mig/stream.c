@@ -127,8 +127,9 @@ size_t precopy_encode_header(struct precopy_encoder *enc, void *buf)
 {
 	struct precopy_file_hdr hdr = {
 		.major = cpu_to_le16(PRECOPY_STREAM_MAJOR),
-		.minor = cpu_to_le16(PRECOPY_STREAM_MINOR),
+		.minor = cpu_to_le16(enc->params.features ? PRECOPY_STREAM_MINOR : 0),
 		.header_len = cpu_to_le32(PRECOPY_FILE_HDR_LEN),
+		.features_required = cpu_to_le32(enc->params.features),
 		.vendor = cpu_to_le16(enc->params.vendor),
 		.device = cpu_to_le16(enc->params.device),
 		.backend = cpu_to_le32(enc->params.backend),
@@ -378,6 +379,8 @@ static int check_params(struct precopy_decoder *dec)
 	if (le16_to_cpu(hdr->vendor) != expect->vendor ||
 	    le16_to_cpu(hdr->device) != expect->device)
 		return stream_malformed(dec, "another vendor or device id");
+	if (le32_to_cpu(hdr->features_required) != expect->features)
+		return stream_malformed(dec, "another model of device");
 	if (le32_to_cpu(hdr->backend) != expect->backend)
 		return stream_malformed(dec, "another kind of backend");
 	if (le32_to_cpu(hdr->page_size) != PRECOPY_STREAM_PAGE_SIZE ||

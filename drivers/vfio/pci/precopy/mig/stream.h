@@ -17,7 +17,7 @@
 #include "mem/units.h"
 
 #define PRECOPY_STREAM_MAJOR		1
-#define PRECOPY_STREAM_MINOR		0
+#define PRECOPY_STREAM_MINOR		1
 
 /* Largest payload of a DATA record. */
 #define PRECOPY_MAX_DATA		SZ_64K
@@ -34,8 +34,12 @@
 /* Kinds of backend; starts at 1 to catch uninitialised values. */
 #define PRECOPY_BACKEND_RAM		1
 
-/* features_required bits that this version understands: none so far. */
-#define PRECOPY_FEATURES_KNOWN		0
+/*
+ * features_required bits. A stream that has one is of minor version 1, all others are
+ * of minor version 0, as they were before there were any.
+ */
+#define PRECOPY_FEATURE_ENGINE		BIT(0)	/* The device's model is "engine" */
+#define PRECOPY_FEATURES_KNOWN		PRECOPY_FEATURE_ENGINE
 
 /* Starts at 1 to catch uninitialised values. */
 enum precopy_record_type {
@@ -46,6 +50,9 @@ enum precopy_record_type {
 	PRECOPY_REC_STATE,
 	PRECOPY_REC_END,
 };
+
+/* Types of the records of sections; see struct precopy_section_record */
+#define PRECOPY_REC_ENGINE		(PRECOPY_REC_END + 1)
 
 /* Exactly one is set. A reader skips an unknown type only if it is OPTIONAL. */
 #define PRECOPY_REC_MANDATORY		BIT(0)
@@ -132,12 +139,14 @@ struct precopy_section_record {
  * @vendor: PCI vendor id of the carrier
  * @device: PCI device id of the carrier
  * @backend: kind of backend, PRECOPY_BACKEND_*
+ * @features: required features, PRECOPY_FEATURE_*; they tell the model of the device
  * @memory_size: bytes of device memory, a multiple of the stream's page size
  */
 struct precopy_stream_params {
 	u16 vendor;
 	u16 device;
 	u32 backend;
+	u32 features;
 	u64 memory_size;
 };
 

@@ -27,9 +27,10 @@ static struct {
 	int nr;
 	char **bdfs;
 	char memory_size[MAX_DEVICES][32];
+	char model[MAX_DEVICES][32];
 } saved;
 
-static void restore_memory_sizes(void)
+static void restore_attributes(void)
 {
 	int i;
 
@@ -37,9 +38,11 @@ static void restore_memory_sizes(void)
 	if (getpid() != saved.pid)
 		return;
 
-	for (i = 0; i < saved.nr; i++)
+	for (i = 0; i < saved.nr; i++) {
 		precopy_sysfs_write(saved.bdfs[i], "memory_size",
 				    saved.memory_size[i]);
+		precopy_sysfs_write(saved.bdfs[i], "model", saved.model[i]);
+	}
 }
 
 void precopy_require(char **bdfs, int nr_bdfs)
@@ -60,8 +63,10 @@ void precopy_require(char **bdfs, int nr_bdfs)
 		free(driver);
 		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "memory_size",
 						  saved.memory_size[i], 32), 0);
+		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "model",
+						  saved.model[i], 32), 0);
 	}
-	VFIO_ASSERT_EQ(atexit(restore_memory_sizes), 0);
+	VFIO_ASSERT_EQ(atexit(restore_attributes), 0);
 }
 
 int precopy_file_write(const char *path, const char *value)
@@ -215,12 +220,13 @@ static void clear_knobs(const char *bdf)
 		precopy_knob(bdf, knobs[i], 0);
 }
 
-void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
-		  size_t memory_size)
+void precopy_open_model(struct precopy_dev *pd, const char *bdf,
+			const char *mode, size_t memory_size, const char *model)
 {
 	struct vfio_pci_bar *bar;
 
 	set_memory_size(bdf, memory_size);
+	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "model", model), 0);
 	clear_knobs(bdf);
 
 	memset(pd, 0, sizeof(*pd));
@@ -236,6 +242,12 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 	pd->bar_offset = bar->info.offset;
 	pd->size = memory_size;
 	pd->shadow = calloc_assert(1, memory_size);
+}
+
+void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
+		  size_t memory_size)
+{
+	precopy_open_model(pd, bdf, mode, memory_size, "memory");
 }
 
 void precopy_close(struct precopy_dev *pd)

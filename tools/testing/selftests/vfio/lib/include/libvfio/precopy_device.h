@@ -31,14 +31,19 @@ struct precopy_dev {
 
 /*
  * Called once by main(). Ends the program with KSFT_SKIP, saying why, unless
- * each device is bound to the driver under test. Restores the memory sizes at
- * exit.
+ * each device is bound to the driver under test. Restores memory sizes and models
+ * at exit.
  */
 void precopy_require(char **bdfs, int nr_bdfs);
 
-/* memory_size is set first; the shadow is all zero, as the memory is. */
+/*
+ * memory_size and model ("memory" unless named) are set first; the shadow is all
+ * zero, as the memory is.
+ */
 void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size);
+void precopy_open_model(struct precopy_dev *pd, const char *bdf,
+			const char *mode, size_t memory_size, const char *model);
 void precopy_close(struct precopy_dev *pd);
 void precopy_reset(struct precopy_dev *pd);
 

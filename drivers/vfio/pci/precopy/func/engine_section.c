@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The engine's section of the stream: one record with all registers and jobs, when
+ * the device has stopped. A device whose engine is as after a reset sends none.
+ */
+
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "engine.h"
+#include "mig/section.h"
+#include "mig/session.h"
+#include "model.h"
+#include "precopy.h"
+#include "step.h"
+
+struct precopy_rec_job {
+	__le32 op;
+	__le32 flags;
+	__le64 src;
+	__le64 dst;
+	__le64 len;
+	__le64 seq;
+	__le64 pos;
+} __packed;
+
+struct precopy_rec_engine {
+	__le32 ctrl;
+	__le32 pending;
+	__le32 interval_us;
+	__le32 reserved;
+	__le64 bytes;
+	struct {
+		__le64 base;
+		__le32 size;
+		__le32 head;
+		__le32 tail;
+		__le32 vector;
+		__le32 error;
+		__le32 phase;
+		__le32 status;
+		__le32 reserved;
+		struct precopy_rec_job job;
+	} __packed ring;
+	struct {
+		struct precopy_rec_job job;
+		__le64 count;
+		__le64 done;
+		__le32 vector;
+		__le32 error;
+		__le32 active;
+		__le32 reserved;
+	} __packed command;
+} __packed;
+static_assert(sizeof(struct precopy_rec_engine) == 192);
+static_assert(sizeof(struct precopy_rec_engine) <= PRECOPY_STREAM_PAGE_SIZE);
+
+#define PRECOPY_ENGINE_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_rec_engine))
+
+/**
+ * struct precopy_engine_save - the engine in a saving session
+ * @part: common part of all sections
+ * @sent: true if the record was made; protected by state_lock
+ */
+struct precopy_engine_save {
+	struct precopy_save_part	part;
+	bool				sent;
+};
+
+static struct precopy_engine_save *to_engine_save(struct precopy_save_part *part)
+{
+	return container_of(part, struct precopy_engine_save, part);
+}
+
+/*
+ * The engine of a session, or NULL if the session is over. It may be used as long as
+ * state_lock is held.
+ */
+static struct precopy_engine *precopy_session_engine(struct precopy_session *session)
+{
+	struct precopy_device *pcd = session->pcd;
+
+	lockdep_assert_held(&pcd->state_lock);
+	return pcd->generation == session->generation ? pcd->engine : NULL;
+}
+
+/* --- The record -------------------------------------------------------- */
+
+static void precopy_job_encode(const struct precopy_job *job,
+			       struct precopy_rec_job *rec)
+{
+	rec->op = cpu_to_le32(job->op);
+	rec->flags = cpu_to_le32(job->flags);
+	rec->src = cpu_to_le64(job->src);
+	rec->dst = cpu_to_le64(job->dst);
+	rec->len = cpu_to_le64(job->len);
+	rec->seq = cpu_to_le64(job->seq);
+	rec->pos = cpu_to_le64(job->pos);
+}
+
+static void precopy_job_decode(const struct precopy_rec_job *rec,
+			       struct precopy_job *job)
+{
+	job->op = le32_to_cpu(rec->op);
+	job->flags = le32_to_cpu(rec->flags);
+	job->src = le64_to_cpu(rec->src);
+	job->dst = le64_to_cpu(rec->dst);
+	job->len = le64_to_cpu(rec->len);
+	job->seq = le64_to_cpu(rec->seq);
+	job->pos = le64_to_cpu(rec->pos);
+}
+
+static void precopy_engine_encode(const struct precopy_engine_state *state,
+				  struct precopy_rec_engine *rec)
+{
+	const struct precopy_command *command = &state->command;
+	const struct precopy_ring *ring = &state->ring;
+
+	memset(rec, 0, sizeof(*rec));
+	rec->ctrl = cpu_to_le32(state->ctrl);
+	rec->pending = cpu_to_le32(state->pending);
+	rec->interval_us = cpu_to_le32(state->interval_us);
+	rec->bytes = cpu_to_le64(state->bytes);
+	rec->ring.base = cpu_to_le64(ring->base);
+	rec->ring.size = cpu_to_le32(ring->size);
+	rec->ring.head = cpu_to_le32(ring->head);
+	rec->ring.tail = cpu_to_le32(ring->tail);
+	rec->ring.vector = cpu_to_le32(ring->vector);
+	rec->ring.error = cpu_to_le32(ring->error);
+	rec->ring.phase = cpu_to_le32(ring->phase);
+	rec->ring.status = cpu_to_le32(ring->status);
+	precopy_job_encode(&ring->job, &rec->ring.job);
+	precopy_job_encode(&command->job, &rec->command.job);
+	rec->command.count = cpu_to_le64(command->count);
+	rec->command.done = cpu_to_le64(command->done);
+	rec->command.vector = cpu_to_le32(command->vector);
+	rec->command.error = cpu_to_le32(command->error);
+	rec->command.active = cpu_to_le32(command->active);
+}
+
+static void precopy_engine_decode(const struct precopy_rec_engine *rec,
+				  struct precopy_engine_state *state)
+{
+	struct precopy_command *command = &state->command;
+	struct precopy_ring *ring = &state->ring;
+
+	state->ctrl = le32_to_cpu(rec->ctrl);
+	state->pending = le32_to_cpu(rec->pending);
+	state->interval_us = le32_to_cpu(rec->interval_us);
+	state->bytes = le64_to_cpu(rec->bytes);
+	ring->base = le64_to_cpu(rec->ring.base);
+	ring->size = le32_to_cpu(rec->ring.size);
+	ring->head = le32_to_cpu(rec->ring.head);
+	ring->tail = le32_to_cpu(rec->ring.tail);
+	ring->vector = le32_to_cpu(rec->ring.vector);
+	ring->error = le32_to_cpu(rec->ring.error);
+	ring->phase = le32_to_cpu(rec->ring.phase);
+	ring->status = le32_to_cpu(rec->ring.status);
+	precopy_job_decode(&rec->ring.job, &ring->job);
+	precopy_job_decode(&rec->command.job, &command->job);
+	command->count = le64_to_cpu(rec->command.count);
+	command->done = le64_to_cpu(rec->command.done);
+	command->vector = le32_to_cpu(rec->command.vector);
+	command->error = le32_to_cpu(rec->command.error);
+	command->active = rec->command.active;
+}
+
+/* --- Validation -------------------------------------------------------- */
+
+/* A guest can set the registers of a queue that is not in use to anything */
+static bool precopy_engine_ring_possible(const struct precopy_ring *ring,
+					 u64 memory_size)
+{
+	if (ring->head == ring->tail)
+		return ring->phase == PRECOPY_RING_FETCH;
+	return ring->phase != PRECOPY_RING_EXECUTE ||
+	       !precopy_job_check(&ring->job, memory_size);
+}
+
+static bool precopy_engine_possible(const struct precopy_engine_state *state,
+				    u64 memory_size)
+{
+	const struct precopy_command *command = &state->command;
+	const struct precopy_ring *ring = &state->ring;
+
+	if (state->ctrl & ~PRECOPY_ENGINE_CTRL_RING ||
+	    state->pending >= BIT(PRECOPY_ENGINE_VECTORS) ||
+	    ring->error > MAX_ERRNO || ring->status > MAX_ERRNO ||
+	    command->error > MAX_ERRNO || ring->phase > PRECOPY_RING_COMPLETE)
+		return false;
+	if (command->active &&
+	    (precopy_job_check(&command->job, memory_size) ||
+	     (command->count && command->done >= command->count)))
+		return false;
+	if (!(state->ctrl & PRECOPY_ENGINE_CTRL_RING))
+		return true;
+	return precopy_ring_valid(ring) && ring->head < ring->size &&
+	       ring->tail < ring->size &&
+	       precopy_engine_ring_possible(ring, memory_size);
+}
+
+static bool precopy_rec_clean(const struct precopy_rec_engine *rec)
+{
+	return !rec->reserved && !rec->ring.reserved && !rec->command.reserved &&
+	       le32_to_cpu(rec->command.active) <= 1;
+}
+
+/* --- The saving side --------------------------------------------------- */
+
+static struct precopy_save_part *
+precopy_engine_save_alloc(struct precopy_session *session,
+			  struct precopy_encoder *enc, bool stopped)
+{
+	struct precopy_engine_save *es = kzalloc_obj(*es, GFP_KERNEL_ACCOUNT);
+
+	return es ? &es->part : NULL;
+}
+
+static void precopy_engine_save_free(struct precopy_save_part *part)
+{
+	kfree(to_engine_save(part));
+}
+
+static void precopy_engine_save_begin(struct precopy_save_part *part,
+				      struct precopy_save_preface *preface)
+{
+	guard(spinlock)(&part->session->pcd->state_lock);
+	to_engine_save(part)->sent = false;
+}
+
+static void precopy_engine_save_left(const struct precopy_save_part *part,
+				     struct precopy_save_left *left)
+{
+	const struct precopy_engine_save *es =
+		container_of_const(part, struct precopy_engine_save, part);
+
+	if (!es->sent)
+		left->tail = PRECOPY_ENGINE_LEN;
+}
+
+/*
+ * Get the registers, if there is something to send.
+ *
+ * Return: 1, 0 if they are as after a reset, or -ENODEV if the session is over.
+ */
+static int precopy_engine_save_take(struct precopy_engine_save *es,
+				    struct precopy_rec_engine *rec)
+{
+	static const struct precopy_engine_state initial =
+		PRECOPY_ENGINE_STATE_INITIAL;
+	struct precopy_rec_engine untouched;
+	struct precopy_engine *engine;
+
+	guard(spinlock)(&es->part.session->pcd->state_lock);
+	engine = precopy_session_engine(es->part.session);
+	if (!engine)
+		return -ENODEV;
+	precopy_engine_encode(&engine->state, rec);
+	precopy_engine_encode(&initial, &untouched);
+	if (memcmp(rec, &untouched, sizeof(untouched)))
+		return 1;
+	es->sent = true;
+	return 0;
+}
+
+static ssize_t precopy_engine_save(struct precopy_save_part *part,
+				   const struct precopy_save_request *request)
+{
+	struct precopy_engine_save *es = to_engine_save(part);
+	int ret;
+
+	if (request->stage != PRECOPY_STAGE_TAIL || es->sent)
+		return 0;
+	ret = precopy_engine_save_take(es, request->buf + PRECOPY_REC_HDR_LEN);
+	if (ret <= 0)
+		return ret;
+	return precopy_encode_record(part->enc, request->buf, PRECOPY_REC_ENGINE,
+				     0, sizeof(struct precopy_rec_engine));
+}
+
+static void precopy_engine_saved(struct precopy_save_part *part, size_t len)
+{
+	to_engine_save(part)->sent = true;
+}
+
+static u64 precopy_engine_estimate(struct precopy_device *pcd, bool stopped)
+{
+	return PRECOPY_ENGINE_LEN;
+}
+
+static const struct precopy_save_ops precopy_engine_save_ops = {
+	.alloc		= precopy_engine_save_alloc,
+	.free		= precopy_engine_save_free,
+	.begin		= precopy_engine_save_begin,
+	.left		= precopy_engine_save_left,
+	.save		= precopy_engine_save,
+	.saved		= precopy_engine_saved,
+	.estimate	= precopy_engine_estimate,
+};
+
+/* --- The loading side -------------------------------------------------- */
+
+static void precopy_engine_load_clear(struct precopy_session *session)
+{
+	struct precopy_engine *engine;
+
+	guard(spinlock)(&session->pcd->state_lock);
+	engine = precopy_session_engine(session);
+	if (engine)
+		precopy_engine_clear(engine);
+}
+
+static int precopy_engine_load(struct precopy_session *session,
+			       struct precopy_startup_part *part,
+			       enum precopy_stream_event event,
+			       const struct precopy_decoder *dec)
+{
+	const struct precopy_rec_engine *rec = dec->payload;
+	struct precopy_engine_state state = {};
+	struct precopy_engine *engine;
+
+	if (event != PRECOPY_EV_SECTION || dec->nr_bytes != sizeof(*rec) ||
+	    dec->offset || !precopy_rec_clean(rec))
+		return -EINVAL;
+	precopy_engine_decode(rec, &state);
+	if (!precopy_engine_possible(&state, session->pcd->memory.size))
+		return -EINVAL;
+	guard(spinlock)(&session->pcd->state_lock);
+	engine = precopy_session_engine(session);
+	if (!engine)
+		return -ENODEV;
+	engine->state = state;
+	return 0;
+}
+
+static const struct precopy_load_ops precopy_engine_load_ops = {
+	.begin	= precopy_engine_load_clear,
+	.load	= precopy_engine_load,
+	.fail	= precopy_engine_load_clear,
+};
+
+static const struct precopy_section_record precopy_engine_record = {
+	.type		= PRECOPY_REC_ENGINE,
+	.max_len	= sizeof(struct precopy_rec_engine),
+};
+
+const struct precopy_section precopy_engine_section = {
+	.name	= "engine",
+	.save	= &precopy_engine_save_ops,
+	.load	= &precopy_engine_load_ops,
+	.record	= &precopy_engine_record,
+};

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A precopy-vfio-pci device whose model is "engine", and memory of this process
+ * that it reaches by DMA: what a guest's driver and a VMM do with it.
+ */
+#ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_ENGINE_H
+#define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_ENGINE_H
+
+#include <linux/vfio_precopy_engine.h>
+
+#include <libvfio/precopy_device.h>
+
+/* Where the memory is for the device, and where nothing is */
+#define ENGINE_IOVA	0x10000000UL
+#define ENGINE_NOWHERE	0x70000000UL
+/* Where the capabilities are in config space */
+#define ENGINE_CAP_PM	0x40
+#define ENGINE_CAP_EXP	0x50
+#define ENGINE_CAP_MSIX	0x90
+
+struct engine {
+	struct precopy_dev pd;
+	u64 registers;		/* of BAR0 in the device fd */
+	u8 *ram;		/* memory at ENGINE_IOVA */
+	size_t ram_size;
+	struct dma_region region;
+	int irq[PRECOPY_ENGINE_VECTORS];	/* eventfds, or -1 */
+};
+
+/* Bus master, with @ram_size bytes of zeroes mapped; no eventfds. */
+void engine_open(struct engine *e, const char *bdf, const char *mode,
+		 size_t memory_size, size_t ram_size);
+void engine_close(struct engine *e);
+
+/* What a driver does when the device was reset: COMMAND is as it was. */
+void engine_set_master(struct engine *e, bool master);
+
+u32 engine_read32(struct engine *e, u64 reg);
+u64 engine_read64(struct engine *e, u64 reg);
+void engine_write32(struct engine *e, u64 reg, u32 value);
+void engine_write64(struct engine *e, u64 reg, u64 value);
+
+/* An eventfd for each vector. */
+void engine_irqs_enable(struct engine *e);
+/* Interrupts that have arrived since the last call. */
+u64 engine_irqs(struct engine *e, u32 vector);
+/* The same, but waits for the first one; 0 after a time. */
+u64 engine_irqs_wait(struct engine *e, u32 vector);
+
+struct engine_command {
+	u32 op;
+	u32 flags;
+	u64 src;
+	u64 dst;
+	u64 len;
+	u64 seq;
+	u64 count;
+	u32 vector;
+};
+
+/* The vector is PRECOPY_ENGINE_NO_VECTOR if @command has 0. */
+void engine_start(struct engine *e, const struct engine_command *command);
+/* Until the command has ended: 0 or a negative errno. */
+int engine_wait(struct engine *e);
+int engine_run(struct engine *e, const struct engine_command *command);
+int engine_copy(struct engine *e, u64 src, u64 dst, u64 len);
+
+/* Until @reg, of 8 bytes, is at least @value; false after a time. */
+bool engine_wait_for(struct engine *e, u64 reg, u64 value);
+
+/* The ring: @size descriptors at @offset of the memory, all zero, and enabled. */
+struct precopy_engine_desc *engine_ring(struct engine *e, u64 offset, u32 size);
+/* Until HEAD is @head; false after a time, or if the ring was disabled. */
+bool engine_wait_head(struct engine *e, u32 head);
+
+/* Is the page at @page as STAMP of @seq makes it, as page @nr of its range? */
+bool engine_stamped(const void *page, u64 seq, u64 nr);
+
+#endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_ENGINE_H */

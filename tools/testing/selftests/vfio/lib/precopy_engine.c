@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include <linux/pci_regs.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+#include <libvfio/precopy_engine.h>
+
+/* Nothing of this takes long; a machine that is busy may */
+#define PATIENCE_MS	60000
+
+void engine_set_master(struct engine *e, bool master)
+{
+	if (master)
+		vfio_pci_cmd_set(e->pd.dev, PCI_COMMAND_MASTER);
+	else
+		vfio_pci_cmd_clear(e->pd.dev, PCI_COMMAND_MASTER);
+}
+
+void engine_open(struct engine *e, const char *bdf, const char *mode,
+		 size_t memory_size, size_t ram_size)
+{
+	int i;
+
+	memset(e, 0, sizeof(*e));
+	precopy_open_model(&e->pd, bdf, mode, memory_size, "engine");
+	e->registers = e->pd.dev->bars[0].info.offset;
+	VFIO_ASSERT_EQ(e->pd.dev->bars[0].info.size,
+		       (u64)PRECOPY_ENGINE_BAR_SIZE);
+	e->ram_size = ram_size;
+	e->ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(e->ram, MAP_FAILED);
+	e->region = (struct dma_region) {
+		.vaddr = e->ram, .iova = ENGINE_IOVA, .size = ram_size,
+	};
+	iommu_map(e->pd.iommu, &e->region);
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		e->irq[i] = -1;
+	engine_set_master(e, true);
+}
+
+void engine_close(struct engine *e)
+{
+	int i;
+
+	precopy_close(&e->pd);
+	munmap(e->ram, e->ram_size);
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		if (e->irq[i] >= 0)
+			close(e->irq[i]);
+}
+
+/* --- Registers ------------------------------------------------------------ */
+
+static void access_register(struct engine *e, u64 reg, void *value, size_t len,
+			    bool write)
+{
+	u64 at = e->registers + reg;
+	ssize_t ret = write ? pwrite(e->pd.fd, value, len, at) :
+			      pread(e->pd.fd, value, len, at);
+
+	VFIO_ASSERT_EQ(ret, (ssize_t)len, "register %#lx: %s\n", reg,
+		       strerror(errno));
+}
+
+u32 engine_read32(struct engine *e, u64 reg)
+{
+	u32 value;
+
+	access_register(e, reg, &value, sizeof(value), false);
+	return value;
+}
+
+u64 engine_read64(struct engine *e, u64 reg)
+{
+	u64 value;
+
+	access_register(e, reg, &value, sizeof(value), false);
+	return value;
+}
+
+void engine_write32(struct engine *e, u64 reg, u32 value)
+{
+	access_register(e, reg, &value, sizeof(value), true);
+}
+
+void engine_write64(struct engine *e, u64 reg, u64 value)
+{
+	access_register(e, reg, &value, sizeof(value), true);
+}
+
+bool engine_wait_for(struct engine *e, u64 reg, u64 value)
+{
+	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+
+	while (engine_read64(e, reg) < value) {
+		if (precopy_now_ms() > deadline)
+			return false;
+		usleep(100);
+	}
+	return true;
+}
+
+/* --- Interrupts ----------------------------------------------------------- */
+
+void engine_irqs_enable(struct engine *e)
+{
+	char buf[sizeof(struct vfio_irq_set) + sizeof(e->irq)];
+	struct vfio_irq_set *set = (void *)buf;
+	int i;
+
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		if (e->irq[i] < 0)
+			e->irq[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	*set = (struct vfio_irq_set) {
+		.argsz = sizeof(buf),
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD |
+			 VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = VFIO_PCI_MSIX_IRQ_INDEX,
+		.count = PRECOPY_ENGINE_VECTORS,
+	};
+	memcpy(set->data, e->irq, sizeof(e->irq));
+	VFIO_ASSERT_EQ(ioctl(e->pd.fd, VFIO_DEVICE_SET_IRQS, set), 0);
+}
+
+u64 engine_irqs(struct engine *e, u32 vector)
+{
+	u64 nr = 0;
+
+	return read(e->irq[vector], &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
+}
+
+u64 engine_irqs_wait(struct engine *e, u32 vector)
+{
+	struct pollfd pfd = { .fd = e->irq[vector], .events = POLLIN };
+
+	poll(&pfd, 1, PATIENCE_MS);
+	return engine_irqs(e, vector);
+}
+
+/* --- Commands ------------------------------------------------------------- */
+
+void engine_start(struct engine *e, const struct engine_command *command)
+{
+	engine_write32(e, PRECOPY_ENGINE_CMD_OP, command->op);
+	engine_write32(e, PRECOPY_ENGINE_CMD_FLAGS, command->flags);
+	engine_write64(e, PRECOPY_ENGINE_CMD_SRC, command->src);
+	engine_write64(e, PRECOPY_ENGINE_CMD_DST, command->dst);
+	engine_write64(e, PRECOPY_ENGINE_CMD_LEN, command->len);
+	engine_write64(e, PRECOPY_ENGINE_CMD_SEQ, command->seq);
+	engine_write64(e, PRECOPY_ENGINE_CMD_COUNT, command->count);
+	engine_write32(e, PRECOPY_ENGINE_CMD_VECTOR,
+		       command->vector ?: PRECOPY_ENGINE_NO_VECTOR);
+	engine_write32(e, PRECOPY_ENGINE_CMD_START, 1);
+}
+
+int engine_wait(struct engine *e)
+{
+	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+
+	while (engine_read32(e, PRECOPY_ENGINE_CMD_START)) {
+		VFIO_ASSERT_LT(precopy_now_ms(), deadline,
+			       "the command does not end\n");
+		usleep(100);
+	}
+	return -engine_read32(e, PRECOPY_ENGINE_CMD_ERROR);
+}
+
+int engine_run(struct engine *e, const struct engine_command *command)
+{
+	struct engine_command once = *command;
+
+	if (!once.count)
+		once.count = 1;
+	engine_start(e, &once);
+	return engine_wait(e);
+}
+
+int engine_copy(struct engine *e, u64 src, u64 dst, u64 len)
+{
+	return engine_run(e, &(struct engine_command) {
+		.op = PRECOPY_ENGINE_OP_COPY,
+		.src = src, .dst = dst, .len = len,
+	});
+}
+
+struct precopy_engine_desc *engine_ring(struct engine *e, u64 offset, u32 size)
+{
+	engine_write32(e, PRECOPY_ENGINE_CTRL, 0);
+	memset(e->ram + offset, 0, size * sizeof(struct precopy_engine_desc));
+	engine_write64(e, PRECOPY_ENGINE_RING_BASE, ENGINE_IOVA + offset);
+	engine_write32(e, PRECOPY_ENGINE_RING_SIZE, size);
+	engine_write32(e, PRECOPY_ENGINE_CTRL, PRECOPY_ENGINE_CTRL_RING);
+	return (struct precopy_engine_desc *)(e->ram + offset);
+}
+
+bool engine_wait_head(struct engine *e, u32 head)
+{
+	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+
+	while (engine_read32(e, PRECOPY_ENGINE_RING_HEAD) != head) {
+		if (precopy_now_ms() > deadline ||
+		    !(engine_read32(e, PRECOPY_ENGINE_CTRL) &
+		      PRECOPY_ENGINE_CTRL_RING))
+			return false;
+		usleep(100);
+	}
+	return true;
+}
+
+bool engine_stamped(const void *page, u64 seq, u64 nr)
+{
+	const u64 *pair = page;
+	size_t i;
+
+	for (i = 0; i < PRECOPY_PAGE / sizeof(*pair); i += 2)
+		if (pair[i] != seq || pair[i + 1] != nr)
+			return false;
+	return true;
+}
