@@ -323,8 +323,11 @@ static int precopy_engine_load(struct precopy_session *session,
 	    dec->offset || !precopy_rec_clean(rec))
 		return -EINVAL;
 	precopy_engine_decode(rec, &state);
-	if (!precopy_engine_possible(&state, session->pcd->memory.size))
+	if (!precopy_engine_possible(&state, session->pcd->memory.size)) {
+		dev_err_ratelimited(precopy_dev(session->pcd),
+				    "impossible registers of the engine in the stream\n");
 		return -EINVAL;
+	}
 	guard(spinlock)(&session->pcd->state_lock);
 	engine = precopy_session_engine(session);
 	if (!engine)
