@@ -33,8 +33,8 @@ static bool precopy_irq_hidden(u32 index)
  * @pcd: the device
  *
  * After the reset the state is RUNNING, the memory is zero, the engine has nothing to
- * do, and there is no session and no DMA log. Config space is not changed, as on a physical device that Linux
- * resets and then restores.
+ * do, and there is no session and no DMA log. Config space is not changed, as on a
+ * physical device that Linux resets and then restores.
  *
  * Called for VFIO_DEVICE_RESET, at open and close, and after every requested reset
  * of the carrier; the core's memory_lock may be held. The function must therefore

@@ -178,9 +178,8 @@ struct precopy_knobs {
  * @state_lock: protects @mig_state, @generation, @session, @saving, @loading,
  *		@engine, @opened, @next_size, @next_model, and the fields of
  *		sessions, of the engine and of @dma whose description says so.
- *		Innermost, except for wait queue locks and
- *		the lock of struct precopy_cost; taken inside memory.sem where
- *		both are needed.
+ *		Innermost, except for wait queue locks and the lock of struct
+ *		precopy_cost; taken inside memory.sem where both are needed.
  * @mig_state: migration state that GET_STATE reports
  * @generation: number of resets; compared after a wait to detect a reset. Written
  *		with memory.sem (write) and @state_lock held, so either of them is
