@@ -121,13 +121,13 @@ static void precopy_config_set_bar(u64 *bar, unsigned int byte, u8 val)
 
 static void precopy_config_set(struct precopy_device *pcd, u64 offset, u8 val)
 {
-	u8 *byte = &pcd->config.bytes[offset];
-	u8 mask;
+	u8 mask, *byte;
 
 	lockdep_assert_held_write(&pcd->memory.sem);
 	if (offset >= PRECOPY_CONFIG_SIZE)
 		return;
 	mask = precopy_config_mask(pcd, offset);
+	byte = &pcd->config.bytes[offset];
 	if (precopy_config_is_bar(offset))
 		precopy_config_set_bar(&pcd->config.bar,
 				       offset - PCI_BASE_ADDRESS_2, val);
