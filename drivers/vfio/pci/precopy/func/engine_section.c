@@ -167,14 +167,17 @@ static void precopy_engine_decode(const struct precopy_rec_engine *rec,
 
 /* --- Validation -------------------------------------------------------- */
 
-/* A guest can set the registers of a queue that is not in use to anything */
+/*
+ * A guest can set the registers of a queue that is not in use to anything, and may
+ * take back its doorbell: HEAD is TAIL then, in whatever phase.
+ */
 static bool precopy_engine_ring_possible(const struct precopy_ring *ring,
 					 u64 memory_size)
 {
-	if (ring->head == ring->tail)
-		return ring->phase == PRECOPY_RING_FETCH;
-	return ring->phase != PRECOPY_RING_EXECUTE ||
-	       !precopy_job_check(&ring->job, memory_size);
+	return precopy_ring_valid(ring) && ring->head < ring->size &&
+	       ring->tail < ring->size &&
+	       (ring->phase != PRECOPY_RING_EXECUTE ||
+		!precopy_job_check(&ring->job, memory_size));
 }
 
 static bool precopy_engine_possible(const struct precopy_engine_state *state,
@@ -192,10 +195,7 @@ static bool precopy_engine_possible(const struct precopy_engine_state *state,
 	    (precopy_job_check(&command->job, memory_size) ||
 	     (command->count && command->done >= command->count)))
 		return false;
-	if (!(state->ctrl & PRECOPY_ENGINE_CTRL_RING))
-		return true;
-	return precopy_ring_valid(ring) && ring->head < ring->size &&
-	       ring->tail < ring->size &&
+	return !(state->ctrl & PRECOPY_ENGINE_CTRL_RING) ||
 	       precopy_engine_ring_possible(ring, memory_size);
 }
 
