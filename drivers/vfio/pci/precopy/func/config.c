@@ -296,7 +296,7 @@ static bool precopy_config_is_flr(const struct precopy_device *pcd,
 	u64 at = PRECOPY_CAP_EXP + PCI_EXP_DEVCTL + 1;
 
 	return pcd->engine && at >= offset && at < offset + len &&
-	       bytes[at - offset] & PCI_EXP_DEVCTL_BCR_FLR >> 8;
+	       bytes[at - offset] & (PCI_EXP_DEVCTL_BCR_FLR >> 8);
 }
 
 static void precopy_config_store(struct precopy_device *pcd, const u8 *bytes,

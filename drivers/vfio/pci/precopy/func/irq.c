@@ -173,6 +173,19 @@ static int precopy_irq_set_none(struct precopy_engine *engine,
 	return 0;
 }
 
+static int precopy_irq_set_data(struct precopy_engine *engine,
+				const struct vfio_irq_set *hdr,
+				void __user *data, size_t size)
+{
+	void *array __free(kfree) = memdup_user(data, size);
+
+	if (IS_ERR(array))
+		return PTR_ERR(array);
+	if (hdr->flags & VFIO_IRQ_SET_DATA_EVENTFD)
+		return precopy_irq_set_eventfds(engine, hdr, array);
+	return precopy_irq_trigger(engine, hdr, array);
+}
+
 /**
  * precopy_irq_set - VFIO_DEVICE_SET_IRQS for MSI-X
  * @engine: the engine
@@ -191,7 +204,6 @@ long precopy_irq_set(struct precopy_engine *engine,
 		     const struct vfio_irq_set *hdr, void __user *data)
 {
 	struct vfio_irq_set copy = *hdr;
-	void *array __free(kfree) = NULL;
 	size_t size;
 	int ret;
 
@@ -206,10 +218,5 @@ long precopy_irq_set(struct precopy_engine *engine,
 		return precopy_irq_set_none(engine, hdr);
 	if (!hdr->count)
 		return -EINVAL;
-	array = memdup_user(data, size);
-	if (IS_ERR(array))
-		return PTR_ERR(array);
-	if (hdr->flags & VFIO_IRQ_SET_DATA_EVENTFD)
-		return precopy_irq_set_eventfds(engine, hdr, array);
-	return precopy_irq_trigger(engine, hdr, array);
+	return precopy_irq_set_data(engine, hdr, data, size);
 }
