@@ -116,7 +116,7 @@ static u64 precopy_save_estimate_sections(struct precopy_device *pcd,
 	const struct precopy_section * const *section;
 	u64 bytes = 0;
 
-	for (section = pcd->model->sections; *section; section++)
+	for (section = READ_ONCE(pcd->model)->sections; *section; section++)
 		bytes += (*section)->save->estimate(pcd, stopped);
 	return bytes;
 }
