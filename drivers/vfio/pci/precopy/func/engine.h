@@ -19,6 +19,7 @@
 
 struct eventfd_ctx;
 struct precopy_device;
+struct precopy_rec_engine;
 struct precopy_section;
 
 /**
@@ -173,6 +174,12 @@ struct precopy_engine {
 
 /* func/engine_section.c */
 extern const struct precopy_section precopy_engine_section;
+#if IS_ENABLED(CONFIG_KUNIT)
+void precopy_engine_encode(const struct precopy_engine_state *state,
+			   struct precopy_rec_engine *rec);
+int precopy_engine_parse(const struct precopy_rec_engine *rec, u64 memory_size,
+			 struct precopy_engine_state *state);
+#endif
 
 /* func/engine.c */
 int precopy_engine_create(struct precopy_device *pcd);

@@ -6,6 +6,7 @@
 
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <kunit/visibility.h>
 
 #include "engine.h"
 #include "mig/section.h"
@@ -110,8 +111,8 @@ static void precopy_job_decode(const struct precopy_rec_job *rec,
 	job->pos = le64_to_cpu(rec->pos);
 }
 
-static void precopy_engine_encode(const struct precopy_engine_state *state,
-				  struct precopy_rec_engine *rec)
+VISIBLE_IF_KUNIT void precopy_engine_encode(const struct precopy_engine_state *state,
+					    struct precopy_rec_engine *rec)
 {
 	const struct precopy_command *command = &state->command;
 	const struct precopy_ring *ring = &state->ring;
@@ -137,6 +138,7 @@ static void precopy_engine_encode(const struct precopy_engine_state *state,
 	rec->command.error = cpu_to_le32(command->error);
 	rec->command.active = cpu_to_le32(command->active);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_engine_encode);
 
 static void precopy_engine_decode(const struct precopy_rec_engine *rec,
 				  struct precopy_engine_state *state)
@@ -162,7 +164,7 @@ static void precopy_engine_decode(const struct precopy_rec_engine *rec,
 	command->done = le64_to_cpu(rec->command.done);
 	command->vector = le32_to_cpu(rec->command.vector);
 	command->error = le32_to_cpu(rec->command.error);
-	command->active = rec->command.active;
+	command->active = le32_to_cpu(rec->command.active);
 }
 
 /* --- Validation -------------------------------------------------------- */
@@ -204,6 +206,18 @@ static bool precopy_rec_clean(const struct precopy_rec_engine *rec)
 	return !rec->reserved && !rec->ring.reserved && !rec->command.reserved &&
 	       le32_to_cpu(rec->command.active) <= 1;
 }
+
+/* Return: 0 with all of @state set, or -EINVAL if no device can be in that state */
+VISIBLE_IF_KUNIT int precopy_engine_parse(const struct precopy_rec_engine *rec,
+					  u64 memory_size,
+					  struct precopy_engine_state *state)
+{
+	if (!precopy_rec_clean(rec))
+		return -EINVAL;
+	precopy_engine_decode(rec, state);
+	return precopy_engine_possible(state, memory_size) ? 0 : -EINVAL;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_engine_parse);
 
 /* --- The saving side --------------------------------------------------- */
 
@@ -315,15 +329,12 @@ static int precopy_engine_load(struct precopy_session *session,
 			       enum precopy_stream_event event,
 			       const struct precopy_decoder *dec)
 {
-	const struct precopy_rec_engine *rec = dec->payload;
 	struct precopy_engine_state state = {};
 	struct precopy_engine *engine;
 
-	if (event != PRECOPY_EV_SECTION || dec->nr_bytes != sizeof(*rec) ||
-	    dec->offset || !precopy_rec_clean(rec))
-		return -EINVAL;
-	precopy_engine_decode(rec, &state);
-	if (!precopy_engine_possible(&state, session->pcd->memory.size)) {
+	if (event != PRECOPY_EV_SECTION || dec->offset ||
+	    dec->nr_bytes != sizeof(struct precopy_rec_engine) ||
+	    precopy_engine_parse(dec->payload, session->pcd->memory.size, &state)) {
 		dev_err_ratelimited(precopy_dev(session->pcd),
 				    "impossible registers of the engine in the stream\n");
 		return -EINVAL;

@@ -10,6 +10,7 @@
 #include <linux/minmax.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
+#include <kunit/visibility.h>
 
 #include "engine.h"
 #include "irq.h"
@@ -305,6 +306,7 @@ ssize_t precopy_registers_read(struct precopy_engine *engine, char __user *buf,
 	return copy_to_user(buf, dwords, nr * sizeof(u32)) ?
 	       -EFAULT : nr * sizeof(u32);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_registers_read);
 
 /* The registers are in a stream, or replaced by one: a write would get lost */
 static bool precopy_registers_frozen(const struct precopy_device *pcd)
@@ -356,3 +358,4 @@ ssize_t precopy_registers_write(struct precopy_engine *engine,
 				     "a register was written while the device is stopped to migrate\n");
 	return ret ?: nr * sizeof(u32);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_registers_write);

@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/string.h>
+#include <kunit/visibility.h>
 
 #include "dma.h"
 #include "mem/memory.h"
@@ -38,6 +39,7 @@ bool precopy_ring_valid(const struct precopy_ring *ring)
 	       IS_ALIGNED(ring->base, sizeof(struct precopy_engine_desc)) &&
 	       !check_add_overflow(ring->base, len, &end);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_ring_valid);
 
 static int precopy_job_check_range(u64 start, u64 len, bool bar,
 				   u64 memory_size)
@@ -97,6 +99,7 @@ int precopy_job_check(const struct precopy_job *job, u64 memory_size)
 		return -EOPNOTSUPP;
 	}
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_job_check);
 
 /* --- Source and destination -------------------------------------------- */
 

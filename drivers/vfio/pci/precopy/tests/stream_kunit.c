@@ -14,6 +14,7 @@
 #include <linux/unaligned.h>
 #include <kunit/test.h>
 
+#include "../func/engine.h"
 #include "../mig/stream.h"
 #include "stream_golden.h"
 
@@ -27,6 +28,23 @@ static const struct precopy_stream_params golden_params = {
 	.device = 0x0005,
 	.backend = PRECOPY_BACKEND_RAM,
 	.memory_size = SZ_8M,
+};
+
+/* The same with the model "engine" */
+static const struct precopy_stream_params golden_engine_params = {
+	.vendor = 0x1b36,
+	.device = 0x0005,
+	.backend = PRECOPY_BACKEND_RAM,
+	.features = PRECOPY_FEATURE_ENGINE,
+	.memory_size = SZ_8M,
+};
+
+static const struct precopy_section_record golden_engine_record = {
+	.type = PRECOPY_REC_ENGINE, .max_len = 192,
+};
+
+static const struct precopy_section_record * const golden_engine_records[] = {
+	&golden_engine_record, NULL,
 };
 
 /* An event and what the decoder said with it; @end: bytes consumed by then. */
@@ -52,6 +70,16 @@ static const struct stream_ev golden_v1_0_events[] = {
 	{ PRECOPY_EV_END, 4400 },
 };
 
+static const struct stream_ev golden_v1_1_events[] = {
+	{ PRECOPY_EV_HEADER, 64 },
+	{ PRECOPY_EV_PREFACE, 120, .in_use = 0x200000, .startup_ns = 1000000, .units = 0x2 },
+	{ PRECOPY_EV_INITIAL_END, 144 },
+	{ PRECOPY_EV_ZERO, 176, .offset = 0x200000, .nr_bytes = 0x200000 },
+	{ PRECOPY_EV_SECTION, 392, .nr_bytes = 192, .payload_crc = 0x4085eaeb },
+	{ PRECOPY_EV_STATE, 424, .in_use = 0x200000 },
+	{ PRECOPY_EV_END, 464 },
+};
+
 static const struct stream_ev golden_v1_7_events[] = {
 	{ PRECOPY_EV_HEADER, 76 },
 	{ PRECOPY_EV_SKIPPED, 105 },
@@ -72,6 +100,7 @@ struct golden {
 	u32 len;
 	const struct stream_ev *events;
 	u32 nr_events;
+	const struct precopy_stream_params *params;
 };
 
 /* One decoding: what went in and what came out. */
@@ -95,7 +124,7 @@ struct build {
 struct stream_test {
 	struct run run;
 	struct build build;
-	struct golden golden[2];
+	struct golden golden[3];
 	u8 *payload;
 };
 
@@ -119,6 +148,14 @@ static void run_start(struct run *run, const struct precopy_stream_params *param
 	run->ret = 0;
 	run->nr_ev = 0;
 	memset(run->ev, 0, sizeof(run->ev));
+}
+
+/* For a stream of this device: each model knows the records of its own sections */
+static void run_start_golden(struct run *run, const struct golden *g)
+{
+	run_start(run, g->params);
+	if (g->params->features)
+		precopy_decoder_accept(&run->dec, golden_engine_records);
 }
 
 static void run_record(struct run *run, u32 event)
@@ -319,7 +356,7 @@ static void run_build(struct stream_test *st)
 
 /* Golden streams */
 
-static const u32 golden_param[] = { 0, 1 };
+static const u32 golden_param[] = { 0, 1, 2 };
 
 KUNIT_ARRAY_PARAM(golden, golden_param, NULL);
 
@@ -336,7 +373,7 @@ static void stream_golden_decode(struct kunit *test)
 	struct stream_test *st = test->priv;
 	u32 i;
 
-	run_start(&st->run, &golden_params);
+	run_start_golden(&st->run, g);
 	run_feed(&st->run, g->bytes, g->len);
 	KUNIT_EXPECT_EQ(test, st->run.ret, 0);
 	KUNIT_EXPECT_NULL(test, st->run.dec.error);
@@ -356,6 +393,11 @@ static void stream_golden_version(struct kunit *test)
 	run_feed(&st->run, golden_v1_7, sizeof(golden_v1_7));
 	KUNIT_EXPECT_EQ(test, st->run.dec.major, 1);
 	KUNIT_EXPECT_EQ(test, st->run.dec.minor, 7);
+
+	run_start(&st->run, &golden_engine_params);
+	run_feed(&st->run, golden_v1_1, PRECOPY_FILE_HDR_LEN);
+	KUNIT_EXPECT_EQ(test, st->run.dec.major, 1);
+	KUNIT_EXPECT_EQ(test, st->run.dec.minor, 1);
 }
 
 static void stream_golden_encode(struct kunit *test)
@@ -382,6 +424,70 @@ static void stream_golden_encode(struct kunit *test)
 	KUNIT_EXPECT_MEMEQ(test, st->build.buf, g->bytes, g->len);
 }
 
+/* Only a stream with a feature is of minor version 1 */
+static void stream_golden_encode_engine(struct kunit *test)
+{
+	struct stream_test *st = test->priv;
+	unsigned long bitmap[] = { 0x2 };
+	struct precopy_encoder enc;
+	u8 *p = st->build.buf;
+
+	precopy_encoder_init(&enc, &golden_engine_params);
+	p += precopy_encode_header(&enc, p);
+	p += precopy_encode_preface(&enc, p, 0x200000, 1000000, bitmap, 4);
+	p += precopy_encode_record(&enc, p, PRECOPY_REC_INITIAL_END, 0, 0);
+	p += precopy_encode_zero(&enc, p, 0x200000, 0x200000);
+	memcpy(p + PRECOPY_REC_HDR_LEN, golden_v1_1 + GOLDEN_V1_1_ENGINE, 192);
+	p += precopy_encode_record(&enc, p, PRECOPY_REC_ENGINE, 0, 192);
+	p += precopy_encode_state(&enc, p, 0x200000);
+	p += precopy_encode_end(&enc, p);
+
+	KUNIT_ASSERT_EQ(test, p - st->build.buf, sizeof(golden_v1_1));
+	KUNIT_EXPECT_MEMEQ(test, st->build.buf, golden_v1_1, sizeof(golden_v1_1));
+}
+
+/* What was released is an engine, and the same bytes again */
+static void stream_golden_engine(struct kunit *test)
+{
+	struct precopy_engine_state state;
+	u8 rec[192];
+
+	KUNIT_ASSERT_EQ(test, 0, precopy_engine_parse((void *)(golden_v1_1 + GOLDEN_V1_1_ENGINE),
+						      golden_engine_params.memory_size,
+						      &state));
+	KUNIT_EXPECT_EQ(test, state.ring.job.pos, 0x1000);
+	KUNIT_EXPECT_EQ(test, state.command.done, 42);
+	precopy_engine_encode(&state, (void *)rec);
+	KUNIT_EXPECT_MEMEQ(test, rec, golden_v1_1 + GOLDEN_V1_1_ENGINE, sizeof(rec));
+}
+
+/* Each model refuses the streams of the other, and says that it is that */
+static void stream_another_model(struct kunit *test)
+{
+	struct stream_test *st = test->priv;
+	const struct golden *g;
+
+	for (g = st->golden; g < st->golden + ARRAY_SIZE(st->golden); g++) {
+		run_start(&st->run, g->params->features ? &golden_params :
+							  &golden_engine_params);
+		run_feed(&st->run, g->bytes, g->len);
+		expect_stuck(test, &st->run, -EINVAL);
+		KUNIT_EXPECT_EQ(test, st->run.fed, PRECOPY_FILE_HDR_LEN);
+		KUNIT_EXPECT_STREQ(test, st->run.dec.error, "another model of device");
+	}
+}
+
+/* A device that does not know the record, as one of version 1.0, cannot load it */
+static void stream_engine_unknown(struct kunit *test)
+{
+	struct stream_test *st = test->priv;
+
+	run_start(&st->run, &golden_engine_params);
+	run_feed(&st->run, golden_v1_1, sizeof(golden_v1_1));
+	expect_stuck(test, &st->run, -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, st->run.fed, GOLDEN_V1_1_ENGINE);
+}
+
 /* A caller may hand over any number of bytes at a time. */
 static void stream_split_bytes(struct kunit *test)
 {
@@ -389,7 +495,7 @@ static void stream_split_bytes(struct kunit *test)
 	struct stream_test *st = test->priv;
 	u32 i;
 
-	run_start(&st->run, &golden_params);
+	run_start_golden(&st->run, g);
 	for (i = 0; i < g->len; i++) {
 		KUNIT_ASSERT_FALSE(test, precopy_decoder_complete(&st->run.dec));
 		run_feed(&st->run, g->bytes + i, 1);
@@ -404,7 +510,7 @@ static void stream_split_two(struct kunit *test)
 	u32 i;
 
 	for (i = 0; i <= g->len; i++) {
-		run_start(&st->run, &golden_params);
+		run_start_golden(&st->run, g);
 		run_feed(&st->run, g->bytes, i);
 		KUNIT_ASSERT_EQ(test, run_complete(&st->run), i == g->len);
 		run_feed(&st->run, g->bytes + i, g->len - i);
@@ -420,7 +526,7 @@ static void stream_split_random(struct kunit *test)
 	u32 i, n, pos, seed = 1;
 
 	for (i = 0; i < 500; i++) {
-		run_start(&st->run, &golden_params);
+		run_start_golden(&st->run, g);
 		for (pos = 0; pos < g->len; pos += n) {
 			n = min(test_random(&seed) % 97, g->len - pos);
 			run_feed(&st->run, g->bytes + pos, n);
@@ -437,7 +543,7 @@ static void stream_truncated(struct kunit *test)
 	u32 len;
 
 	for (len = 0; len < g->len; len++) {
-		run_start(&st->run, &golden_params);
+		run_start_golden(&st->run, g);
 		run_feed(&st->run, g->bytes, len);
 		KUNIT_ASSERT_EQ(test, st->run.ret, 0);
 		KUNIT_ASSERT_FALSE_MSG(test, run_complete(&st->run), "cut at %u", len);
@@ -456,7 +562,7 @@ static void stream_bit_flips(struct kunit *test)
 	memcpy(copy, g->bytes, g->len);
 	for (bit = 0; bit < g->len * 8; bit++) {
 		copy[bit / 8] ^= BIT(bit % 8);
-		run_start(&st->run, &golden_params);
+		run_start_golden(&st->run, g);
 		run_feed(&st->run, copy, g->len);
 		copy[bit / 8] ^= BIT(bit % 8);
 		KUNIT_ASSERT_LT_MSG(test, st->run.ret, 0, "bit %u of byte %u is not checked",
@@ -473,7 +579,7 @@ static void stream_trailing(struct kunit *test)
 	u8 junk = 0;
 	void *dst;
 
-	run_start(&st->run, &golden_params);
+	run_start_golden(&st->run, g);
 	run_feed(&st->run, g->bytes, g->len);
 	KUNIT_EXPECT_EQ(test, precopy_decoder_want(&st->run.dec, &dst), 0);
 	KUNIT_EXPECT_NULL(test, dst);
@@ -505,6 +611,7 @@ struct hdr_case {
 	u32 width;
 	u64 value;
 	int err;
+	const char *why;
 };
 
 static const struct hdr_case hdr_cases[] = {
@@ -519,8 +626,11 @@ static const struct hdr_case hdr_cases[] = {
 	{ "header length 63", 12, 4, 63, -EINVAL },
 	{ "header length 68 in 1.0", 12, 4, 68, -EINVAL },
 	{ "header length 2^32-1", 12, 4, U32_MAX, -EINVAL },
-	{ "required feature 0", 16, 4, BIT(0), -EOPNOTSUPP },
-	{ "required feature 31", 16, 4, BIT(31), -EOPNOTSUPP },
+	{ "required feature 0", 16, 4, BIT(0), -EINVAL, "another model of device" },
+	{ "required feature 1", 16, 4, BIT(1), -EOPNOTSUPP, "unknown required feature" },
+	{ "required feature 31", 16, 4, BIT(31), -EOPNOTSUPP, "unknown required feature" },
+	{ "required features 0 and 1", 16, 4, BIT(0) | BIT(1), -EOPNOTSUPP,
+	  "unknown required feature" },
 	{ "optional features", 20, 4, U32_MAX, 0 },
 	{ "vendor", 24, 2, 0x8086, -EINVAL },
 	{ "device", 26, 2, 0x0006, -EINVAL },
@@ -554,6 +664,8 @@ static void stream_file_hdr(struct kunit *test)
 		expect_stuck(test, &st->run, c->err);
 	else
 		KUNIT_EXPECT_TRUE(test, run_complete(&st->run));
+	if (c->why)
+		KUNIT_EXPECT_STREQ(test, st->run.dec.error, c->why);
 }
 
 /* The CRC comes first: a length that fails it is not a length. */
@@ -575,13 +687,14 @@ static const struct ext_case {
 	u32 len;
 	bool good;
 } ext_cases[] = {
-	{ "1 byte more", 1, 65, false },
-	{ "no room for a CRC", 1, 67, false },
-	{ "just a CRC", 1, 68, true },
-	{ "odd length", 1, 69, true },
+	{ "1 byte more", 2, 65, false },
+	{ "no room for a CRC", 2, 67, false },
+	{ "just a CRC", 2, 68, true },
+	{ "odd length", 2, 69, true },
 	{ "largest", U16_MAX, 4096, true },
 	{ "too large", U16_MAX, 4097, false },
 	{ "too early", 0, 68, false },
+	{ "of our own minor version", 1, 68, false },
 };
 
 KUNIT_ARRAY_PARAM_DESC(ext, ext_cases, desc);
@@ -1230,10 +1343,15 @@ static int golden_init(struct kunit *test, struct stream_test *st)
 
 	st->golden[0] = (struct golden) {
 		"1.0", bytes, len, golden_v1_0_events, ARRAY_SIZE(golden_v1_0_events),
+		&golden_params,
 	};
 	st->golden[1] = (struct golden) {
 		"1.7", golden_v1_7, sizeof(golden_v1_7),
-		golden_v1_7_events, ARRAY_SIZE(golden_v1_7_events),
+		golden_v1_7_events, ARRAY_SIZE(golden_v1_7_events), &golden_params,
+	};
+	st->golden[2] = (struct golden) {
+		"1.1", golden_v1_1, sizeof(golden_v1_1),
+		golden_v1_1_events, ARRAY_SIZE(golden_v1_1_events), &golden_engine_params,
 	};
 	return 0;
 }
@@ -1257,6 +1375,10 @@ static struct kunit_case stream_cases[] = {
 	KUNIT_CASE_PARAM(stream_golden_decode, golden_gen_params),
 	KUNIT_CASE(stream_golden_version),
 	KUNIT_CASE(stream_golden_encode),
+	KUNIT_CASE(stream_golden_encode_engine),
+	KUNIT_CASE(stream_golden_engine),
+	KUNIT_CASE(stream_another_model),
+	KUNIT_CASE(stream_engine_unknown),
 	KUNIT_CASE_PARAM(stream_split_bytes, golden_gen_params),
 	KUNIT_CASE_PARAM(stream_split_two, golden_gen_params),
 	KUNIT_CASE_PARAM(stream_split_random, golden_gen_params),
