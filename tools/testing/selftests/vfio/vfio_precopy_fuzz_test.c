@@ -276,7 +276,8 @@ static void make_pool(void)
 
 	for (i = 0; i < POOL; i++) {
 		wire_init(&w, f.pd.bdf, SIZE);
-		w.header.minor = i % 3;
+		/* Minor version 1 is ours, and has no longer header */
+		w.header.minor = i % 3 ? 1 + i % 3 : 0;
 		if (i % 3)
 			w.header.header_len += 4 * i;
 		wire_put_header(&w);

@@ -9,8 +9,18 @@
 
 #define MAX_BITMAP	(PRECOPY_MAX_UNITS / 8)
 
+static const struct precopy_section_record engine_record = {
+	.type = PRECOPY_REC_ENGINE, .max_len = ENGINE_LEN,
+};
+
+/* Those of a device whose model is "engine" */
+static const struct precopy_section_record * const engine_records[] = {
+	&engine_record, NULL,
+};
+
 struct reader {
 	struct precopy_decoder dec;
+	const struct fuzz_device *dev;
 	struct outcome *out;
 	const u8 *data;
 	size_t len;
@@ -25,6 +35,7 @@ static void params_of(struct precopy_stream_params *params,
 		.vendor = dev->vendor,
 		.device = dev->device,
 		.backend = dev->backend,
+		.features = dev->features,
 		.memory_size = dev->memory_size,
 	};
 }
@@ -79,6 +90,12 @@ static void take_event(struct reader *r, u32 kind)
 		break;
 	case EV_ZERO:
 		pages_zero(&r->out->memory, dec->offset, dec->nr_bytes);
+		ev.offset = dec->offset;
+		ev.nr_bytes = dec->nr_bytes;
+		break;
+	case EV_SECTION:
+		FUZZ_CHECK(dec->section == &engine_record, "another section");
+		ev.crc = fuzz_crc(dec->payload, dec->nr_bytes);
 		ev.offset = dec->offset;
 		ev.nr_bytes = dec->nr_bytes;
 		break;
@@ -143,6 +160,13 @@ static int step(struct reader *r, size_t max)
 	return precopy_decoder_advance(&r->dec, n);
 }
 
+/* The decoder does not know the contents of a section; who does may refuse them */
+static bool section_good(const struct reader *r)
+{
+	return r->dec.nr_bytes == ENGINE_LEN && !r->dec.offset &&
+	       target_engine_good(r->dev, r->dec.payload);
+}
+
 static void read_all(struct reader *r)
 {
 	struct outcome *out = r->out;
@@ -156,6 +180,10 @@ static void read_all(struct reader *r)
 		before = out->used;
 		ret = step(r, chunk);
 		chunk -= out->used - before;
+		if (ret == EV_SECTION && !section_good(r)) {
+			out->refused = REFUSED_INVAL;
+			return;
+		}
 		if (ret > 0)
 			take_event(r, ret);
 		if (ret >= 0)
@@ -179,8 +207,12 @@ void driver_decode(const struct fuzz_device *dev, const u8 *data, size_t len,
 		buf = malloc(PRECOPY_DECODE_BUF + 1);
 	memset(buf, 0xa5, 64);
 	params_of(&params, dev);
-	*r = (struct reader) { .out = out, .data = data, .len = len, .seed = seed };
+	*r = (struct reader) {
+		.dev = dev, .out = out, .data = data, .len = len, .seed = seed,
+	};
 	precopy_decoder_init(&r->dec, &params, buf + 1);
+	if (dev->features & FEATURE_ENGINE)
+		precopy_decoder_accept(&r->dec, engine_records);
 	read_all(r);
 	free(r);
 }
@@ -221,6 +253,10 @@ static size_t encode(struct precopy_encoder *enc, u8 *buf,
 					     0, 0);
 	case EV_STATE:
 		return precopy_encode_state(enc, buf, ev->in_use);
+	case EV_SECTION:
+		memcpy(buf + REC_HDR_LEN, record + REC_HDR_LEN, ev->nr_bytes);
+		return precopy_encode_record(enc, buf, PRECOPY_REC_ENGINE, 0,
+					     ev->nr_bytes);
 	default:
 		return precopy_encode_end(enc, buf);
 	}

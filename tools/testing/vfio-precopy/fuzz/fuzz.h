@@ -21,6 +21,12 @@ typedef uint64_t u64;
 #define FUZZ_PAGE		4096UL
 #define FILE_HDR_LEN		64
 #define REC_HDR_LEN		24
+#define ENGINE_LEN		192
+
+/* In features_required: the device's model is "engine" */
+#define FEATURE_ENGINE		1
+/* In features_optional, which no reader knows: the device is of another model */
+#define OTHER_MODEL		0x40000000
 
 #ifndef ARRAY_SIZE
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
@@ -58,7 +64,7 @@ bool pages_equal(const struct pages *a, const struct pages *b);
 
 enum event_kind {
 	EV_HEADER = 1, EV_PREFACE, EV_DATA, EV_ZERO, EV_INITIAL_END, EV_STATE,
-	EV_END, EV_SKIPPED,
+	EV_END, EV_SKIPPED, EV_SECTION,
 };
 
 /* All that the specification lets a reader know of a record */
@@ -80,6 +86,8 @@ struct outcome {
 	struct event *events;
 	size_t nr_events, room;
 	struct pages memory;
+	u8 engine[ENGINE_LEN];	/* the last record of it, */
+	bool has_engine;	/* if there was any */
 	u64 used;		/* bytes taken, with those that were refused */
 	u32 refused;
 	bool complete;
@@ -92,7 +100,9 @@ void outcome_free(struct outcome *out);
 struct fuzz_device {
 	u16 vendor, device;
 	u32 backend;
+	u32 features;
 	u64 memory_size;
+	bool v1_0;		/* with a driver of before there were features */
 };
 
 /* One of a few devices, that which the stream is for if it is among them */
@@ -114,6 +124,9 @@ void driver_encode(const struct fuzz_device *dev, const struct outcome *decoded,
  */
 void target_load(const struct fuzz_device *dev, const u8 *data, size_t len,
 		 u64 seed, bool troubled, const struct outcome *must);
+
+/* Is there an engine with such a record, in the eyes of the driver? */
+bool target_engine_good(const struct fuzz_device *dev, const u8 *payload);
 
 /* The next of a sequence that @seed begins */
 u64 fuzz_random(u64 *seed);

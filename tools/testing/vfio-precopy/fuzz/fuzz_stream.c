@@ -25,6 +25,7 @@ void device_for(struct fuzz_device *dev, const u8 *data, size_t len)
 		8ULL << 20, 1ULL << 20, 4ULL << 20, 256ULL << 20, 64ULL << 30,
 	};
 	u64 wanted = 0;
+	u32 features[2] = {};
 	size_t i;
 
 	*dev = (struct fuzz_device) {
@@ -36,6 +37,11 @@ void device_for(struct fuzz_device *dev, const u8 *data, size_t len)
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
 		if (sizes[i] == wanted)
 			dev->memory_size = wanted;
+	if (len >= 24)
+		memcpy(features, data + 16, 8);
+	dev->features = features[0] & FEATURE_ENGINE;
+	if (features[1] & OTHER_MODEL)
+		dev->features ^= FEATURE_ENGINE;
 }
 
 static void check_same(const struct outcome *is, const struct outcome *want,
@@ -72,6 +78,31 @@ static void check_cut(const struct fuzz_device *dev, const u8 *data, size_t len,
 	outcome_free(&is);
 }
 
+/* A driver of version 1.0, which cannot load what it does not know */
+static void check_older(const struct fuzz_device *dev, const u8 *data, size_t len,
+			const struct outcome *want)
+{
+	struct fuzz_device older = *dev;
+	struct outcome is = {};
+	u32 features = 0;
+	u16 minor = 0;
+
+	older.v1_0 = true;
+	older.features = 0;
+	reference_decode(&older, data, len, &is);
+	if (len >= 20) {
+		memcpy(&minor, data + 10, 2);
+		memcpy(&features, data + 16, 4);
+	}
+	if (features)
+		FUZZ_CHECK(!is.nr_events && !is.complete &&
+			   (is.refused & REFUSED_NOTSUPP || want->refused || !want->nr_events),
+			   "%zu events, refused %u", is.nr_events, is.refused);
+	else if (!dev->features && minor != 1)
+		check_same(&is, want, 0);
+	outcome_free(&is);
+}
+
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
 	struct outcome want = {};
@@ -82,6 +113,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	seed = trailer_cut(data, &len);
 	device_for(&dev, data, len);
 	reference_decode(&dev, data, len, &want);
+	check_older(&dev, data, len, &want);
 	check_cut(&dev, data, len, 0, &want);
 	check_cut(&dev, data, len, seed | 2, &want);
 	if (len <= BYTE_BY_BYTE)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of the kernel as load.c, memory_load.c, memory_startup.c, session.c,
- * startup.c and startup_info.c need in user space, in one thread. Locks only know whether they
+ * As much of the kernel as load.c, memory_load.c, memory_startup.c, engine_section.c,
+ * step.c, session.c, startup.c and startup_info.c need in user space, in one thread. Locks only know whether they
  * are held, and complain about what a kernel would deadlock or sleep on. What may
  * fail fails when the model says so (target.c). Read before each of these files,
  * by -include.
@@ -20,10 +20,12 @@
 
 typedef int64_t s64;
 typedef s64 ktime_t;
+typedef u64 dma_addr_t;
 typedef unsigned int gfp_t, __poll_t;
 typedef unsigned long pgoff_t;
 
 #define __user
+#define __force
 #define PAGE_SIZE		4096UL
 #define GFP_KERNEL		0
 #define GFP_KERNEL_ACCOUNT	0
@@ -31,6 +33,9 @@ typedef unsigned long pgoff_t;
 /* What it is built with: the knobs are the model's */
 #define IS_ENABLED(CONFIG_option)	(CONFIG_option)
 #define CONFIG_PRECOPY_VFIO_PCI_TEST	1
+#define CONFIG_IOMMUFD			0
+#define CONFIG_KUNIT			1
+#define VISIBLE_IF_KUNIT
 #define MAX_ERRNO		4095
 #define ERESTARTSYS		512
 #define ERESTARTNOINTR		513
@@ -40,6 +45,11 @@ typedef unsigned long pgoff_t;
 #define READ_ONCE(x)		(x)
 #define container_of(p, type, member) \
 	((type *)((char *)(p) - offsetof(type, member)))
+#define container_of_const(p, type, member) \
+	((const type *)((const char *)(p) - offsetof(type, member)))
+#define offset_in_page(p)	((unsigned long)(p) % PAGE_SIZE)
+#define is_power_of_2(n)	((n) && !((n) & ((n) - 1)))
+#define check_add_overflow(a, b, sum)	__builtin_add_overflow(a, b, sum)
 #define offsetofend(type, member) \
 	(offsetof(type, member) + sizeof(((type *)0)->member))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
@@ -162,6 +172,12 @@ static inline unsigned long bitmap_weight(const unsigned long *map,
 	return weight;
 }
 
+static inline void memset64(u64 *p, u64 value, size_t nr)
+{
+	while (nr--)
+		*p++ = value;
+}
+
 static inline u64 mul_u64_u64_div_u64(u64 a, u64 b, u64 c)
 {
 	return (unsigned __int128)a * b / c;
@@ -279,6 +295,10 @@ struct work_struct {
 };
 
 struct workqueue_struct;
+
+struct hrtimer {
+	int unused;
+};
 
 void model_queue(struct work_struct *work);
 

@@ -42,6 +42,12 @@ static bool right(u32 n)
 	return sound || roll(n);
 }
 
+/* A record that begins with @h is the engine's */
+static bool is_engine(const u8 *h, u32 len)
+{
+	return h[0] == 7 && !h[1] && len == REC_HDR_LEN + ENGINE_LEN;
+}
+
 static void put(u8 *p, int bytes, u64 v)
 {
 	for (; bytes--; v >>= 8)
@@ -198,6 +204,11 @@ static void fix(struct stream *s)
 
 /* --- Bending --------------------------------------------------------------------- */
 
+static bool has_engine(const struct stream *s)
+{
+	return s->header.len >= 20 && s->bytes[s->header.at + 16] & FEATURE_ENGINE;
+}
+
 static u64 memory_size(const struct stream *s)
 {
 	return s->header.len >= 48 ? get(s->bytes + s->header.at + 40, 8) : 0;
@@ -235,7 +246,9 @@ static void bend_file_header(struct stream *s)
 
 	if (s->header.len < FILE_HDR_LEN)
 		return;
-	if (roll(2))
+	if (!roll(4))
+		put(h + (roll(4) ? 16 : 20), 4, roll(8) ? roll(2) : OTHER_MODEL);
+	else if (roll(2))
 		put(h + 40, 8, sizes[roll(ARRAY_SIZE(sizes))]);
 	else if (roll(2))
 		put(h + f[0], f[1], 1ULL << roll(8 * f[1]));
@@ -301,6 +314,27 @@ static void bend_payload_field(struct stream *s)
 		put(s->bytes + at, 8, odd_offset(s));
 	else
 		s->bytes[at + roll(8)] ^= 1 << roll(8);
+}
+
+/* A register or a part of a job, at and beside its limits */
+static void bend_engine(struct stream *s)
+{
+	static const u64 odd[] = {
+		0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 0xff, 0x100, 0xfff, 0x1000, 0x10000,
+		0x10001, 0x20000, 1ULL << 32, (1ULL << 32) + 4096, ~0U, ~0ULL, -64, -128,
+	};
+	u32 at = 4 * roll(ENGINE_LEN / 4), n = roll(MAX_RECORDS), i;
+	u64 value = roll(4) ? odd[roll(ARRAY_SIZE(odd))] : odd_offset(s);
+	struct span *r;
+
+	for (i = 0; i < s->nr; i++) {
+		r = &s->records[(n + i) % s->nr];
+		if (!is_engine(s->bytes + r->at, r->len))
+			continue;
+		put(s->bytes + r->at + REC_HDR_LEN + at,
+		    at % 8 || roll(2) ? 4 : 8, value);
+		return;
+	}
 }
 
 static void mutate_payload(struct stream *s)
@@ -400,6 +434,57 @@ static u64 some_pages(const struct stream *s, u64 *first)
 	return end > *first ? end - *first : 1;
 }
 
+/* A job that can be, on the way to its end */
+static void put_job(const struct stream *s, u8 *p)
+{
+	static const u32 units[] = { 1, 8, 4096 };
+	u32 op = 1 + roll(5), len = roll(16), pos = 0, unit = op <= 3 ? units[op - 1] : 8;
+	u64 size = memory_size(s);
+
+	if (op > 3)
+		len = 0;
+	else if (!len)
+		len = 1;
+	if (len)
+		pos = roll(len) * unit;
+	put(p, 4, op);
+	put(p + 4, 4, roll(8));
+	put(p + 8, 8, op == 5 ? roll(8) : roll(2) ? roll(1 << 19) : 0);
+	/* At the end of the BAR, or at its beginning */
+	put(p + 16, 8, roll(2) ? size - len * unit - (len ? 0 : 8) : 0);
+	put(p + 24, 8, len * unit);
+	put(p + 32, 8, fuzz_random(&random_state));
+	put(p + 40, 8, pos);
+}
+
+/* An engine that can be: idle, with a ring, with a command, or with both */
+static u32 put_engine(const struct stream *s, u8 *p)
+{
+	u32 size = 2U << roll(16);
+
+	memset(p, 0, ENGINE_LEN);
+	put(p, 4, roll(2));
+	put(p + 4, 4, roll(256));
+	put(p + 8, 4, roll(1000));
+	put(p + 16, 8, fuzz_random(&random_state));
+	put(p + 24, 8, roll(2) ? roll(1000) * 64 : -(u64)(1 + size) * 64);
+	put(p + 32, 4, size);
+	put(p + 36, 4, roll(size));
+	put(p + 40, 4, roll(size));
+	put(p + 44, 4, roll(9));
+	put(p + 48, 4, roll(4096));
+	put(p + 52, 4, roll(3));
+	put(p + 56, 4, roll(4096));
+	put_job(s, p + 64);
+	put_job(s, p + 112);
+	put(p + 160, 8, roll(2) ? 10 : 0);
+	put(p + 168, 8, roll(10));
+	put(p + 176, 4, roll(9));
+	put(p + 180, 4, roll(4096));
+	put(p + 184, 4, roll(2));
+	return ENGINE_LEN;
+}
+
 /* @pages at @first are what it is about. */
 static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 pages)
 {
@@ -420,6 +505,10 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 p
 		return 8;
 	case 6:
 		return 16;
+	case 7:
+		if (has_engine(s))
+			return put_engine(s, p);
+		/* fall through */
 	default:
 		return roll(4) ? roll(30) : roll(65536);
 	}
@@ -436,14 +525,14 @@ static struct span make_record(struct stream *s, u16 type)
 		pages = some_pages(s, &first);
 	len = put_payload(s, record + REC_HDR_LEN, type, first, pages);
 	put(record, 2, type);
-	put(record + 2, 2, type >= 1 && type <= 6 ? 1 : 2);
+	put(record + 2, 2, type >= 1 && type <= 6 + has_engine(s) ? 1 : 2);
 	put(record + 8, 8, first * FUZZ_PAGE);
 	return append(s, record, REC_HDR_LEN + len);
 }
 
 static void insert_record(struct stream *s)
 {
-	u16 type = roll(4) ? 1 + roll(6) : 7 + roll(0xfff9);
+	u16 type = roll(4) ? 1 + roll(6 + has_engine(s)) : 7 + roll(0xfff9);
 
 	insert(s, roll(s->nr + 1), make_record(s, type));
 }
@@ -468,6 +557,8 @@ static void make_stream(struct stream *s)
 		make_contents(s);
 		insert(s, s->nr, make_record(s, 4));
 		make_contents(s);
+		if (has_engine(s) && roll(4))
+			insert(s, s->nr, make_record(s, 7));
 	}
 	insert(s, s->nr, make_record(s, 5));
 	insert(s, s->nr, make_record(s, 6));
@@ -524,6 +615,7 @@ static void (* const bends[])(struct stream *s) = {
 	bend_file_header, extend_file_header,
 	bend_record_header, bend_record_header, bend_record_header,
 	bend_payload_field, bend_payload_field,
+	bend_engine, bend_engine,
 	mutate_payload, mutate_payload,
 	insert_record, insert_record,
 	reorder, reorder,

@@ -10,7 +10,7 @@
 #define MAX_MEMORY	(64ULL << 30)
 #define UNIT		(2ULL << 20)
 
-enum { PREFACE = 1, DATA, ZERO, INITIAL_END, STATE, END };
+enum { PREFACE = 1, DATA, ZERO, INITIAL_END, STATE, END, ENGINE };
 
 struct reference {
 	const struct fuzz_device *dev;
@@ -85,13 +85,15 @@ static u32 header_faults(const struct reference *ref, const u8 *h)
 	static const u8 zero[12];
 	const struct fuzz_device *dev = ref->dev;
 	u64 size = le(h + 40, 8), length = le(h + 12, 4);
-	u32 faults = 0;
+	u32 minor = dev->v1_0 ? 0 : 1, faults = 0;
 
-	if (le(h + 16, 4))
+	if (le(h + 16, 4) & ~(dev->v1_0 ? 0ULL : FEATURE_ENGINE))
 		faults |= REFUSED_NOTSUPP;
+	else if (le(h + 16, 4) != dev->features)
+		faults |= REFUSED_INVAL;
 	if (memcmp(h + 48, zero, 12))
 		faults |= REFUSED_INVAL;
-	if (length != 64 && (!le(h + 10, 2) || length < 68 || length > 4096))
+	if (length != 64 && (le(h + 10, 2) <= minor || length < 68 || length > 4096))
 		faults |= REFUSED_INVAL;
 	if (le(h + 24, 2) != dev->vendor || le(h + 26, 2) != dev->device ||
 	    le(h + 28, 4) != dev->backend || le(h + 32, 4) != 4096 ||
@@ -167,16 +169,26 @@ static bool in_order(const struct reference *ref, u16 type)
 	case INITIAL_END:
 		return initial;
 	case STATE:
+	case ENGINE:
 		return between && ref->prefaces;
 	default:
 		return ref->states;
 	}
 }
 
+static bool known(const struct reference *ref, u16 type)
+{
+	return (type >= PREFACE && type <= END) ||
+	       (type == ENGINE && ref->dev->features & FEATURE_ENGINE);
+}
+
 static u32 known_faults(const struct reference *ref, const struct record *r)
 {
 	bool good = r->flags == 1 && in_order(ref, r->type);
 
+	/* All else of ENGINE is contents */
+	if (r->type == ENGINE)
+		return good && r->length <= ENGINE_LEN ? 0 : REFUSED_INVAL;
 	if (r->type == DATA)
 		good &= r->length <= 65536 && within(ref, r->offset, r->length);
 	else
@@ -217,6 +229,68 @@ static bool preface_good(const struct reference *ref, const struct record *r)
 	       in_use <= set * UNIT;
 }
 
+/* --- ENGINE ------------------------------------------------------------------- */
+
+/* @len bytes, not 0, are in the BAR, or anywhere in the memory of the guest */
+static bool reachable(const struct reference *ref, bool bar, u64 start, u64 len)
+{
+	u64 last = bar ? ref->dev->memory_size - 1 : ~0ULL;
+
+	return start <= last && len - 1 <= last - start;
+}
+
+static bool job_good(const struct reference *ref, const u8 *p)
+{
+	u64 op = le(p, 4), flags = le(p + 4, 4), src = le(p + 8, 8),
+	    dst = le(p + 16, 8), len = le(p + 24, 8), pos = le(p + 40, 8);
+	static const u64 units[] = { 0, 1, 8, 4096 };
+
+	if (flags > 7)
+		return false;
+	switch (op) {
+	case 1:
+	case 2:
+	case 3:
+		return len && len <= 1ULL << 32 && pos < len &&
+		       !(dst % units[op] || len % units[op] || pos % units[op]) &&
+		       reachable(ref, flags & 2, dst, len) &&
+		       (op != 1 || reachable(ref, flags & 1, src, len));
+	case 4:
+		return !len && !pos && dst % 8 == 0 && reachable(ref, flags & 2, dst, 8);
+	case 5:
+		return !len && !pos && src < 8;
+	default:
+		return false;
+	}
+}
+
+static bool ring_good(const struct reference *ref, const u8 *p)
+{
+	u64 base = le(p + 24, 8), size = le(p + 32, 4);
+
+	return size >= 2 && size <= 65536 && !(size & (size - 1)) &&
+	       base % 64 == 0 && base <= ~0ULL - 64 * size &&
+	       le(p + 36, 4) < size && le(p + 40, 4) < size &&
+	       (le(p + 52, 4) != 1 || job_good(ref, p + 64));
+}
+
+static bool engine_good(const struct reference *ref, const struct record *r)
+{
+	const u8 *p = r->payload;
+
+	if (r->length != ENGINE_LEN || r->offset)
+		return false;
+	if (le(p, 4) > 1 || le(p + 4, 4) > 0xff || le(p + 48, 4) > 4095 ||
+	    le(p + 52, 4) > 2 || le(p + 56, 4) > 4095 || le(p + 180, 4) > 4095 ||
+	    le(p + 184, 4) > 1 || le(p + 12, 4) || le(p + 60, 4) || le(p + 188, 4))
+		return false;
+	/* Executed so often already as it is to be */
+	if (le(p + 184, 4) && le(p + 160, 8) && le(p + 168, 8) >= le(p + 160, 8))
+		return false;
+	return (!le(p + 184, 4) || job_good(ref, p + 112)) &&
+	       (!le(p, 4) || ring_good(ref, p));
+}
+
 static bool payload_good(const struct reference *ref, const struct record *r)
 {
 	const u8 *p = r->payload;
@@ -231,16 +305,25 @@ static bool payload_good(const struct reference *ref, const struct record *r)
 	case END:
 		return le(p, 8) == ref->nr_records &&
 		       le(p + 8, 4) == ref->chain && !le(p + 12, 4);
+	case ENGINE:
+		return engine_good(ref, r);
 	default:
 		return true;
 	}
+}
+
+static u32 kind_of(const struct reference *ref, u16 type)
+{
+	if (!known(ref, type))
+		return EV_SKIPPED;
+	return type == ENGINE ? EV_SECTION : type - PREFACE + EV_PREFACE;
 }
 
 static void take_in(struct reference *ref, const struct record *r)
 {
 	struct event ev = {};
 
-	switch (r->type) {
+	switch (known(ref, r->type) ? r->type : 0) {
 	case PREFACE:
 		ref->prefaces++;
 		ev.in_use = le(r->payload, 8);
@@ -268,9 +351,14 @@ static void take_in(struct reference *ref, const struct record *r)
 	case END:
 		ref->out->complete = true;
 		break;
+	case ENGINE:
+		ev.nr_bytes = r->length;
+		ev.crc = fuzz_crc(r->payload, r->length);
+		memcpy(ref->out->engine, r->payload, r->length);
+		ref->out->has_engine = true;
+		break;
 	}
-	tell(ref, ev, r->type >= PREFACE && r->type <= END ?
-		      r->type - PREFACE + EV_PREFACE : EV_SKIPPED);
+	tell(ref, ev, kind_of(ref, r->type));
 }
 
 static bool read_record(struct reference *ref)
@@ -289,14 +377,14 @@ static bool read_record(struct reference *ref)
 		.offset = le(h + 8, 8), .payload_crc = le(h + 16, 4),
 		.payload = h + REC_HDR_LEN,
 	};
-	faults = r.type >= PREFACE && r.type <= END ? known_faults(ref, &r) :
-						      unknown_faults(&r);
+	faults = known(ref, r.type) ? known_faults(ref, &r) : unknown_faults(&r);
 	if (faults)
 		return refuse(ref, ref->pos + REC_HDR_LEN, faults);
 	if (left - REC_HDR_LEN < r.length)
 		return starve(ref);
 	ref->pos += REC_HDR_LEN + r.length;
-	if (fuzz_crc(r.payload, r.length) != r.payload_crc || !payload_good(ref, &r))
+	if (fuzz_crc(r.payload, r.length) != r.payload_crc ||
+	    (known(ref, r.type) && !payload_good(ref, &r)))
 		return refuse(ref, ref->pos, REFUSED_INVAL);
 	take_in(ref, &r);
 	chain_add(ref, h + 20);

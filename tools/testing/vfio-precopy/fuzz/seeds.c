@@ -26,13 +26,42 @@ static void write_seed(const char *name, const void *data, size_t len)
 	}
 }
 
+/* How the reader of a version gets on with a stream: 0, or how it refuses it */
+static u32 reads(bool v1_0, u32 features, const void *data, size_t len)
+{
+	struct fuzz_device dev = {
+		.vendor = GOLDEN_VENDOR, .device = GOLDEN_DEVICE, .backend = 1,
+		.features = features, .memory_size = GOLDEN_MEMORY_SIZE, .v1_0 = v1_0,
+	};
+	struct outcome out = {};
+	u32 refused;
+
+	reference_decode(&dev, data, len, &out);
+	FUZZ_CHECK(out.complete == !out.refused, "neither complete nor refused");
+	FUZZ_CHECK(out.complete || out.used == FILE_HDR_LEN, "refused at %lu", out.used);
+	refused = out.refused;
+	outcome_free(&out);
+	return refused;
+}
+
+/* A device without features has to get on with @features == 0, whatever its version */
+static void write_golden_one(const char *name, u32 features, const void *data, size_t len)
+{
+	write_seed(name, data, len);
+	FUZZ_CHECK(!reads(false, features, data, len), "%s", name);
+	FUZZ_CHECK(reads(true, 0, data, len) == (features ? REFUSED_NOTSUPP : 0), "%s", name);
+	FUZZ_CHECK(reads(false, features ^ FEATURE_ENGINE, data, len) == REFUSED_INVAL,
+		   "%s and another model", name);
+}
+
 static void write_golden(void)
 {
 	static u8 stream[GOLDEN_V1_0_LEN];
 
 	golden_v1_0(stream);
-	write_seed("golden-1.0", stream, sizeof(stream));
-	write_seed("golden-1.7", golden_v1_7, sizeof(golden_v1_7));
+	write_golden_one("golden-1.0", 0, stream, sizeof(stream));
+	write_golden_one("golden-1.1", FEATURE_ENGINE, golden_v1_1, sizeof(golden_v1_1));
+	write_golden_one("golden-1.7", 0, golden_v1_7, sizeof(golden_v1_7));
 }
 
 struct writer {
@@ -82,11 +111,26 @@ static void put_tail(struct writer *w)
 	w->len += precopy_encode_end(&w->enc, w->buf + w->len);
 }
 
-static void begin(struct writer *w, u64 memory_size)
+/* The engine's, as it is after a reset, or with a command that is half done */
+static void put_engine(struct writer *w, bool busy)
+{
+	u8 *p = w->buf + w->len + REC_HDR_LEN;
+
+	memcpy(p, golden_v1_1 + GOLDEN_V1_1_ENGINE, ENGINE_LEN);
+	if (!busy) {
+		memset(p, 0, ENGINE_LEN);
+		memset(p + 44, 0xff, 4);
+		memset(p + 176, 0xff, 4);
+	}
+	w->len += precopy_encode_record(&w->enc, w->buf + w->len, PRECOPY_REC_ENGINE,
+					0, ENGINE_LEN);
+}
+
+static void begin(struct writer *w, u64 memory_size, u32 features)
 {
 	struct precopy_stream_params params = {
 		.vendor = 0x1b36, .device = 5, .backend = PRECOPY_BACKEND_RAM,
-		.memory_size = memory_size,
+		.features = features, .memory_size = memory_size,
 	};
 
 	precopy_encoder_init(&w->enc, &params);
@@ -99,13 +143,13 @@ static void write_encoded(struct writer *w, u64 memory_size, const char *name)
 	char again[64], none[64];
 
 	snprintf(none, sizeof(none), "%s-empty", name);
-	begin(w, memory_size);
+	begin(w, memory_size, 0);
 	put_preface(w, 0);
 	put_initial_end(w);
 	put_tail(w);
 	write_seed(none, w->buf, w->len);
 
-	begin(w, memory_size);
+	begin(w, memory_size, 0);
 	put_preface(w, 3);
 	put_data(w, 0, 1);
 	put_zero(w, FUZZ_PAGE, 16 * FUZZ_PAGE);
@@ -116,7 +160,7 @@ static void write_encoded(struct writer *w, u64 memory_size, const char *name)
 	write_seed(name, w->buf, w->len);
 
 	snprintf(again, sizeof(again), "%s-again", name);
-	begin(w, memory_size);
+	begin(w, memory_size, 0);
 	put_preface(w, 1);
 	put_initial_end(w);
 	put_data(w, 0, 1);
@@ -125,6 +169,34 @@ static void write_encoded(struct writer *w, u64 memory_size, const char *name)
 	put_initial_end(w);
 	put_tail(w);
 	write_seed(again, w->buf, w->len);
+}
+
+/* Of an engine: once, and once more after the initial data begins anew */
+static void write_engine(struct writer *w, const char *name)
+{
+	begin(w, 8ULL << 20, FEATURE_ENGINE);
+	put_preface(w, 1);
+	put_initial_end(w);
+	put_engine(w, false);
+	put_preface(w, 1);
+	put_data(w, 0, 1);
+	put_initial_end(w);
+	put_engine(w, true);
+	put_tail(w);
+	write_seed(name, w->buf, w->len);
+}
+
+/* A header that a device of the other model refuses; see device_for() */
+static void write_other_model(struct writer *w, u32 features, const char *name)
+{
+	u32 crc, optional = OTHER_MODEL;
+
+	begin(w, 8ULL << 20, features);
+	memcpy(w->buf + 20, &optional, 4);
+	memset(w->buf + 60, 0, 4);
+	crc = fuzz_crc(w->buf, FILE_HDR_LEN);
+	memcpy(w->buf + 60, &crc, 4);
+	write_seed(name, w->buf, w->len);
 }
 
 int main(int argc, char **argv)
@@ -140,6 +212,9 @@ int main(int argc, char **argv)
 	write_encoded(w, 1ULL << 20, "encoded-1M");
 	write_encoded(w, 8ULL << 20, "encoded-8M");
 	write_encoded(w, 64ULL << 30, "encoded-64G");
+	write_engine(w, "encoded-engine");
+	write_other_model(w, 0, "other-model-memory");
+	write_other_model(w, FEATURE_ENGINE, "other-model-engine");
 	free(w);
 	return 0;
 }

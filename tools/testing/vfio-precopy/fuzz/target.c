@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A whole target: the driver's own load.c, memory_load.c, memory_startup.c,
- * session.c, startup.c and startup_info.c on a model of what is below them. A
- * stream is written to it in pieces, while user copies and allocations fail,
- * signals come, startups are slow or fail, and resets happen; what it says must
+ * engine_section.c, step.c, session.c, startup.c and startup_info.c on a model of what
+ * is below them. A stream is written to it in pieces, while user copies and allocations
+ * fail, signals come, startups are slow or fail, and resets happen; what it says must
  * follow from the reference's outcome and from what was made to fail.
  */
 #include <linux/vfio_precopy.h>
 
+#include "func/engine.h"
+#include "func/dma.h"
 #include "mig/cost.h"
 #include "fuzz.h"
 #include "mig/load.h"
@@ -37,6 +39,7 @@ static void reset(struct load *l);
 
 static struct {
 	struct precopy_device pcd;
+	struct precopy_engine engine;
 	struct pci_dev pdev;
 	struct pages memory;
 	struct fuzz_device dev;
@@ -197,6 +200,45 @@ static const struct precopy_model memory_model = {
 	.sections = { &memory_section },
 };
 
+static const struct precopy_model engine_model = {
+	.sections = { &memory_section, &precopy_engine_section },
+	.features = PRECOPY_FEATURE_ENGINE,
+};
+
+static const struct precopy_engine_state initial_state =
+	PRECOPY_ENGINE_STATE_INITIAL;
+
+void precopy_engine_clear(struct precopy_engine *engine)
+{
+	lockdep_assert_held(&engine->pcd->state_lock);
+	engine->state = initial_state;
+}
+
+/* An engine that loads executes nothing */
+int precopy_dma_read(struct precopy_device *pcd, u64 iova, void *buf, size_t len)
+{
+	fuzz_fail("DMA of %zu bytes at %lx", len, iova);
+}
+
+int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
+		      size_t len)
+{
+	fuzz_fail("DMA of %zu bytes at %lx", len, iova);
+}
+
+int precopy_memory_copy_part(struct precopy_memory *mem, u64 generation,
+			     u64 offset, void *to, size_t len)
+{
+	fuzz_fail("a read of %zu bytes at %lx", len, offset);
+}
+
+bool target_engine_good(const struct fuzz_device *dev, const u8 *payload)
+{
+	struct precopy_engine_state state;
+
+	return !precopy_engine_parse((const void *)payload, dev->memory_size, &state);
+}
+
 static void release_device(struct kref *kref)
 {
 	FUZZ_CHECK(!kref, "put too often");
@@ -315,6 +357,7 @@ static void reset(struct load *l)
 	scoped_guard(rwsem_write, &m.pcd.memory.sem) {
 		scoped_guard(spinlock, &m.pcd.state_lock) {
 			m.pcd.memory.generation = ++m.pcd.generation;
+			precopy_engine_clear(&m.engine);
 			session = precopy_session_detach(&m.pcd);
 		}
 		precopy_memory_discard(&m.pcd.memory);
@@ -465,6 +508,16 @@ static void check_sticky(struct load *l)
 		   "after %d: %zd", l->error, ret);
 }
 
+/* The registers are those of the stream's last record, or as after a reset */
+static void check_engine(const u8 *record)
+{
+	u8 is[ENGINE_LEN], want[ENGINE_LEN];
+
+	precopy_engine_encode(&m.engine.state, (void *)is);
+	precopy_engine_encode(&initial_state, (void *)want);
+	FUZZ_CHECK(!memcmp(is, record ?: want, sizeof(is)), "the engine differs");
+}
+
 static void check_memory(const struct load *l)
 {
 	u32 nr_bytes = (precopy_stream_units(m.dev.memory_size) + 63) / 64 * 8;
@@ -512,12 +565,14 @@ static void commit_load(struct load *l)
 			   "committed what is not complete");
 		FUZZ_CHECK(!m.pcd.loading && !starting(), "not at rest");
 		check_memory(l);
+		check_engine(l->must->has_engine ? l->must->engine : NULL);
 	} else if (!is_final(l->error)) {
 		FUZZ_CHECK((ret == -EINVAL && !l->must->complete) ||
 			   excused(l, ret), "commit: %d", ret);
 	} else {
 		FUZZ_CHECK(ret == l->error || excused(l, ret),
 			   "commit: %d, not %d", ret, l->error);
+		check_engine(NULL);
 	}
 }
 
@@ -532,7 +587,12 @@ static void begin(struct load *l, const struct fuzz_device *dev, u64 seed,
 	m.pcd.release = release_device;
 	/* All that happens is part of one SET_STATE, or needs none */
 	m.pcd.arc_mutex.held = true;
-	m.pcd.model = &memory_model;
+	m.pcd.model = dev->features ? &engine_model : &memory_model;
+	m.engine.pcd = &m.pcd;
+	/* Something that a load must not leave there */
+	m.engine.state = initial_state;
+	m.engine.state.bytes = dev->features;
+	m.pcd.engine = &m.engine;
 	m.pdev.vendor = dev->vendor;
 	m.pdev.device = dev->device;
 	m.pcd.pdev = &m.pdev;
