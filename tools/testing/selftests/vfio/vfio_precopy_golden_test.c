@@ -17,6 +17,7 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_engine.h>
 #include <libvfio/precopy_states.h>
 #include <libvfio/precopy_stream.h>
 
@@ -125,6 +126,108 @@ TEST_F_TIMEOUT(golden, v1_0_is_written, MIG_TIMEOUT)
 }
 
 /* ------------------------------------------------------------------------ */
+/* A device whose model is "engine"                                         */
+
+/* What registers hold after golden_v1_1 */
+static const struct {
+	u32 at;
+	u64 value;
+} v1_1_registers[] = {
+	{ PRECOPY_ENGINE_CTRL, PRECOPY_ENGINE_CTRL_RING },
+	{ PRECOPY_ENGINE_STATUS, 3 },
+	{ PRECOPY_ENGINE_RING_BASE, 0x00000040 },
+	{ PRECOPY_ENGINE_RING_BASE + 4, 0x1 },
+	{ PRECOPY_ENGINE_RING_SIZE, 16 },
+	{ PRECOPY_ENGINE_RING_HEAD, 3 },
+	{ PRECOPY_ENGINE_RING_TAIL, 9 },
+	{ PRECOPY_ENGINE_RING_VECTOR, 2 },
+	{ PRECOPY_ENGINE_INTERVAL_US, 250000 },
+	{ PRECOPY_ENGINE_RING_ERROR, 5 },
+	{ PRECOPY_ENGINE_CMD_SRC, 0x44332211 },
+	{ PRECOPY_ENGINE_CMD_SRC + 4, 0x88776655 },
+	{ PRECOPY_ENGINE_CMD_DST + 4, 0x3 },
+	{ PRECOPY_ENGINE_CMD_LEN, 0x4000 },
+	{ PRECOPY_ENGINE_CMD_COUNT, 100 },
+	{ PRECOPY_ENGINE_CMD_SEQ, 77 },
+	{ PRECOPY_ENGINE_CMD_OP, PRECOPY_ENGINE_OP_STAMP },
+	{ PRECOPY_ENGINE_CMD_FLAGS, 0 },
+	{ PRECOPY_ENGINE_CMD_VECTOR, 7 },
+	{ PRECOPY_ENGINE_CMD_START, 1 },
+	{ PRECOPY_ENGINE_CMD_ERROR, 110 },
+	{ PRECOPY_ENGINE_CMD_DONE, 42 },
+	{ PRECOPY_ENGINE_BYTES, 0x3456789a },
+	{ PRECOPY_ENGINE_BYTES + 4, 0x12 },
+	{ PRECOPY_ENGINE_MSIX_PBA, 0xa5 },
+};
+
+/* Bytes of the records after ENGINE: STATE and END */
+#define AFTER_ENGINE	(sizeof(golden_v1_1) - GOLDEN_V1_1_ENGINE - GOLDEN_ENGINE_LEN)
+
+FIXTURE(golden_engine) {
+	struct engine e;
+	struct mig_stream stream;
+	u8 *want;
+};
+
+FIXTURE_SETUP(golden_engine)
+{
+	if (!is_golden_carrier(bdfs[0]))
+		SKIP(return, "the golden streams are for another carrier");
+	engine_open(&self->e, bdfs[0], MODE_IOMMUFD, GOLDEN_MEMORY_SIZE, SZ_1M);
+	/* What is loaded would begin to act */
+	engine_set_master(&self->e, false);
+	self->want = calloc_assert(1, GOLDEN_MEMORY_SIZE);
+}
+
+FIXTURE_TEARDOWN(golden_engine)
+{
+	mig_stream_free(&self->stream);
+	if (self->want)
+		engine_close(&self->e);
+	free(self->want);
+}
+
+TEST_F_TIMEOUT(golden_engine, v1_1_loads, MIG_TIMEOUT)
+{
+	static const size_t chunks[] = { SZ_64K, 1, 4099 };
+	struct precopy_dev *pd = &self->e.pd;
+	unsigned int i, k;
+
+	mig_stream_append(&self->stream, golden_v1_1, sizeof(golden_v1_1));
+	for (i = 0; i < ARRAY_SIZE(chunks); i++) {
+		precopy_fill(pd, 0, 600, i, BY_MMAP);
+		engine_write32(&self->e, PRECOPY_ENGINE_CMD_SEQ, 1);
+		ASSERT_EQ(0, mig_load(pd->dev, &self->stream, chunks[i]));
+		for (k = 0; k < ARRAY_SIZE(v1_1_registers); k++)
+			EXPECT_EQ(v1_1_registers[k].value,
+				  engine_read32(&self->e, v1_1_registers[k].at))
+				TH_LOG("register %x", v1_1_registers[k].at);
+		EXPECT_EQ(0, precopy_differ(pd, self->want));
+		ASSERT_EQ(0, mig_set_state(pd->dev, RUNNING, NULL));
+		precopy_reset(pd);
+	}
+}
+
+/* What was released is loaded, and written again, without a byte that differs. */
+TEST_F_TIMEOUT(golden_engine, v1_1_is_written, MIG_TIMEOUT)
+{
+	struct precopy_dev *pd = &self->e.pd;
+	struct mig_stream saved = {};
+	int fd;
+
+	mig_stream_append(&self->stream, golden_v1_1, sizeof(golden_v1_1));
+	ASSERT_EQ(0, mig_load(pd->dev, &self->stream, SZ_64K));
+	ASSERT_EQ(0, mig_set_state(pd->dev, STOP_COPY, &fd));
+	EXPECT_EQ(0, mig_stream_drain(&saved, fd, SZ_64K));
+	close(fd);
+	ASSERT_LE(sizeof(struct wire_header) + GOLDEN_ENGINE_LEN + AFTER_ENGINE, saved.len);
+	EXPECT_EQ(0, memcmp(saved.data, golden_v1_1, sizeof(struct wire_header)));
+	EXPECT_EQ(0, memcmp(saved.data + saved.len - AFTER_ENGINE - GOLDEN_ENGINE_LEN,
+			    golden_v1_1 + GOLDEN_V1_1_ENGINE, GOLDEN_ENGINE_LEN));
+	mig_stream_free(&saved);
+}
+
+/* ------------------------------------------------------------------------ */
 /* One thing wrong, or of another version                                   */
 
 #define AT_MAGIC	0
@@ -170,7 +273,7 @@ ROW(optional_record, .flags = WIRE_OPTIONAL);
 /* What it can not */
 ROW(other_major, HEADER(AT_MAJOR, 2, 2), REFUSED(-EOPNOTSUPP, "unknown major version"));
 ROW(major_zero, HEADER(AT_MAJOR, 2, 0), REFUSED(-EOPNOTSUPP, "unknown major version"));
-ROW(required_feature, HEADER(AT_REQUIRED, 4, 1), REFUSED(-EOPNOTSUPP, "unknown required feature"));
+ROW(required_feature, HEADER(AT_REQUIRED, 4, 2), REFUSED(-EOPNOTSUPP, "unknown required feature"));
 ROW(mandatory_record, .flags = WIRE_MANDATORY, REFUSED(-EOPNOTSUPP, "unknown mandatory record"));
 ROW(longer_header, HEADER(AT_HEADER_LEN, 4, 72), REFUSED(-EINVAL, "bad length of the file header"));
 ROW(reserved, HEADER(AT_RESERVED, 4, 1), REFUSED(-EINVAL, "reserved bytes in the file header"));
@@ -179,6 +282,7 @@ ROW(reserved, HEADER(AT_RESERVED, 4, 1), REFUSED(-EINVAL, "reserved bytes in the
 ROW(other_driver, HEADER(AT_MAGIC, 1, 'W'), REFUSED(-EINVAL, "not a stream of this driver"));
 ROW(other_vendor, HEADER(AT_VENDOR, 2, 0x8086), REFUSED(-EINVAL, "another vendor or device id"));
 ROW(other_device, HEADER(AT_DEVICE, 2, 6), REFUSED(-EINVAL, "another vendor or device id"));
+ROW(other_model, HEADER(AT_REQUIRED, 4, 1), REFUSED(-EINVAL, "another model of device"));
 ROW(other_backend, HEADER(AT_BACKEND, 4, 2), REFUSED(-EINVAL, "another kind of backend"));
 ROW(other_page_size, HEADER(AT_PAGE_SIZE, 4, 65536), REFUSED(-EINVAL, "another page or unit size"));
 ROW(other_unit, HEADER(AT_UNIT_SIZE, 4, 1 << 20), REFUSED(-EINVAL, "another page or unit size"));

@@ -1123,7 +1123,7 @@ static void craft_minor(struct wire *w)
 
 static void craft_longest_header(struct wire *w)
 {
-	w->header.minor = 1;
+	w->header.minor = 2;
 	w->header.header_len = WIRE_MAX_HEADER;
 	put_all(w);
 }

@@ -60,6 +60,7 @@ static const u8 golden_v1_0_tail[] = {
  * an engine that was stopped half-way, and all values are different.
  */
 #define GOLDEN_V1_1_ENGINE	200	/* where the payload of ENGINE is */
+#define GOLDEN_ENGINE_LEN	192
 
 static const u8 golden_v1_1[] = {
 	/* file header: the feature ENGINE */
