@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * As much of the kernel as load.c, memory_load.c, memory_startup.c, engine_section.c,
- * step.c, session.c, startup.c and startup_info.c need in user space, in one thread. Locks only know whether they
- * are held, and complain about what a kernel would deadlock or sleep on. What may
- * fail fails when the model says so (target.c). Read before each of these files,
- * by -include.
+ * step.c, session.c, startup.c and startup_info.c need in user space, in one thread.
+ * Locks only know whether they are held, and complain about what a kernel would
+ * deadlock or sleep on. What may fail fails when the model says so (target.c). Read
+ * before each of these files, by -include.
  */
 #ifndef VFIO_PRECOPY_FUZZ_KDRIVER_H
 #define VFIO_PRECOPY_FUZZ_KDRIVER_H
