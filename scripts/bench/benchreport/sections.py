@@ -264,6 +264,58 @@ def simulated(samples):
     return part
 
 
+# The simulated IOMMU and the self-test domain of iommufd
+
+DOMAIN_STEPS = (("pinned.map", "map"), ("pinned.unmap", "unmap"), ("domain.fill", "fill"),
+                ("domain.empty", "empty"))
+PAGES = (("2m", "2 MiB", 2 * MIB), ("4k", "4 KiB", 4096))
+
+
+def domain_rows(samples, pages, name):
+    for step, step_name in DOMAIN_STEPS:
+        sim, other = (f"sim.{step}.{pages}.{who}" for who in ("sim", "selftest"))
+        for x in samples.xs(sim):
+            yield [name, step_name, size(x), time_spread(samples.get(sim, x)),
+                   time_spread(samples.get(other, x)), spread(samples.ratio(sim, other, x))]
+
+
+def domain_slopes(samples, part):
+    for pages, name, page in PAGES:
+        for step, step_name in DOMAIN_STEPS:
+            lines = [samples.line(f"sim.{step}.{pages}.{who}") for who in ("sim", "selftest")]
+            if None in lines:
+                continue
+            part.fits.update({f"sim.{step}.{pages}.{who}": line.as_dict()
+                              for who, line in zip(("sim", "selftest"), lines)})
+            yield [name, step_name] + [f"{number(line.slope * page)} ns" for line in lines] + \
+                [number(lines[0].slope / lines[1].slope), f"{min(line.r2 for line in lines):.3f}"]
+
+
+def domain_slices(samples):
+    for pages, name, _ in PAGES:
+        for who, who_name in (("sim", "simulated"), ("selftest", "self-test")):
+            most = samples.get(f"sim.slice.bytes.{pages}.{who}")
+            if most:
+                yield [name, who_name, size(most.median),
+                       time_spread(samples.get(f"sim.slice.ns.{pages}.{who}")),
+                       time_spread(samples.get(f"sim.wait.{pages}.{who}"))]
+
+
+def domains(samples):
+    part = Section("The simulated IOMMU, beside the self-test domain of iommufd", "L1")
+    part.table("map, unmap: with pinning; fill, empty: a domain beside one that has the pages",
+               ["pages", "", "size", "simulated", "self-test", "ratio"],
+               [row for pages, name, _ in PAGES for row in domain_rows(samples, pages, name)])
+    part.table("a page, as the slope of fitted lines", ["pages", "", "simulated", "self-test", "ratio", "r^2"],
+               list(domain_slopes(samples, part)))
+    part.table("unmap of the largest size, in one call of iommufd",
+               ["pages", "unmapped", "most in a call of the driver", "longest between two calls' ends",
+                "longest DMA of a simulated function"], list(domain_slices(samples)))
+    part.notes.append("Ranges above 1 GiB map the same 1 GiB at consecutive IOVAs. A page of the self-test "
+                      "domain is two entries, of 2 KiB or 1 MiB; of the simulated IOMMU it is one.")
+    return part
+
+
 # Downtime
 
 WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device's stop-copy"),
@@ -320,7 +372,7 @@ def distortion(samples):
     return part
 
 
-SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, simulated, downtime)
+SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, simulated, domains, downtime)
 
 
 def all_sections(samples):
