@@ -252,7 +252,7 @@ TEST_F_TIMEOUT(engine_migration, log_never_started_is_counted, MIG_TIMEOUT)
 }
 
 /* In RUNNING_P2P and PRE_COPY_P2P memory stands still, and doorbells are kept. */
-TEST_F_TIMEOUT(engine_migration, p2p_is_quiet, MIG_TIMEOUT)
+TEST_F_TIMEOUT(engine_migration, p2p_is_quiet, MIG_TIMEOUT) /* R24, R25 */
 {
 	static const struct { u32 from, to; } states[] = { { RUN, RP }, { PC, PCP } };
 	struct engine *a = &self->a;
@@ -352,7 +352,7 @@ TEST_F_TIMEOUT(engine_migration, ring_goes_on, MIG_TIMEOUT)
 }
 
 /* Raised while quiesced: once, and where the device runs next. */
-TEST_F_TIMEOUT(engine_migration, interrupts_are_kept, MIG_TIMEOUT)
+TEST_F_TIMEOUT(engine_migration, interrupts_are_kept, MIG_TIMEOUT) /* R24 */
 {
 	struct engine *a = &self->a, *b = &self->b;
 

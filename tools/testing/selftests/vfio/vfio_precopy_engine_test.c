@@ -665,7 +665,7 @@ static bool has_bit(const u64 *bitmap, u64 page)
 	return bitmap[page / 64] >> page % 64 & 1;
 }
 
-TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT)
+TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT) /* R61 */
 {
 	u64 bitmap[PAGES / 64];
 	struct engine *e = &self->e;
@@ -699,8 +699,8 @@ TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT)
 	EXPECT_EQ(-EINVAL, log_report(e, bitmap));
 }
 
-/* Outside of the ranges nothing is logged. In PRE_COPY it is counted: R59. */
-TEST_F_TIMEOUT(engine, log_has_ranges, MIG_TIMEOUT)
+/* Outside of the ranges nothing is logged. In PRE_COPY it is counted. */
+TEST_F_TIMEOUT(engine, log_has_ranges, MIG_TIMEOUT) /* R61 */
 {
 	u64 unlogged = precopy_stat(bdfs[0], "dma_unlogged_pages");
 	u64 bitmap[PAGES / 64];
