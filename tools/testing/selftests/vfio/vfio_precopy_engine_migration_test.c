@@ -298,19 +298,24 @@ TEST_F_TIMEOUT(engine_migration, half_a_copy, MIG_TIMEOUT)
 	struct engine_command command = {
 		.op = PRECOPY_ENGINE_OP_COPY, .src = ENGINE_IOVA + 11,
 		.dst = ENGINE_IOVA + RAM / 2 + 7, .len = RAM / 2 - 100,
-		.count = 1, .vector = 3,
+		.count = 10, .vector = 3,
 	};
 	struct engine *a = &self->a, *b = &self->b;
 
-	ASSERT_EQ(0, mig_set_state(a->pd.dev, RP, NULL));
+	/* It must not end before it is cut: it begins late, and is repeated. */
+	vmm_precopy(_metadata, self);
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
 	engine_start(a, &command);
-	ASSERT_EQ(0, mig_set_state(a->pd.dev, RUN, NULL));
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, PC, NULL));
 	ASSERT_TRUE(engine_wait_for(a, PRECOPY_ENGINE_BYTES, SZ_64K));
-	vmm_migrate(_metadata, self);
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
+	ASSERT_LE(0, send_dirty(self));
+	vmm_finish(_metadata, self);
 	ASSERT_EQ(0, mig_set_state(b->pd.dev, RUN, NULL));
 	EXPECT_EQ(0, engine_wait(b));
 	EXPECT_EQ(0, memcmp(b->ram + 11, b->ram + RAM / 2 + 7, command.len));
-	EXPECT_EQ(command.len, engine_read64(b, PRECOPY_ENGINE_BYTES));
+	EXPECT_EQ(command.count * command.len,
+		  engine_read64(b, PRECOPY_ENGINE_BYTES));
 	/* Once, wherever it ended */
 	EXPECT_EQ(1, engine_irqs(a, 3) + engine_irqs(b, 3));
 }

@@ -1206,7 +1206,21 @@ static void craft_major_zero(struct wire *w)
 
 static void craft_required_feature(struct wire *w)
 {
+	w->header.features_required = 2;
+	put_all(w);
+}
+
+static void craft_other_model(struct wire *w)
+{
 	w->header.features_required = 1;
+	put_all(w);
+}
+
+/* Only a version that is not known yet may have one */
+static void craft_longer_header_of_ours(struct wire *w)
+{
+	w->header.minor = 1;
+	w->header.header_len = 64 + 40;
 	put_all(w);
 }
 
@@ -1508,11 +1522,13 @@ static const struct craft {
 	CRAFT_NEW(required_feature),
 	CRAFT_BAD(vendor),
 	CRAFT_BAD(device),
+	CRAFT_BAD(other_model),
 	CRAFT_BAD(backend),
 	CRAFT_BAD(page_size),
 	CRAFT_BAD(memory_size),
 	CRAFT_BAD(long_header),
 	CRAFT_BAD(short_header),
+	CRAFT_BAD(longer_header_of_ours),
 	CRAFT_NEW(mandatory_record),
 	CRAFT_BAD(type_zero),
 	CRAFT_BAD(both_flags),

@@ -490,6 +490,8 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 p
 {
 	u64 size = memory_size(s) ?: 1;
 
+	if (type == 7 && has_engine(s))
+		return put_engine(s, p);
 	switch (type) {
 	case 1:
 		return put_preface(s, p);
@@ -505,10 +507,6 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 p
 		return 8;
 	case 6:
 		return 16;
-	case 7:
-		if (has_engine(s))
-			return put_engine(s, p);
-		/* fall through */
 	default:
 		return roll(4) ? roll(30) : roll(65536);
 	}

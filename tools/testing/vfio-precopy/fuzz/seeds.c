@@ -186,6 +186,53 @@ static void write_engine(struct writer *w, const char *name)
 	write_seed(name, w->buf, w->len);
 }
 
+/* A field of the golden engine at a limit or beyond it, in a stream that is good */
+static const struct limit {
+	u8 at, width;
+	u64 value;
+} limits[] = {
+	{ 0, 4, 2 }, { 4, 4, 0xff }, { 4, 4, 0x100 }, { 12, 4, 1 }, { 24, 8, 32 },
+	{ 24, 8, -64 * 17 }, { 24, 8, -64 * 16 }, { 32, 4, 1 }, { 32, 4, 17 },
+	{ 32, 4, 65536 }, { 32, 4, 131072 }, { 36, 4, 15 }, { 36, 4, 16 }, { 40, 4, 3 },
+	{ 40, 4, 16 }, { 48, 4, 4095 }, { 48, 4, 4096 }, { 52, 4, 2 }, { 52, 4, 3 },
+	{ 56, 4, 4095 }, { 56, 4, 4096 }, { 60, 4, 1 }, { 64, 4, 0 }, { 64, 4, 6 },
+	{ 68, 4, 7 }, { 68, 4, 8 }, { 72, 8, -0x3000 }, { 72, 8, -0x2fff },
+	{ 80, 8, 0x7fd000 }, { 80, 8, 0x7fd001 }, { 88, 8, 0 }, { 88, 8, 0x10000 },
+	{ 88, 8, 0x10001 }, { 104, 8, 0x2fff }, { 104, 8, 0x3000 }, { 112, 4, 2 },
+	{ 112, 4, 4 }, { 112, 4, 5 }, { 128, 8, 0x800 }, { 136, 8, 1ULL << 32 },
+	{ 136, 8, (1ULL << 32) + 4096 }, { 152, 8, 0x3000 }, { 152, 8, 0x4000 },
+	{ 160, 8, 0 }, { 160, 8, 42 }, { 160, 8, 43 }, { 168, 8, 99 }, { 168, 8, 100 },
+	{ 180, 4, 4095 }, { 180, 4, 4096 }, { 184, 4, 0 }, { 184, 4, 2 }, { 188, 4, 1 },
+};
+
+static void write_limit(struct writer *w, const struct limit *limit)
+{
+	char name[64];
+	u8 *record;
+
+	begin(w, 8ULL << 20, FEATURE_ENGINE);
+	put_preface(w, 0);
+	put_initial_end(w);
+	record = w->buf + w->len;
+	memcpy(record + REC_HDR_LEN, golden_v1_1 + GOLDEN_V1_1_ENGINE, ENGINE_LEN);
+	memcpy(record + REC_HDR_LEN + limit->at, &limit->value, limit->width);
+	w->len += precopy_encode_record(&w->enc, record, PRECOPY_REC_ENGINE, 0, ENGINE_LEN);
+	put_tail(w);
+	snprintf(name, sizeof(name), "engine-%u-%lx", limit->at, limit->value);
+	write_seed(name, w->buf, w->len);
+}
+
+/* An engine that is good, and something after it that is not */
+static void write_engine_then_refused(struct writer *w, const char *name)
+{
+	begin(w, 8ULL << 20, FEATURE_ENGINE);
+	put_preface(w, 0);
+	put_initial_end(w);
+	put_engine(w, true);
+	w->len += precopy_encode_state(&w->enc, w->buf + w->len, (8ULL << 20) + 1);
+	write_seed(name, w->buf, w->len);
+}
+
 /* A header that a device of the other model refuses; see device_for() */
 static void write_other_model(struct writer *w, u32 features, const char *name)
 {
@@ -202,6 +249,7 @@ static void write_other_model(struct writer *w, u32 features, const char *name)
 int main(int argc, char **argv)
 {
 	struct writer *w = calloc(1, sizeof(*w));
+	size_t i;
 
 	if (argc != 2 || argv[1][0] == '-') {
 		fprintf(stderr, "usage: seeds DIR\n");
@@ -213,6 +261,9 @@ int main(int argc, char **argv)
 	write_encoded(w, 8ULL << 20, "encoded-8M");
 	write_encoded(w, 64ULL << 30, "encoded-64G");
 	write_engine(w, "encoded-engine");
+	for (i = 0; i < ARRAY_SIZE(limits); i++)
+		write_limit(w, &limits[i]);
+	write_engine_then_refused(w, "engine-then-refused");
 	write_other_model(w, 0, "other-model-memory");
 	write_other_model(w, FEATURE_ENGINE, "other-model-engine");
 	free(w);
