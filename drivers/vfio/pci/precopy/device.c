@@ -155,7 +155,7 @@ static int precopy_open_engine(struct precopy_device *pcd)
 	if (pcd->model != &precopy_engine_model)
 		return 0;
 	precopy_dma_open(pcd);
-	return precopy_engine_create(pcd);
+	return precopy_engine_create(pcd, precopy_wq);
 }
 
 static void precopy_close_engine(struct precopy_device *pcd)

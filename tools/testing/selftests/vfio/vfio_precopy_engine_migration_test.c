@@ -43,7 +43,7 @@ FIXTURE_VARIANT(engine_migration) {
 	const char *mode;
 };
 
-FIXTURE_VARIANT_ADD(engine_migration, type1v2) { .mode = MODE_VFIO_TYPE1V2_IOMMU };
+FIXTURE_VARIANT_ADD(engine_migration, vfio_type1v2_iommu) { .mode = MODE_VFIO_TYPE1V2_IOMMU };
 FIXTURE_VARIANT_ADD(engine_migration, iommufd) { .mode = MODE_IOMMUFD };
 
 FIXTURE_SETUP(engine_migration)

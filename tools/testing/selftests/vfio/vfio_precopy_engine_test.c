@@ -44,8 +44,8 @@ FIXTURE_VARIANT(engine) {
 	const char *mode;
 };
 
-FIXTURE_VARIANT_ADD(engine, type1) { .mode = MODE_VFIO_TYPE1_IOMMU };
-FIXTURE_VARIANT_ADD(engine, type1v2) { .mode = MODE_VFIO_TYPE1V2_IOMMU };
+FIXTURE_VARIANT_ADD(engine, vfio_type1_iommu) { .mode = MODE_VFIO_TYPE1_IOMMU };
+FIXTURE_VARIANT_ADD(engine, vfio_type1v2_iommu) { .mode = MODE_VFIO_TYPE1V2_IOMMU };
 FIXTURE_VARIANT_ADD(engine, iommufd) { .mode = MODE_IOMMUFD };
 
 FIXTURE_SETUP(engine)

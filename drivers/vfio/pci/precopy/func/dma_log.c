@@ -261,6 +261,12 @@ static int precopy_log_stop(struct vfio_device *vdev)
 	return 0;
 }
 
+static bool precopy_log_settled(struct precopy_device *pcd)
+{
+	guard(spinlock)(&pcd->state_lock);
+	return !pcd->dma.busy;
+}
+
 static int precopy_log_start(struct vfio_device *vdev,
 			     struct rb_root_cached *ranges, u32 nnodes,
 			     u64 *page_size)
@@ -278,7 +284,7 @@ static int precopy_log_start(struct vfio_device *vdev,
 	if (ret)
 		return ret;
 	/* See precopy_dma_log_mark() */
-	if (wait_event_killable(pcd->wait, precopy_dma_idle(pcd))) {
+	if (wait_event_killable(pcd->wait, precopy_log_settled(pcd))) {
 		precopy_log_stop(vdev);
 		return -EINTR;
 	}

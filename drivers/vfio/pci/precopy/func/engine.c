@@ -338,7 +338,7 @@ static enum hrtimer_restart precopy_engine_timer(struct hrtimer *timer)
 	struct precopy_engine *engine =
 		container_of(timer, struct precopy_engine, timer);
 
-	queue_work(precopy_wq, &engine->work);
+	queue_work(engine->wq, &engine->work);
 	return HRTIMER_NORESTART;
 }
 
@@ -352,7 +352,7 @@ void precopy_engine_kick(struct precopy_engine *engine)
 {
 	lockdep_assert_held(&engine->pcd->state_lock);
 	if (precopy_engine_ready(engine))
-		queue_work(precopy_wq, &engine->work);
+		queue_work(engine->wq, &engine->work);
 }
 
 /* --- Life ------------------------------------------------------------- */
@@ -426,10 +426,12 @@ void precopy_engine_set_master(struct precopy_engine *engine, bool master)
 /**
  * precopy_engine_create - allocate the engine of a device that is opened
  * @pcd: the device
+ * @wq: workqueue for the worker
  *
  * Return: 0 or -ENOMEM.
  */
-int precopy_engine_create(struct precopy_device *pcd)
+int precopy_engine_create(struct precopy_device *pcd,
+			  struct workqueue_struct *wq)
 {
 	struct precopy_engine *engine = kzalloc_obj(*engine, GFP_KERNEL_ACCOUNT);
 
@@ -441,6 +443,7 @@ int precopy_engine_create(struct precopy_device *pcd)
 		return -ENOMEM;
 	}
 	engine->pcd = pcd;
+	engine->wq = wq;
 	engine->open = true;
 	INIT_WORK(&engine->work, precopy_engine_work);
 	hrtimer_setup(&engine->timer, precopy_engine_timer, CLOCK_MONOTONIC,

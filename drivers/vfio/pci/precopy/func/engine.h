@@ -135,7 +135,8 @@ struct precopy_engine_state {
 /**
  * struct precopy_engine - the engine of an open device
  * @pcd: the device; constant
- * @work: the worker, on precopy_wq
+ * @wq: workqueue of @work; constant
+ * @work: the worker
  * @timer: timer that queues @work when the interval is over
  * @buf: a page for data in flight; owned by @work
  *
@@ -154,6 +155,7 @@ struct precopy_engine_state {
  */
 struct precopy_engine {
 	struct precopy_device		*pcd;
+	struct workqueue_struct		*wq;
 	struct work_struct		work;
 	struct hrtimer			timer;
 	void				*buf;
@@ -182,7 +184,8 @@ int precopy_engine_parse(const struct precopy_rec_engine *rec, u64 memory_size,
 #endif
 
 /* func/engine.c */
-int precopy_engine_create(struct precopy_device *pcd);
+int precopy_engine_create(struct precopy_device *pcd,
+			  struct workqueue_struct *wq);
 void precopy_engine_stop(struct precopy_engine *engine);
 void precopy_engine_destroy(struct precopy_device *pcd);
 void precopy_engine_clear(struct precopy_engine *engine);
