@@ -15,7 +15,7 @@
 #include <libvfio.h>
 #include <libvfio/precopy_engine.h>
 
-/* Nothing of this takes long; a machine that is busy may */
+/* How long nothing may happen. A kernel that checks all it does is slow. */
 #define PATIENCE_MS	60000
 
 void engine_set_master(struct engine *e, bool master)
@@ -99,15 +99,30 @@ void engine_write64(struct engine *e, u64 reg, u64 value)
 	access_register(e, reg, &value, sizeof(value), true);
 }
 
+/* Waiting for the engine, as long as it stores something now and then */
+struct patience {
+	u64 bytes;
+	u64 deadline;
+};
+
+static bool patient(struct engine *e, struct patience *p)
+{
+	u64 bytes = engine_read64(e, PRECOPY_ENGINE_BYTES);
+
+	if (!p->deadline || bytes != p->bytes)
+		p->deadline = precopy_now_ms() + PATIENCE_MS;
+	p->bytes = bytes;
+	usleep(100);
+	return precopy_now_ms() < p->deadline;
+}
+
 bool engine_wait_for(struct engine *e, u64 reg, u64 value)
 {
-	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+	struct patience p = {};
 
-	while (engine_read64(e, reg) < value) {
-		if (precopy_now_ms() > deadline)
+	while (engine_read64(e, reg) < value)
+		if (!patient(e, &p))
 			return false;
-		usleep(100);
-	}
 	return true;
 }
 
@@ -166,13 +181,10 @@ void engine_start(struct engine *e, const struct engine_command *command)
 
 int engine_wait(struct engine *e)
 {
-	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+	struct patience p = {};
 
-	while (engine_read32(e, PRECOPY_ENGINE_CMD_START)) {
-		VFIO_ASSERT_LT(precopy_now_ms(), deadline,
-			       "the command does not end\n");
-		usleep(100);
-	}
+	while (engine_read32(e, PRECOPY_ENGINE_CMD_START))
+		VFIO_ASSERT_TRUE(patient(e, &p), "the command does not end\n");
 	return -engine_read32(e, PRECOPY_ENGINE_CMD_ERROR);
 }
 
@@ -206,15 +218,12 @@ struct precopy_engine_desc *engine_ring(struct engine *e, u64 offset, u32 size)
 
 bool engine_wait_head(struct engine *e, u32 head)
 {
-	u64 deadline = precopy_now_ms() + PATIENCE_MS;
+	struct patience p = {};
 
-	while (engine_read32(e, PRECOPY_ENGINE_RING_HEAD) != head) {
-		if (precopy_now_ms() > deadline ||
-		    !(engine_read32(e, PRECOPY_ENGINE_CTRL) &
-		      PRECOPY_ENGINE_CTRL_RING))
+	while (engine_read32(e, PRECOPY_ENGINE_RING_HEAD) != head)
+		if (!(engine_read32(e, PRECOPY_ENGINE_CTRL) &
+		      PRECOPY_ENGINE_CTRL_RING) || !patient(e, &p))
 			return false;
-		usleep(100);
-	}
 	return true;
 }
 

@@ -65,7 +65,9 @@ int engine_wait(struct engine *e);
 int engine_run(struct engine *e, const struct engine_command *command);
 int engine_copy(struct engine *e, u64 src, u64 dst, u64 len);
 
-/* Until @reg, of 8 bytes, is at least @value; false after a time. */
+/*
+ * Until @reg, of 8 bytes, is at least @value; false if nothing was stored for a time.
+ */
 bool engine_wait_for(struct engine *e, u64 reg, u64 value);
 
 /* The ring: @size descriptors at @offset of the memory, all zero, and enabled. */
