@@ -42,7 +42,7 @@
 #define PRECOPY_ENGINE_CTRL		0x100c
 #define PRECOPY_ENGINE_CTRL_RING	(1 << 0)	/* The ring is enabled, see below */
 
-/* What the engine has to do; read-only */
+/* Queues that have work left; read-only */
 #define PRECOPY_ENGINE_STATUS		0x1010
 #define PRECOPY_ENGINE_STATUS_COMMAND	(1 << 0)	/* The command has not ended */
 #define PRECOPY_ENGINE_STATUS_RING	(1 << 1)	/* HEAD is not TAIL */
@@ -115,7 +115,7 @@
 /* Number of times that the command was executed; read-only; 8 bytes */
 #define PRECOPY_ENGINE_CMD_DONE		0x10c0
 
-/* Bytes stored to memory since the last reset, by both queues; read-only; 8 bytes */
+/* Bytes stored by COPY, FILL and STAMP since the last reset; read-only; 8 bytes */
 #define PRECOPY_ENGINE_BYTES		0x10c8
 
 /* --- Descriptors ------------------------------------------------------ */

@@ -122,7 +122,7 @@ static int precopy_access_search(struct iommufd_access *access)
 	return found ? iommufd_access_attach(access, found) : -ENXIO;
 }
 
-/* What the device is attached to now */
+/* Is the device attached to a page table of the guest? */
 static bool precopy_dma_nested(struct precopy_device *pcd)
 {
 	struct iommu_domain *domain = iommu_get_domain_for_dev(precopy_dev(pcd));

@@ -261,6 +261,7 @@ static int precopy_log_stop(struct vfio_device *vdev)
 	return 0;
 }
 
+/* As precopy_dma_idle(), which is above this file: dma.c marks pages here */
 static bool precopy_log_settled(struct precopy_device *pcd)
 {
 	guard(spinlock)(&pcd->state_lock);

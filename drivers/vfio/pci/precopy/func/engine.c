@@ -11,6 +11,7 @@
 #include "dma.h"
 #include "engine.h"
 #include "irq.h"
+#include "mig/fsm.h"
 #include "precopy.h"
 #include "step.h"
 
@@ -358,7 +359,7 @@ void precopy_engine_kick(struct precopy_engine *engine)
 /* --- Life ------------------------------------------------------------- */
 
 /**
- * precopy_engine_clear - set all registers to what they are after a reset
+ * precopy_engine_clear - set all registers to their values after a reset
  * @engine: the engine
  *
  * Eventfds stay, as do those of a physical device: they are the user's.
@@ -487,12 +488,6 @@ void precopy_engine_destroy(struct precopy_device *pcd)
 
 /* --- Arcs ------------------------------------------------------------- */
 
-static bool precopy_engine_outdated(struct precopy_device *pcd, u64 generation)
-{
-	guard(spinlock)(&pcd->state_lock);
-	return pcd->generation != generation;
-}
-
 static int precopy_engine_set_quiesced(struct precopy_device *pcd,
 				       u64 generation, bool quiesced)
 {
@@ -541,9 +536,9 @@ int precopy_engine_quiesce(struct precopy_device *pcd, u64 generation)
 	if (ret)
 		return ret;
 	if (wait_event_killable(pcd->wait, precopy_dma_idle(pcd) ||
-				precopy_engine_outdated(pcd, generation))) {
+				precopy_arc_outdated(pcd, generation))) {
 		precopy_engine_resume(pcd, generation);
 		return -EINTR;
 	}
-	return precopy_engine_outdated(pcd, generation) ? -ECANCELED : 0;
+	return precopy_arc_outdated(pcd, generation) ? -ECANCELED : 0;
 }

@@ -126,7 +126,7 @@ struct precopy_engine_state {
 	struct precopy_command	command;
 };
 
-/* What the registers are after a reset */
+/* Values of all registers after a reset */
 #define PRECOPY_ENGINE_STATE_INITIAL {				\
 	.ring.vector = PRECOPY_ENGINE_NO_VECTOR,		\
 	.command.vector = PRECOPY_ENGINE_NO_VECTOR,		\

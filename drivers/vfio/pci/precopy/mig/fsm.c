@@ -33,7 +33,14 @@ static struct file *precopy_arc_save_stopped(struct precopy_device *pcd,
 	return precopy_save_start(pcd, generation, true);
 }
 
-static bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
+/**
+ * precopy_arc_outdated - condition to wait for: there was a reset
+ * @pcd: the device
+ * @generation: at the start of the state change
+ *
+ * Return: true if so.
+ */
+bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation)
 {
 	guard(spinlock)(&pcd->state_lock);
 	return pcd->generation != generation;

@@ -32,6 +32,7 @@ struct precopy_arc {
 
 extern const struct vfio_migration_ops precopy_migration_ops;
 
+bool precopy_arc_outdated(struct precopy_device *pcd, u64 generation);
 const struct precopy_arc *precopy_arc_find(enum vfio_device_mig_state from,
 					   enum vfio_device_mig_state to);
 const char *precopy_state_name(enum vfio_device_mig_state state);

@@ -89,9 +89,9 @@ static int precopy_startup_delay(struct precopy_startup *startup)
 }
 
 /*
- * What was there already is not counted: a startup that begins again, or
- * is begun again by a user to look fast, is not a measurement of one. The test
- * knob's delay is counted.
+ * A startup is not a sample if its memory was allocated before: it tells nothing
+ * about the next one, and a user could begin it again to look fast. The test knob's
+ * delay is counted.
  *
  * memory.sem is held for write, so that the user is still the same.
  */

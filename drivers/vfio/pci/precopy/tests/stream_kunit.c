@@ -446,7 +446,7 @@ static void stream_golden_encode_engine(struct kunit *test)
 	KUNIT_EXPECT_MEMEQ(test, st->build.buf, golden_v1_1, sizeof(golden_v1_1));
 }
 
-/* What was released is an engine, and the same bytes again */
+/* The released stream of an engine is decoded, and encoded to the same bytes */
 static void stream_golden_engine(struct kunit *test)
 {
 	struct precopy_engine_state state;

@@ -78,7 +78,7 @@ void dirty_writer_exit(struct dirty_writer_run *w);
 /* One store to @page, and nothing but that. What is stored depends on @seed. */
 void dirty_writer_store(struct dirty_writer_run *w, u64 page, u64 seed);
 
-/* What it does to the contents, done to @image. */
+/* Does to @image what the writer does to the contents of the device. */
 void dirty_writer_apply(const struct dirty_writer *row, u8 *image, u64 page,
 			u64 seed);
 
