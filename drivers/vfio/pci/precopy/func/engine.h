@@ -141,6 +141,8 @@ struct precopy_engine_state {
  * @buf: a page for data in flight; owned by @work
  *
  * @state: registers and jobs. From here on protected by state_lock.
+ * @loaded: registers and jobs of a stream that is being loaded; they become @state
+ *	    when the load is complete, and are of no use if it fails
  * @trigger: eventfds of the vectors, with references, or NULL
  * @nr_vectors: number of vectors that the user has enabled; 0 if MSI-X is off
  * @open: true until the device is closed
@@ -162,6 +164,7 @@ struct precopy_engine {
 
 	/* Protected by state_lock */
 	struct precopy_engine_state	state;
+	struct precopy_engine_state	loaded;
 	struct eventfd_ctx		*trigger[PRECOPY_ENGINE_VECTORS];
 	u32				nr_vectors;
 	bool				open;

@@ -314,14 +314,17 @@ static const struct precopy_save_ops precopy_engine_save_ops = {
 
 /* --- The loading side -------------------------------------------------- */
 
-static void precopy_engine_load_clear(struct precopy_session *session)
+/* The past of the target goes, and the stream of an untouched engine has no record */
+static void precopy_engine_load_begin(struct precopy_session *session)
 {
 	struct precopy_engine *engine;
 
 	guard(spinlock)(&session->pcd->state_lock);
 	engine = precopy_session_engine(session);
-	if (engine)
-		precopy_engine_clear(engine);
+	if (!engine)
+		return;
+	precopy_engine_clear(engine);
+	engine->loaded = engine->state;
 }
 
 static int precopy_engine_load(struct precopy_session *session,
@@ -343,14 +346,21 @@ static int precopy_engine_load(struct precopy_session *session,
 	engine = precopy_session_engine(session);
 	if (!engine)
 		return -ENODEV;
-	engine->state = state;
+	engine->loaded = state;
 	return 0;
 }
 
+static void precopy_engine_load_commit(struct precopy_session *session)
+{
+	struct precopy_engine *engine = precopy_session_engine(session);
+
+	engine->state = engine->loaded;
+}
+
 static const struct precopy_load_ops precopy_engine_load_ops = {
-	.begin	= precopy_engine_load_clear,
+	.begin	= precopy_engine_load_begin,
 	.load	= precopy_engine_load,
-	.fail	= precopy_engine_load_clear,
+	.commit	= precopy_engine_load_commit,
 };
 
 static const struct precopy_section_record precopy_engine_record = {
