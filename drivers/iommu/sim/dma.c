@@ -48,7 +48,11 @@ static void iommu_sim_delay(void)
 static void iommu_sim_delay(void) {}
 #endif
 
-/* The dirty bit is set before the store, and iommu_sim_sync() waits for both */
+/*
+ * The dirty bit is set before the store, and iommu_sim_sync() waits for both.
+ *
+ * Return: as iommu_sim_dma_rw().
+ */
 static int iommu_sim_dma_page(struct iommu_sim_domain *domain, dma_addr_t iova,
 			      void *buf, size_t len, bool write)
 {
@@ -68,7 +72,7 @@ static int iommu_sim_dma_page(struct iommu_sim_domain *domain, dma_addr_t iova,
 		memcpy_to_page(page, offset_in_page(phys), buf, len);
 	else
 		memcpy_from_page(buf, page, offset_in_page(phys), len);
-	return 0;
+	return write && READ_ONCE(domain->tracking);
 }
 
 /**
@@ -85,7 +89,8 @@ static int iommu_sim_dma_page(struct iommu_sim_domain *domain, dma_addr_t iova,
  * its first fault. A page is not accessed after its unmapping has returned.
  *
  * Context: process context; may sleep.
- * Return: 0; -EFAULT if something in the range is not mapped, not memory, or does
+ * Return: 0, or 1 for a write whose last page has a dirty bit, because dirty tracking
+ * is enabled; -EFAULT if something in the range is not mapped, not memory, or does
  * not permit the access; -ENODEV if @dev is not behind the simulated IOMMU.
  */
 int iommu_sim_dma_rw(struct device *dev, dma_addr_t iova, void *buf,
@@ -99,7 +104,7 @@ int iommu_sim_dma_rw(struct device *dev, dma_addr_t iova, void *buf,
 	if (!dev->iommu || dev->iommu->iommu_dev != &iommu_sim)
 		return -ENODEV;
 	sdev = dev_iommu_priv_get(dev);
-	for (; len && !ret; len -= n, buf += n, iova += n) {
+	for (; len && ret >= 0; len -= n, buf += n, iova += n) {
 		n = min(len, PAGE_SIZE - offset_in_page(iova));
 		scoped_guard(read_lock, &sdev->lock)
 			ret = sdev->domain ? iommu_sim_dma_page(sdev->domain, iova, buf,

@@ -83,7 +83,7 @@ static bool iommu_sim_enforce_cache_coherency(struct iommu_domain *domain)
 static int iommu_sim_set_dirty_tracking(struct iommu_domain *domain,
 					bool enabled)
 {
-	to_sim_domain(domain)->tracking = enabled;
+	WRITE_ONCE(to_sim_domain(domain)->tracking, enabled);
 	return 0;
 }
 

@@ -61,8 +61,8 @@ static int sim_test_once(struct device *dev, struct sim_test_dma *dma, void *buf
 	int ret;
 
 	ret = iommu_sim_dma_rw(dev, dma->iova, buf, dma->len, write);
-	if (ret || write)
-		return ret;
+	if (ret < 0 || write)
+		return min(ret, 0);
 	return memchr_inv(buf, dma->byte, dma->len) ? -EILSEQ : 0;
 }
 

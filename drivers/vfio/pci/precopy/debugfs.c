@@ -71,6 +71,7 @@ static void precopy_stats_engine(struct seq_file *seq,
 	precopy_stat64(seq, "dma_bytes", &stats->dma_bytes);
 	precopy_stat64(seq, "dma_errors", &stats->dma_errors);
 	precopy_stat64(seq, "dma_unlogged_pages", &stats->dma_unlogged_pages);
+	precopy_stat64(seq, "dma_unread_pages", &stats->dma_unread_pages);
 	precopy_stat64(seq, "late_steps", &stats->late_steps);
 	precopy_stat64(seq, "irqs_raised", &stats->irqs_raised);
 	precopy_stat64(seq, "irqs_kept", &stats->irqs_kept);

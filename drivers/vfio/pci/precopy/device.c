@@ -63,7 +63,7 @@ void precopy_device_reset(struct precopy_device *pcd)
 	atomic64_inc(&pcd->stats.resets);
 	if (session)
 		precopy_session_put(session);
-	precopy_dma_log_put(log);
+	precopy_dma_log_end(pcd, log);
 	precopy_engine_reset_wait(pcd);
 	dev_dbg(precopy_dev(pcd), "reset\n");
 }

@@ -98,6 +98,8 @@ struct precopy_config {
  * @dma_errors: number of commands, descriptors and rings that ended with an error
  * @dma_unlogged_pages: number of stores of the engine to a page, in PRE_COPY and
  *			PRE_COPY_P2P, that no DMA log could tell of
+ * @dma_unread_pages: number of pages that were in a DMA log at its end, so that
+ *		      nobody has read of them
  * @late_steps: number of resets during a step that outlasted them
  * @irqs_raised: number of interrupts delivered to an eventfd
  * @irqs_kept: number of interrupts raised while the device was quiesced
@@ -125,6 +127,7 @@ struct precopy_stats {
 	atomic64_t	dma_bytes;
 	atomic64_t	dma_errors;
 	atomic64_t	dma_unlogged_pages;
+	atomic64_t	dma_unread_pages;
 	atomic64_t	late_steps;
 	atomic64_t	irqs_raised;
 	atomic64_t	irqs_kept;

@@ -68,6 +68,7 @@ static void precopy_dma_unpin(struct precopy_device *pcd, u64 iova)
 		vfio_unpin_pages(&pcd->core->vdev, iova, 1);
 }
 
+/* Return: 0, 1 if the IOMMU has a dirty bit for a store, or an error */
 static int precopy_dma_rw(struct precopy_device *pcd, u64 iova, void *buf,
 			  size_t len, bool write)
 {
@@ -130,8 +131,8 @@ int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
 	if (ret)
 		return ret;
 	ret = precopy_dma_rw(pcd, iova, (void *)buf, len, true);
-	precopy_dma_log_mark(pcd, iova);
-	return ret;
+	precopy_dma_log_mark(pcd, iova, ret > 0);
+	return min(ret, 0);
 }
 
 /* --- Steps ------------------------------------------------------------ */

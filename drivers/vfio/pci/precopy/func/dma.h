@@ -71,8 +71,8 @@ void precopy_dma_detach(struct vfio_device *vdev);
 /* func/dma_log.c */
 extern const struct vfio_log_ops precopy_log_ops;
 int precopy_dma_log_reserve(struct precopy_device *pcd, u64 iova);
-void precopy_dma_log_mark(struct precopy_device *pcd, u64 iova);
+void precopy_dma_log_mark(struct precopy_device *pcd, u64 iova, bool recorded);
 struct precopy_dma_log *precopy_dma_log_detach(struct precopy_device *pcd);
-void precopy_dma_log_put(struct precopy_dma_log *log);
+void precopy_dma_log_end(struct precopy_device *pcd, struct precopy_dma_log *log);
 
 #endif /* PRECOPY_DMA_H */

@@ -18,6 +18,7 @@
 
 #include "dma.h"
 #include "precopy.h"
+#include "trace.h"
 
 /* One map is a page of bits: 128 MiB of addresses */
 #define PRECOPY_LOG_BITS	(PAGE_SIZE * BITS_PER_BYTE)
@@ -70,13 +71,7 @@ static void precopy_dma_log_release(struct kref *kref)
 	kfree(log);
 }
 
-/**
- * precopy_dma_log_put - drop a reference
- * @log: the log, or NULL
- *
- * Context: no lock held.
- */
-void precopy_dma_log_put(struct precopy_dma_log *log)
+static void precopy_dma_log_put(struct precopy_dma_log *log)
 {
 	if (log)
 		kref_put(&log->kref, precopy_dma_log_release);
@@ -98,7 +93,7 @@ static struct precopy_dma_log *precopy_dma_log_get(struct precopy_device *pcd)
  * @pcd: the device
  *
  * Context: state_lock held.
- * Return: the log, for precopy_dma_log_put() without the lock, or NULL.
+ * Return: the log, for precopy_dma_log_end() without the lock, or NULL.
  */
 struct precopy_dma_log *precopy_dma_log_detach(struct precopy_device *pcd)
 {
@@ -107,6 +102,43 @@ struct precopy_dma_log *precopy_dma_log_detach(struct precopy_device *pcd)
 	lockdep_assert_held(&pcd->state_lock);
 	pcd->dma.log = NULL;
 	return log;
+}
+
+/* The pages that nobody has read, and the first address of them */
+static u64 precopy_dma_log_unread(struct precopy_dma_log *log, u64 *first)
+{
+	unsigned long index, bit;
+	u64 nr = 0;
+	void *map;
+
+	*first = 0;
+	xa_for_each(&log->maps, index, map) {
+		bit = find_first_bit(map, PRECOPY_LOG_BITS);
+		if (bit < PRECOPY_LOG_BITS && !nr)
+			*first = ((u64)index * PRECOPY_LOG_BITS + bit) << PAGE_SHIFT;
+		nr += bitmap_weight(map, PRECOPY_LOG_BITS);
+		cond_resched();
+	}
+	return nr;
+}
+
+/**
+ * precopy_dma_log_end - take note of what was never read, and drop a log
+ * @pcd: the device
+ * @log: the log, detached, or NULL
+ *
+ * Context: may sleep, no lock held that a report or a step needs.
+ */
+void precopy_dma_log_end(struct precopy_device *pcd, struct precopy_dma_log *log)
+{
+	u64 unread, first;
+
+	if (!log)
+		return;
+	unread = precopy_dma_log_unread(log, &first);
+	atomic64_add(unread, &pcd->stats.dma_unread_pages);
+	trace_precopy_dma_log_end(precopy_dev(pcd), unread, first);
+	precopy_dma_log_put(log);
 }
 
 /* --- Marking ---------------------------------------------------------- */
@@ -170,13 +202,14 @@ static bool precopy_dma_log_wanted(const struct precopy_device *pcd)
  * precopy_dma_log_mark - log that a page was written
  * @pcd: the device, in the step that has made room for the mark
  * @iova: an address in the page
+ * @recorded: true if the IOMMU has a dirty bit for the store
  *
  * A log that was started since the room was made needs no mark: its start waits for
  * the present step, and all of memory is sent after a start.
  *
  * Context: no lock held.
  */
-void precopy_dma_log_mark(struct precopy_device *pcd, u64 iova)
+void precopy_dma_log_mark(struct precopy_device *pcd, u64 iova, bool recorded)
 {
 	unsigned long bit = (iova >> PAGE_SHIFT) % PRECOPY_LOG_BITS;
 	struct precopy_dma_log *log;
@@ -190,7 +223,7 @@ void precopy_dma_log_mark(struct precopy_device *pcd, u64 iova)
 		smp_mb__before_atomic();
 		if (map)
 			set_bit(bit, map);
-	} else if (precopy_dma_log_wanted(pcd)) {
+	} else if (!recorded && precopy_dma_log_wanted(pcd)) {
 		atomic64_inc(&pcd->stats.dma_unlogged_pages);
 	}
 }
@@ -257,7 +290,7 @@ static int precopy_log_stop(struct vfio_device *vdev)
 	scoped_guard(spinlock, &pcd->state_lock)
 		log = precopy_dma_log_detach(pcd);
 	/* A stop without a start is not an error (rule R60) */
-	precopy_dma_log_put(log);
+	precopy_dma_log_end(pcd, log);
 	return 0;
 }
 
@@ -284,6 +317,7 @@ static int precopy_log_start(struct vfio_device *vdev,
 	ret = precopy_log_publish(pcd, log);
 	if (ret)
 		return ret;
+	trace_precopy_dma_log_start(precopy_dev(pcd), nnodes);
 	/* See precopy_dma_log_mark() */
 	if (wait_event_killable(pcd->wait, precopy_log_settled(pcd))) {
 		precopy_log_stop(vdev);
@@ -294,26 +328,35 @@ static int precopy_log_start(struct vfio_device *vdev,
 	return 0;
 }
 
-/* Report the pages of one map from @first to @last, and forget them */
-static void precopy_log_report_map(unsigned long *map, u64 base,
-				   unsigned long first, unsigned long last,
-				   struct iova_bitmap *dirty)
+/*
+ * Report the pages of one map from @first to @last, and forget them.
+ *
+ * Return: number of pages.
+ */
+static u64 precopy_log_report_map(unsigned long *map, u64 base,
+				  unsigned long first, unsigned long last,
+				  struct iova_bitmap *dirty)
 {
 	unsigned long bit = first;
+	u64 nr = 0;
 
-	for_each_set_bit_from(bit, map, last + 1)
-		if (test_and_clear_bit(bit, map))
-			iova_bitmap_set(dirty, (base + bit) << PAGE_SHIFT,
-					PAGE_SIZE);
+	for_each_set_bit_from(bit, map, last + 1) {
+		if (!test_and_clear_bit(bit, map))
+			continue;
+		iova_bitmap_set(dirty, (base + bit) << PAGE_SHIFT, PAGE_SIZE);
+		nr++;
+	}
+	return nr;
 }
 
 static int precopy_log_read_and_clear(struct vfio_device *vdev,
 				      unsigned long iova, unsigned long length,
 				      struct iova_bitmap *dirty)
 {
+	struct precopy_device *pcd = to_precopy(vdev);
 	struct precopy_dma_log *log __free(precopy_dma_log) =
-		precopy_dma_log_get(to_precopy(vdev));
-	u64 first = iova >> PAGE_SHIFT, last, base;
+		precopy_dma_log_get(pcd);
+	u64 first = iova >> PAGE_SHIFT, last, base, nr = 0;
 	unsigned long index;
 	void *map;
 
@@ -323,11 +366,12 @@ static int precopy_log_read_and_clear(struct vfio_device *vdev,
 	xa_for_each_range(&log->maps, index, map, first / PRECOPY_LOG_BITS,
 			  last / PRECOPY_LOG_BITS) {
 		base = (u64)index * PRECOPY_LOG_BITS;
-		precopy_log_report_map(map, base, max(first, base) - base,
-				       min_t(u64, last - base,
-					     PRECOPY_LOG_BITS - 1), dirty);
+		nr += precopy_log_report_map(map, base, max(first, base) - base,
+					     min_t(u64, last - base,
+						   PRECOPY_LOG_BITS - 1), dirty);
 		cond_resched();
 	}
+	trace_precopy_dma_log_report(precopy_dev(pcd), iova, length, nr);
 	return 0;
 }
 

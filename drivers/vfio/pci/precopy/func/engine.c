@@ -14,6 +14,7 @@
 #include "mig/fsm.h"
 #include "precopy.h"
 #include "step.h"
+#include "trace.h"
 
 /* A reset waits no longer for the step that is executed, ms */
 #define PRECOPY_RESET_WAIT_MS	100
@@ -488,6 +489,16 @@ void precopy_engine_destroy(struct precopy_device *pcd)
 
 /* --- Arcs ------------------------------------------------------------- */
 
+static u32 precopy_engine_vectors(const struct precopy_engine *engine)
+{
+	u32 vector, vectors = 0;
+
+	for (vector = 0; vector < PRECOPY_ENGINE_VECTORS; vector++)
+		if (engine->trigger[vector])
+			vectors |= BIT(vector);
+	return vectors;
+}
+
 static int precopy_engine_set_quiesced(struct precopy_device *pcd,
 				       u64 generation, bool quiesced)
 {
@@ -497,7 +508,14 @@ static int precopy_engine_set_quiesced(struct precopy_device *pcd,
 	if (pcd->generation != generation)
 		return -ECANCELED;
 	engine->quiesced = quiesced;
-	if (!quiesced) {
+	if (quiesced) {
+		trace_precopy_quiesce(precopy_dev(pcd), engine->master,
+				      precopy_engine_vectors(engine),
+				      engine->state.pending);
+	} else {
+		trace_precopy_resume(precopy_dev(pcd), engine->master,
+				     precopy_engine_vectors(engine),
+				     engine->state.pending);
 		precopy_irq_deliver(engine);
 		precopy_engine_kick(engine);
 	}
