@@ -29,6 +29,16 @@ void engine_set_master(struct engine *e, bool master)
 void engine_open(struct engine *e, const char *bdf, const char *mode,
 		 size_t memory_size, size_t ram_size)
 {
+	void *ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	VFIO_ASSERT_NE(ram, MAP_FAILED);
+	engine_open_ram(e, bdf, mode, memory_size, ram, ram_size);
+}
+
+void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
+		     size_t memory_size, void *ram, size_t ram_size)
+{
 	int i;
 
 	memset(e, 0, sizeof(*e));
@@ -37,9 +47,7 @@ void engine_open(struct engine *e, const char *bdf, const char *mode,
 	VFIO_ASSERT_EQ(e->pd.dev->bars[0].info.size,
 		       (u64)PRECOPY_ENGINE_BAR_SIZE);
 	e->ram_size = ram_size;
-	e->ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	VFIO_ASSERT_NE(e->ram, MAP_FAILED);
+	e->ram = ram;
 	e->region = (struct dma_region) {
 		.vaddr = e->ram, .iova = ENGINE_IOVA, .size = ram_size,
 	};

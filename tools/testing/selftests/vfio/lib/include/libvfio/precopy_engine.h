@@ -30,6 +30,9 @@ struct engine {
 /* Bus master, with @ram_size bytes of zeroes mapped; no eventfds. */
 void engine_open(struct engine *e, const char *bdf, const char *mode,
 		 size_t memory_size, size_t ram_size);
+/* The same with memory of the caller, which engine_close() unmaps. */
+void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
+		     size_t memory_size, void *ram, size_t ram_size);
 void engine_close(struct engine *e);
 
 /* What a driver does when the device was reset: COMMAND is as it was. */
