@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "mig/section.h"
 #include "mig/session.h"
+#include "mig/trace.h"
 #include "model.h"
 #include "precopy.h"
 #include "step.h"
@@ -288,6 +289,9 @@ static ssize_t precopy_engine_save(struct precopy_save_part *part,
 	ret = precopy_engine_save_take(es, request->buf + PRECOPY_REC_HDR_LEN);
 	if (ret <= 0)
 		return ret;
+	trace_precopy_save_record(precopy_dev(part->session->pcd),
+				  PRECOPY_REC_ENGINE, 0,
+				  sizeof(struct precopy_rec_engine));
 	return precopy_encode_record(part->enc, request->buf, PRECOPY_REC_ENGINE,
 				     0, sizeof(struct precopy_rec_engine));
 }
