@@ -8,6 +8,8 @@
  * wrote last is kept in the guest's RAM, which migrates by another way than the
  * device does: so the two tell on each other when one of them lost something.
  *
+ * If the device has an engine, that writes to the guest's RAM meanwhile.
+ *
  * The second serial port is the line to the outside:
  *   to us:   "mark"   restart the statistics
  *            "check"  stop writing, compare every byte of the BAR, report, go on
@@ -31,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
+
+#include "guest.h"
 
 #define PAGE		4096UL
 #define SLOT		512UL
@@ -87,7 +91,7 @@ static __u64 now_ns(void)
 	return (__uint128_t)__rdtsc() * 1000000 / tsc_khz;
 }
 
-static __u64 kernel_ns(void)
+__u64 kernel_ns(void)
 {
 	struct timespec ts;
 
@@ -155,7 +159,7 @@ static void say(int must, const char *fmt, ...)
 	say_text(text, n, must);
 }
 
-static _Noreturn void fail(const char *why)
+_Noreturn void fail(const char *why)
 {
 	say(1, "FAIL %s (%s)\n", why, strerror(errno));
 	printf("guest: FAIL %s (%s)\n", why, strerror(errno));
@@ -239,6 +243,7 @@ static void find_devices(__u32 vendor, __u32 device)
 		if (!is_ours(d->d_name, vendor, device))
 			continue;
 		map_bar(d->d_name);
+		engine_find(d->d_name);
 		devices++;
 	}
 	if (!devices)
@@ -491,13 +496,17 @@ static void check_unused(struct counts *c)
 
 static void check(void)
 {
+	struct engine_counts dma = { 0 };
 	struct counts c = { 0 };
 	__u64 gap = longest_gap, start = now_ns();
 
 	check_used(&c);
 	check_unused(&c);
+	engine_check(&dma);
 	say(1, "RESULT pages=%llu good=%llu lost=%llu corrupt=%llu stray=%llu live_bad=%llu ",
 	    bar_bytes / PAGE, c.good, c.lost, c.corrupt, c.stray, live_bad);
+	say(1, "dma_pages=%llu dma_bad=%llu dma_rounds=%llu dma_orders=%llu ",
+	    dma.pages, dma.bad, dma.rounds, dma.orders);
 	say(1, "iterations=%llu since_mark=%llu longest_gap_us=%llu check_ms=%llu\n",
 	    iteration, iteration - marked, gap / 1000, (now_ns() - start) / 1000000);
 	last_write = 0;
@@ -510,7 +519,7 @@ static void mark(void)
 	marked = iteration;
 	longest_gap = 0;
 	last_write = 0;
-	say(1, "MARKED iterations=%llu\n", iteration);
+	say(1, "MARKED iterations=%llu dma_rounds=%llu\n", iteration, engine_rounds());
 }
 
 static void listen_line(void)
@@ -650,6 +659,7 @@ int main(int argc, char **argv)
 	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu devices=%u sample=%s\n",
 	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
 	    devices, sample());
+	engine_start(argument(argc, argv, "dma_every_us", 50000));
 	mark();
 	start_touching(argument(argc, argv, "touchers", 0));
 

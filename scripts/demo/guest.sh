@@ -5,7 +5,7 @@
 # scripts/lib.sh; need_guest sets GUEST to the directory with initrd.gz.
 
 guest_key() {
-	{ root_key; cat "$TOP/scripts/demo/guest.c" "$TOP/scripts/demo/build-guest"; } | hash_of
+	{ root_key; cat "$TOP"/scripts/demo/guest*.[ch] "$TOP/scripts/demo/build-guest" "$TOP/include/uapi/linux/vfio_precopy_engine.h"; } | hash_of
 }
 
 make_guest() {

@@ -157,6 +157,8 @@ def went_on(result: dict[str, str]) -> str:
         return f"the device is in {result['state']}"
     if result["good"] != result["pages"] or result["live_bad"] != "0":
         return f"{result['good']} of {result['pages']} pages are right"
+    if result["dma_bad"] != "0":
+        return f"{result['dma_bad']} pages that the device wrote are wrong"
     if result["since_mark"] == "0":
         return "the guest did not write any more"
     return None
@@ -246,6 +248,20 @@ def all_pages(ev: Evidence) -> str:
             return f"{result[what]} {what}; " + "; ".join(ev.run.bad)
     if result["good"] != result["pages"]:
         return f"{result['good']} of {result['pages']} pages are right"
+    return None
+
+
+def dma_right(ev: Evidence) -> str:
+    """what the devices wrote to the VM's RAM meanwhile is right, and the log told of all"""
+    result, rounds = ev.run.result, int(ev.run.marked["dma_rounds"])
+    if not int(result["dma_pages"]):
+        return "the guest has found no engine"
+    if result["dma_bad"] != "0":
+        return f"{result['dma_bad']} of {result['dma_pages']} pages are wrong"
+    if int(result["dma_rounds"]) <= rounds:
+        return f"all was written {result['dma_rounds']} times, as often as before the migration"
+    if ev.run.counted["unlogged"]:
+        return f"{ev.run.counted['unlogged']} stores went to pages that nobody could know of"
     return None
 
 
@@ -345,6 +361,8 @@ def iommu_told(ev: Evidence) -> str:
 
 def properties(run: Run) -> tuple[Callable, ...]:
     found = ALWAYS + (PRECOPY_ONLY if run.setup.precopy else ())
+    if run.setup.model == "engine":
+        found += (dma_right,)
     if run.cancelled:
         found += (cancelled,)
     if run.spoilt:

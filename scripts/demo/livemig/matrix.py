@@ -121,7 +121,8 @@ class Result:
 # What must be true of a cell: once, and of each device
 
 OF_ALL = (judge.kvm, judge.trace_complete, judge.completed, judge.together, judge.carried,
-          judge.bytes_agree, judge.in_use, judge.guest_wrote, judge.all_pages, judge.device_idle,
+          judge.bytes_agree, judge.in_use, judge.guest_wrote, judge.all_pages, judge.dma_right,
+          judge.device_idle,
           judge.kernel_quiet)
 OF_EACH = (judge.source_states, judge.target_states, judge.startup)
 
@@ -174,7 +175,7 @@ class Traveller:
         qemu = {"release": RELEASE, "newer": NEWER}
         common = {**self.common, "accel": "tcg"} if trip.tcg else self.common
         return migration.Setup(
-            carrier=self.pairs[0], second=self.pairs[1] if trip.two else {},
+            model="engine", carrier=self.pairs[0], second=self.pairs[1] if trip.two else {},
             qemu={"source": qemu[cell.source], "target": qemu[cell.target]},
             machine=trip.machine, iommufd=trip.iommufd, cpus=trip.cpus, precopy=trip.precopy,
             device_options=",x-no-mmap=on" * trip.no_mmap, multifd=cell.multifd, ack=cell.ack,
@@ -188,6 +189,7 @@ class Traveller:
 
     def boot(self, trip: Trip, cell: Cell, say: Say) -> None:
         self.setup = self.at(trip, cell)
+        migration.choose_models(self.setup, self.setup.model)
         migration.turn_knobs(self.setup)
         self.guest = Guest()
         self.source = self.machine("source")
@@ -232,6 +234,7 @@ class Traveller:
             self.source.quit()
         if self.guest:
             self.guest.close()
+            migration.choose_models(self.setup, migration.Setup.model)
         self.source = self.guest = None
 
     def one(self, trip: Trip, cell: Cell, say: Say) -> Result:

@@ -42,6 +42,7 @@ class Setup:
     qemu: dict = field(default_factory=lambda: {"source": vm.Qemu(), "target": vm.Qemu()})
     machine: str = "q35"
     cpus: int = 1
+    model: str = "memory"       # of all devices
     iommufd: bool = False
     device_options: str = ""    # more of them, each with a comma before it
     iommu_tracks: bool = False  # the IOMMU, not the device, tells what DMA has written
@@ -104,13 +105,14 @@ class Run:
     ready: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
     expected_ms: int = None     # the downtime that QEMU expected last
-    result: dict = field(default_factory=dict)
+    marked: dict = field(default_factory=dict)      # what the guest said before it,
+    result: dict = field(default_factory=dict)      # and after its check
     bad: list = field(default_factory=list)
     events: dict = field(default_factory=dict)      # name of the VM -> QMP events
     log: dict = field(default_factory=dict)         # name of the VM -> QEMU's trace
     records: list = field(default_factory=list)     # the driver's trace
     records_lost: int = 0
-    counted: dict = field(default_factory=dict)     # bytes by the driver's statistics
+    counted: dict = field(default_factory=dict)     # by the driver's statistics
     before: int = 0             # the guest's page writes before, during
     during: int = 0             # (until the VM stopped) and after the migration
     after: int = 0
@@ -144,10 +146,12 @@ def statistic(bdf: str, name: str) -> int:
         return next(int(line.split()[1]) for line in file if line.split()[0] == name)
 
 
-def byte_counters(setup: Setup) -> dict[str, int]:
-    """Of all devices together."""
+def counters(setup: Setup) -> dict[str, int]:
+    """Of all devices together: bytes, and stores that no DMA log could tell of."""
     return {"saved": sum(statistic(pair["source"], "saved_bytes") for pair in setup.pairs),
-            "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs)}
+            "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs),
+            "unlogged": sum(statistic(pair["source"], "dma_unlogged_pages")
+                            for pair in setup.pairs)}
 
 
 FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "splits")
@@ -179,6 +183,14 @@ def turn_knobs(setup: Setup) -> None:
     for name, bdf in (side for pair in setup.pairs for side in pair.items()):
         turn_knob(bdf, "no_precopy", "N" if setup.precopy else "Y")
         turn_knob(bdf, "startup_delay_ms", setup.delay_ms if name == "target" else 0)
+
+
+def choose_models(setup: Setup, model: str) -> None:
+    """Nobody may have the devices open."""
+    for bdf in (bdf for pair in setup.pairs for bdf in pair.values()):
+        if device_attribute(bdf, "model") != model:
+            with open(f"/sys/bus/pci/devices/{bdf}/precopy/model", "w") as file:
+                file.write(model)
 
 
 def kernel_complaints() -> list[str]:
@@ -354,7 +366,7 @@ def migrate(source: VM, target: VM, guest: Guest, run: Run) -> None:
     uri = connect(source, target, run.setup.bandwidth)
     if run.setup.reinit:
         source.cmd("migrate-set-parameters", **{"downtime-limit": 0})
-    ask_guest(guest, source, "mark", "MARKED")
+    run.marked = ask_guest(guest, source, "mark", "MARKED")
     marked = time.monotonic_ns()
     watch(source, guest, run, marked)
     run.offset = trace.day_minus_mono()
@@ -381,7 +393,7 @@ def watch_after(source: VM, target: VM, guest: Guest, run: Run) -> None:
 
 def collect(run: Run, source: VM, target: VM, tracing: trace.DriverTrace) -> None:
     tracing.stop()
-    now = byte_counters(run.setup)
+    now = counters(run.setup)
     run.counted = {what: now[what] - run.counted[what] for what in now}
     run.records = tracing.records(target.path("driver-trace"))
     run.records_lost = tracing.lost()
@@ -395,7 +407,7 @@ def hop(source: VM, target: VM, guest: Guest, run: Run, say: Say) -> None:
     tracing = trace.DriverTrace()
     target.start()
     guest.attach(target)
-    run.counted = byte_counters(run.setup)
+    run.counted = counters(run.setup)
     faults = fault_counters(source.bdf)
     tracing.start()
     try:
@@ -594,6 +606,7 @@ def go(setup: Setup, folder: str, say: Say = lambda text: None) -> list[Run]:
     machines: list[VM] = []
     guest = Guest()
     old_complaints = len(kernel_complaints())
+    choose_models(setup, setup.model)
     turn_knobs(setup)
     try:
         runs = journey(setup, folder, machines, guest, say)
@@ -601,6 +614,7 @@ def go(setup: Setup, folder: str, say: Say = lambda text: None) -> list[Run]:
         for machine in machines:
             machine.quit()
         guest.close()
+        choose_models(setup, Setup.model)
     for run in runs:
         run.end_state = {name: device_attribute(bdf, "migration_state")
                          for name, bdf in setup.carrier.items()}
