@@ -316,6 +316,40 @@ def domains(samples):
     return part
 
 
+# The engine
+
+WAYS = (("type1", "pins of type1"), ("iommufd", "pins of iommufd"), ("sim", "simulated IOMMU"))
+
+
+def engine(samples):
+    part = Section("The engine: DMA, interrupts and the DMA log", "L1")
+    step = next(iter(samples.xs("engine.copy.memcpy")), None)
+    part.table("copies of 1 MiB, a page at a time", ["", "GB/s", "/ memcpy", "a page"],
+               [[name, giga(samples, f"engine.copy.{key}", step),
+                 spread(samples.ratio(f"engine.copy.{key}", "engine.copy.memcpy", step)),
+                 time_spread(samples.get(f"engine.page.{key}", step))]
+                for key, name in (("memcpy", "memcpy()"), *WAYS)
+                if samples.get(f"engine.copy.{key}", step)])
+    part.table("interrupts", ["", "one", "a second", "/ write() to an eventfd"],
+               [[name, time_spread(value), number(1e9 / value.median),
+                 spread(samples.ratio(f"engine.irq.{key}", "engine.irq.eventfd"))]
+                for key, name in (("eventfd", "write() to an eventfd"), *WAYS)
+                if (value := samples.get(f"engine.irq.{key}"))])
+    for key, name, x_name in (("range", "with nothing in it", size), ("pages", "of 64 MiB", number)):
+        part.table(f"reading a DMA log {name}", ["range" if key == "range" else "pages written", ""],
+                   [[x_name(x), time_spread(samples.get(f"engine.log.{key}", x))]
+                    for x in samples.xs(f"engine.log.{key}")])
+    for key, unit, times in (("range", "GiB of range", 1 << 30), ("pages", "page written", 1)):
+        line = samples.line(f"engine.log.{key}")
+        if line:
+            part.fits[f"engine.log.{key}"] = line.as_dict()
+            part.notes.append(f"Reading the log takes {number(line.slope * times)} ns more for each "
+                              f"{unit}, r^2 {line.r2:.3f}.")
+    part.notes.append("A page of a copy is one step: planned under a lock, executed without one. An "
+                      "interrupt is a step, too.")
+    return part
+
+
 # Downtime
 
 WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device's stop-copy"),
@@ -324,7 +358,8 @@ WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device
 
 def downtime(samples):
     part = Section("Downtime of a migrating VM", "L1, QEMU with nested KVM")
-    for axis, name, label in (("memory", "memory in use", "MiB"), ("startup", "target's startup", "s")):
+    for axis, name, label in (("memory", "memory in use", "MiB"), ("startup", "target's startup", "s"),
+                              ("dma", "DMA of the device", "MiB/s")):
         rows = []
         for x in samples.xs(f"downtime.{axis}.stopcopy.qemu"):
             for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
@@ -372,7 +407,8 @@ def distortion(samples):
     return part
 
 
-SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, simulated, domains, downtime)
+SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, engine, simulated, domains,
+            downtime)
 
 
 def all_sections(samples):
