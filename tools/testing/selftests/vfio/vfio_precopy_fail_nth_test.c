@@ -21,6 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -32,6 +33,7 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_engine.h>
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/precopy_replica.h>
@@ -55,6 +57,8 @@ FIXTURE(fail_nth) {
 	struct precopy_dev b;
 	struct mig_stream stream;	/* that makes a memory like @want */
 	u8 *want;
+	u8 *ram;			/* that the engine writes */
+	u64 bitmap[4];			/* what its log has told */
 	int nth_fd;
 	int kmsg;
 	unsigned int stride;
@@ -734,6 +738,146 @@ TEST_F_TIMEOUT(fail_nth, dma_log, 3600)
 }
 
 /* ------------------------------------------------------------------------ */
+/* The engine                                                               */
+
+#define RAM		SZ_1M
+#define STORED		SZ_64K
+#define VALUE		0x1122334455667788UL
+
+static int irqs[PRECOPY_ENGINE_VECTORS];
+
+static void put_register(struct round *r, u64 reg, u64 value, size_t len)
+{
+	struct precopy_dev *a = &r->self->a;
+
+	AGAIN(r, "register write",
+	      sys(pwrite(a->fd, &value, len, a->dev->bars[0].info.offset + reg)));
+}
+
+static u32 get_register(struct round *r, u64 reg)
+{
+	struct precopy_dev *a = &r->self->a;
+	u32 value = 0;
+
+	AGAIN(r, "register read", sys(pread(a->fd, &value, sizeof(value),
+					    a->dev->bars[0].info.offset + reg)));
+	return value;
+}
+
+static long set_irqs(int fd)
+{
+	char buf[sizeof(struct vfio_irq_set) + sizeof(irqs)];
+	struct vfio_irq_set *set = (void *)buf;
+
+	*set = (struct vfio_irq_set) {
+		.argsz = sizeof(buf), .count = PRECOPY_ENGINE_VECTORS,
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD |
+			 VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = VFIO_PCI_MSIX_IRQ_INDEX,
+	};
+	memcpy(set->data, irqs, sizeof(irqs));
+	return sys(ioctl(fd, VFIO_DEVICE_SET_IRQS, set));
+}
+
+/* Of the worker, in which nothing is made to fail */
+static void fill_by_dma(struct round *r)
+{
+	put_register(r, PRECOPY_ENGINE_CMD_OP, PRECOPY_ENGINE_OP_FILL, 4);
+	put_register(r, PRECOPY_ENGINE_CMD_SRC, VALUE, 8);
+	put_register(r, PRECOPY_ENGINE_CMD_DST, ENGINE_IOVA, 8);
+	put_register(r, PRECOPY_ENGINE_CMD_LEN, STORED, 8);
+	put_register(r, PRECOPY_ENGINE_CMD_COUNT, 1, 8);
+	put_register(r, PRECOPY_ENGINE_CMD_VECTOR, 3, 4);
+	put_register(r, PRECOPY_ENGINE_CMD_START, 1, 4);
+	while (good(r) && get_register(r, PRECOPY_ENGINE_CMD_START))
+		usleep(100);
+}
+
+static void prepare_engine(struct round *r)
+{
+	u64 nr;
+
+	vfio_pci_cmd_set(r->self->a.dev, PCI_COMMAND_MASTER);
+	memset(r->self->ram, 0, RAM);
+	if (read(irqs[3], &nr, sizeof(nr)) < 0)
+		VFIO_ASSERT_EQ(errno, EAGAIN);
+}
+
+static void body_engine(struct round *r)
+{
+	struct vfio_device_feature_dma_logging_range range = { ENGINE_IOVA, RAM };
+	struct vfio_pci_device *dev = r->self->a.dev;
+	u64 page_size = SZ_4K;
+
+	AGAIN(r, "SET_IRQS", set_irqs(r->self->a.fd));
+	AGAIN(r, "LOG_START", dma_log_start(dev, &page_size, &range, 1));
+	set_state(r, "RUNNING to PRE_COPY", PRE_COPY, S(RUNNING));
+	if (r->over)
+		return;
+	fill_by_dma(r);
+	memset(r->self->bitmap, 0, sizeof(r->self->bitmap));
+	AGAIN(r, "LOG_REPORT", dma_log_report(dev, ENGINE_IOVA, RAM, SZ_4K,
+					      r->self->bitmap));
+	set_state(r, "PRE_COPY to STOP_COPY", STOP_COPY,
+		  S(PRE_COPY) | S(PRE_COPY_P2P));
+	read_all(r, 0);
+}
+
+static void note_engine(const struct wire_record *record, size_t pos, void *arg)
+{
+	(void)pos;
+	*(int *)arg += record->type == WIRE_ENGINE;
+}
+
+/*
+ * A report whose copy to the user has failed may have lost what it had: then it is
+ * the user who knows that.
+ */
+static void verify_engine(struct round *r)
+{
+	struct __test_metadata *_metadata = r->_metadata;
+	u64 *ram = (u64 *)r->self->ram, nr = 0;
+	int engines = 0;
+	u64 i;
+
+	for (i = 0; i < STORED / sizeof(*ram); i++)
+		nr += ram[i] == VALUE;
+	EXPECT_EQ(STORED / sizeof(*ram), nr);
+	EXPECT_EQ(0, ram[i]);
+	if (!r->call || strcmp(r->call, "LOG_REPORT"))
+		EXPECT_EQ((1UL << STORED / SZ_4K) - 1, r->self->bitmap[0]);
+	EXPECT_EQ((ssize_t)sizeof(nr), read(irqs[3], &nr, sizeof(nr)));
+	EXPECT_EQ(1, nr);
+	EXPECT_LT(0, wire_walk(&r->got, note_engine, &engines));
+	EXPECT_EQ(1, engines);
+}
+
+TEST_F_TIMEOUT(fail_nth, engine, 3600)
+{
+	static const struct sweep sweep = {
+		.name = "engine", .prepare = prepare_engine,
+		.body = body_engine, .verify = verify_engine,
+	};
+	struct dma_region region = { .iova = ENGINE_IOVA, .size = RAM };
+	int i;
+
+	precopy_close(&self->a);
+	precopy_close(&self->b);
+	precopy_open_model(&self->a, bdfs[0], "iommufd", SIZE, "engine");
+	precopy_open_model(&self->b, bdfs[1], "iommufd", SIZE, "engine");
+	self->ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->ram);
+	region.vaddr = self->ram;
+	iommu_map(self->a.iommu, &region);
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		irqs[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	run_sweep(_metadata, self, &sweep);
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		close(irqs[i]);
+}
+
+/* ------------------------------------------------------------------------ */
 /* Opening                                                                  */
 
 /* The other device is open all the time; this one is opened by hand. */
@@ -768,7 +912,9 @@ TEST_F_TIMEOUT(fail_nth, open, 3600)
 	bool fired;
 	int iommufd;
 
+	/* With an engine there is more to allocate */
 	precopy_close(&self->a);
+	ASSERT_EQ(0, precopy_sysfs_write(bdfs[0], "model", "engine"));
 	cdev = vfio_pci_get_cdev_path(bdfs[0]);
 	iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, iommufd);

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -29,6 +30,7 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_engine.h>
 #include <libvfio/precopy_handoff.h>
 #include <libvfio/precopy_migrate.h>
 #include <libvfio/storm.h>
@@ -59,6 +61,10 @@ FIXTURE(torture) {
 	/* Where reads and writes have their buffers; NULL: in a buffer of their own */
 	u8 *read_to[2];
 	const u8 *write_from[2];
+	/* Memory that the engine reaches by DMA, and some that comes and goes */
+	struct dma_region ram;
+	struct dma_region dimm;
+	u64 stray_stores;		/* to what was unmapped */
 };
 
 FIXTURE_VARIANT(torture) {
@@ -578,6 +584,213 @@ TEST_F_TIMEOUT(torture, buffers_in_bars, 7200)
 	self->write_from[0] = self->b.bar;
 	self->write_from[1] = self->a.bar + BUFFERS;
 	run_storm(_metadata, self, acts, ARRAY_SIZE(acts));
+}
+
+/* ------------------------------------------------------------------------ */
+/* The engine                                                               */
+
+#define RAM		SZ_1M
+#define DIMM		SZ_64K
+#define DIMM_IOVA	(ENGINE_IOVA + 2 * RAM)
+#define GONE		0xa5
+
+/* EIO: stopped to migrate, or memory decode is off */
+static const int register_errors[] = { EIO, 0 };
+static const int irq_errors[] = { EINVAL, 0 };
+
+static void put_register(struct storm_actor *actor, u64 reg, u64 value, size_t len)
+{
+	struct vfio_pci_device *dev = victim(actor)->a.dev;
+
+	storm_judge(actor, "register write",
+		    result(pwrite(dev->fd, &value, len,
+				  dev->bars[0].info.offset + reg)),
+		    register_errors);
+}
+
+/* Mapped, partly mapped, now and then mapped, not mapped, no address at all */
+static u64 pick_address(struct storm_actor *actor)
+{
+	static const u64 places[] = {
+		ENGINE_IOVA, ENGINE_IOVA + RAM - 100, DIMM_IOVA,
+		ENGINE_NOWHERE, ~0UL - 5, 0,
+	};
+
+	return places[storm_pick(actor, ARRAY_SIZE(places))] +
+	       8 * storm_pick(actor, 512);
+}
+
+static void act_command(struct storm_actor *actor)
+{
+	put_register(actor, PRECOPY_ENGINE_CMD_START, 0, 4);
+	put_register(actor, PRECOPY_ENGINE_CMD_OP, storm_pick(actor, 7), 4);
+	put_register(actor, PRECOPY_ENGINE_CMD_FLAGS, storm_pick(actor, 8), 4);
+	put_register(actor, PRECOPY_ENGINE_CMD_SRC, pick_address(actor), 8);
+	put_register(actor, PRECOPY_ENGINE_CMD_DST, pick_address(actor), 8);
+	put_register(actor, PRECOPY_ENGINE_CMD_LEN,
+		     8 * storm_pick(actor, SZ_16K), 8);
+	put_register(actor, PRECOPY_ENGINE_CMD_COUNT, storm_pick(actor, 3), 8);
+	put_register(actor, PRECOPY_ENGINE_CMD_VECTOR, storm_pick(actor, 10), 4);
+	put_register(actor, PRECOPY_ENGINE_CMD_START, 1, 4);
+	usleep(storm_pick(actor, 2000));
+}
+
+/* The ring is in memory that the engine itself overwrites now and then */
+static void act_ring(struct storm_actor *actor)
+{
+	torture_t *self = victim(actor);
+	struct precopy_engine_desc *ring = self->ram.vaddr;
+	unsigned int i;
+
+	for (i = 0; i < 8; i++)
+		ring[i] = (struct precopy_engine_desc) {
+			.op = storm_pick(actor, 7), .flags = storm_pick(actor, 8),
+			.src = pick_address(actor), .dst = pick_address(actor),
+			.len = 8 * storm_pick(actor, SZ_1K),
+		};
+	put_register(actor, PRECOPY_ENGINE_RING_BASE, storm_pick(actor, 4) ?
+		     ENGINE_IOVA : pick_address(actor), 8);
+	put_register(actor, PRECOPY_ENGINE_RING_SIZE, 8, 4);
+	put_register(actor, PRECOPY_ENGINE_CTRL, storm_pick(actor, 8) ? 1 : 0, 4);
+	put_register(actor, PRECOPY_ENGINE_RING_TAIL, storm_pick(actor, 9), 4);
+	usleep(storm_pick(actor, 2000));
+}
+
+static void act_registers(struct storm_actor *actor)
+{
+	struct vfio_pci_device *dev = victim(actor)->a.dev;
+	u64 reg = PRECOPY_ENGINE_ID + 4 * storm_pick(actor, 64);
+	u8 buf[512];
+
+	put_register(actor, reg, storm_pick(actor, 16), 4);
+	storm_judge(actor, "register read",
+		    result(pread(dev->fd, buf, sizeof(buf),
+				 dev->bars[0].info.offset + reg)),
+		    register_errors);
+	put_register(actor, PRECOPY_ENGINE_IRQ_RAISE, storm_pick(actor, 9), 4);
+}
+
+/* Nothing may be stored to memory whose unmapping has returned */
+static void act_unmap(struct storm_actor *actor)
+{
+	torture_t *self = victim(actor);
+	u8 *memory = self->dimm.vaddr;
+	size_t i;
+
+	iommu_unmap(self->a.iommu, &self->dimm);
+	memset(memory, GONE, DIMM);
+	usleep(storm_pick(actor, 3000));
+	for (i = 0; i < DIMM; i++)
+		self->stray_stores += memory[i] != GONE;
+	iommu_map(self->a.iommu, &self->dimm);
+	usleep(storm_pick(actor, 3000));
+}
+
+static void act_irqs(struct storm_actor *actor)
+{
+	s32 fds[PRECOPY_ENGINE_VECTORS];
+	char buf[sizeof(struct vfio_irq_set) + sizeof(fds)];
+	struct vfio_irq_set *set = (void *)buf;
+	u32 start = storm_pick(actor, 10), count = storm_pick(actor, 9), i;
+
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		fds[i] = storm_pick(actor, 3) ? eventfd(0, EFD_CLOEXEC) : -1;
+	*set = (struct vfio_irq_set) {
+		.argsz = sizeof(buf), .index = VFIO_PCI_MSIX_IRQ_INDEX,
+		.flags = (count ? VFIO_IRQ_SET_DATA_EVENTFD :
+				  VFIO_IRQ_SET_DATA_NONE) |
+			 VFIO_IRQ_SET_ACTION_TRIGGER,
+		.start = count ? start : 0, .count = count,
+	};
+	memcpy(set->data, fds, sizeof(fds));
+	storm_judge(actor, "SET_IRQS",
+		    result(ioctl(victim(actor)->a.fd, VFIO_DEVICE_SET_IRQS, set)),
+		    irq_errors);
+	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+/* What a guest does: bus master and power off and on, and a function level reset */
+static void act_config(struct storm_actor *actor)
+{
+	static const u16 flr = PCI_EXP_DEVCTL_BCR_FLR;
+	struct vfio_pci_device *dev = victim(actor)->a.dev;
+	u16 d3 = storm_pick(actor, 2) ? 3 : 0;
+
+	write_command(actor, PCI_COMMAND_MEMORY |
+		      (storm_pick(actor, 4) ? PCI_COMMAND_MASTER : 0));
+	storm_judge(actor, "PMCSR",
+		    result(pwrite(dev->fd, &d3, 2, dev->config_space.offset +
+				  ENGINE_CAP_PM + PCI_PM_CTRL)), no_errors);
+	if (!storm_pick(actor, 8))
+		storm_judge(actor, "FLR",
+			    result(pwrite(dev->fd, &flr, 2,
+					  dev->config_space.offset +
+					  ENGINE_CAP_EXP + PCI_EXP_DEVCTL)),
+			    no_errors);
+	d3 = 0;
+	storm_judge(actor, "PMCSR",
+		    result(pwrite(dev->fd, &d3, 2, dev->config_space.offset +
+				  ENGINE_CAP_PM + PCI_PM_CTRL)), no_errors);
+	write_command(actor, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	usleep(storm_pick(actor, 2000));
+}
+
+static void act_engine_log(struct storm_actor *actor)
+{
+	struct vfio_device_feature_dma_logging_range range = {
+		ENGINE_IOVA, 3 * RAM,
+	};
+	struct vfio_pci_device *dev = victim(actor)->a.dev;
+	u64 bitmap[3 * RAM / SZ_4K / 64], page_size = SZ_4K;
+
+	storm_judge(actor, "LOG_START",
+		    dma_log_start(dev, &page_size, &range, 1), log_errors);
+	usleep(storm_pick(actor, 1000));
+	storm_judge(actor, "LOG_REPORT",
+		    dma_log_report(dev, ENGINE_IOVA, 3 * RAM, SZ_4K, bitmap),
+		    log_errors);
+	storm_judge(actor, "LOG_STOP", dma_log_stop(dev), no_errors);
+}
+
+static void *map_memory(struct iommu *iommu, struct dma_region *region, u64 iova,
+			size_t size)
+{
+	*region = (struct dma_region) {
+		.iova = iova, .size = size,
+		.vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+	};
+	if (region->vaddr != MAP_FAILED)
+		iommu_map(iommu, region);
+	return region->vaddr;
+}
+
+/* A device that acts, while all that it acts on is taken away and comes back */
+TEST_F_TIMEOUT(torture, engine, 7200)
+{
+	static const storm_act_fn acts[] = {
+		act_command, act_ring, act_registers, act_unmap, act_irqs,
+		act_config, act_engine_log, act_set, act_set, act_load, act_close,
+		act_read, act_read, act_write, act_reset, act_store, act_map,
+		act_knobs,
+	};
+
+	precopy_close(&self->a);
+	precopy_close(&self->b);
+	mig_stream_free(&self->stream);
+	precopy_open_model(&self->a, bdfs[0], variant->mode, SIZE, "engine");
+	precopy_open_model(&self->b, bdfs[1], variant->mode, SIZE, "engine");
+	precopy_fill(&self->a, 0, 12, self->seed, BY_MMAP);
+	ASSERT_EQ(0, mig_save(self->a.dev, &self->stream));
+	precopy_reset(&self->a);
+	ASSERT_NE(MAP_FAILED, map_memory(self->a.iommu, &self->ram, ENGINE_IOVA,
+					 RAM));
+	ASSERT_NE(MAP_FAILED, map_memory(self->a.iommu, &self->dimm, DIMM_IOVA,
+					 DIMM));
+	run_storm(_metadata, self, acts, ARRAY_SIZE(acts));
+	EXPECT_EQ(0, self->stray_stores);
 }
 
 /* ------------------------------------------------------------------------ */

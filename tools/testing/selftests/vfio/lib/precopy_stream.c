@@ -179,8 +179,8 @@ static int walk_header(struct walk *walk)
 	header.crc = 0;
 	if (memcmp(header.magic, WIRE_MAGIC, sizeof(header.magic)))
 		return walk_bad(walk, "bad magic");
-	if (header.major != WIRE_MAJOR || header.minor != WIRE_MINOR)
-		return walk_bad(walk, "not version 1.0");
+	if (header.major != WIRE_MAJOR || header.minor > WIRE_MINOR_ENGINE)
+		return walk_bad(walk, "not version 1.0 or 1.1");
 	if (header.header_len != sizeof(header))
 		return walk_bad(walk, "bad header length");
 	if (wire_crc32c(&header, sizeof(header)) != crc)

@@ -18,6 +18,8 @@
 #define WIRE_MAGIC		"VFIOPREC"
 #define WIRE_MAJOR		1
 #define WIRE_MINOR		0
+/* Of a device with an engine, which has one more type of record */
+#define WIRE_MINOR_ENGINE	1
 #define WIRE_BACKEND_RAM	1
 #define WIRE_UNIT		(2UL << 20)
 #define WIRE_MAX_DATA		65536U
@@ -31,6 +33,7 @@ enum wire_type {
 	WIRE_INITIAL_END = 4,
 	WIRE_STATE = 5,
 	WIRE_END = 6,
+	WIRE_ENGINE = 7,
 	WIRE_UNKNOWN = 0x7001,
 };
 
