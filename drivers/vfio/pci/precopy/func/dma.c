@@ -23,6 +23,9 @@
 /* Time without a step after memory was unmapped, ms */
 #define PRECOPY_UNMAP_MS	5
 
+/* Time after which a step looks again whether the address space was changed, ms */
+#define PRECOPY_SWITCH_MS	1
+
 #if IS_ENABLED(CONFIG_IOMMUFD)
 static int precopy_dma_pin_iommufd(struct precopy_dma *dma, u64 iova,
 				   struct page **page, bool write)
@@ -150,6 +153,9 @@ int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
 bool precopy_dma_begin(struct precopy_device *pcd)
 {
 	lockdep_assert_held(&pcd->state_lock);
+	if (pcd->dma.switching)
+		pcd->dma.resume_at = ktime_add_ms(ktime_get(),
+						  PRECOPY_SWITCH_MS);
 	if (ktime_before(ktime_get(), pcd->dma.resume_at))
 		return false;
 	pcd->dma.busy = true;

@@ -28,6 +28,8 @@ struct vfio_device;
  * @log: log of the pages written, or NULL if none was started. From here on protected
  *	 by state_lock.
  * @attached: true if @access is attached
+ * @switching: true while @access goes from one address space to another, which is when
+ *	       no step is to begin
  * @busy: true while a step is executed, which is when memory may be accessed and
  *	  pages be pinned
  * @resume_at: time before which no step is to begin, because memory is unmapped
@@ -38,6 +40,7 @@ struct precopy_dma {
 	struct iommufd_access	*access;
 	struct precopy_dma_log	*log;
 	bool			attached;
+	bool			switching;
 	bool			busy;
 	ktime_t			resume_at;
 };

@@ -149,6 +149,22 @@ static void precopy_access_attach(struct precopy_device *pcd, u32 pt_id)
 	WRITE_ONCE(pcd->dma.attached, true);
 }
 
+static void precopy_access_set_switching(struct precopy_device *pcd,
+					 bool switching)
+{
+	guard(spinlock)(&pcd->state_lock);
+	pcd->dma.switching = switching;
+}
+
+/* The engine may be at work. It waits, instead of finding nothing in between. */
+static void precopy_access_switch(struct precopy_device *pcd, u32 pt_id)
+{
+	precopy_access_set_switching(pcd, true);
+	precopy_access_detach(pcd);
+	precopy_access_attach(pcd, pt_id);
+	precopy_access_set_switching(pcd, false);
+}
+
 /**
  * precopy_dma_attach - VFIO_DEVICE_ATTACH_IOMMUFD_PT
  * @vdev: the device
@@ -167,8 +183,7 @@ int precopy_dma_attach(struct vfio_device *vdev, u32 *pt_id)
 
 	if (ret || !pcd->dma.access)
 		return ret;
-	precopy_access_detach(pcd);
-	precopy_access_attach(pcd, id);
+	precopy_access_switch(pcd, id);
 	return 0;
 }
 
