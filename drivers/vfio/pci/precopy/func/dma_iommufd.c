@@ -105,15 +105,20 @@ void precopy_dma_unbind(struct vfio_device *vdev)
  * only be attached to the latter. Which one the page table belongs to is not told:
  * if there is exactly one in the user's iommufd, it is that.
  *
- * Return: 0 with the access attached, or -ENXIO.
+ * Return: 0 with the access attached, or a negative error.
  */
 static int precopy_access_search(struct iommufd_access *access)
 {
 	u32 id, found = 0;
+	int ret;
 
 	for (id = 1; id <= PRECOPY_MAX_IOAS_ID; id++) {
-		if (iommufd_access_attach(access, id))
+		ret = iommufd_access_attach(access, id);
+		if (ret == -ENOENT)
 			continue;
+		/* It is there, so another one is not the only one */
+		if (ret)
+			return ret;
 		iommufd_access_detach(access);
 		if (found)
 			return -ENXIO;
@@ -138,7 +143,7 @@ static void precopy_access_attach(struct precopy_device *pcd, u32 pt_id)
 	/* The addresses of a nested one are translated by tables of the guest */
 	if (!precopy_dma_nested(pcd))
 		ret = iommufd_access_attach(access, pt_id);
-	if (ret && !precopy_dma_nested(pcd))
+	if (ret == -ENOENT)
 		ret = precopy_access_search(access);
 	if (ret) {
 		dev_warn_ratelimited(precopy_dev(pcd),
