@@ -129,6 +129,142 @@ TEST_F_TIMEOUT(engine, config_space, MIG_TIMEOUT)
 	EXPECT_EQ(0, vfio_pci_config_readl(dev, PCI_BASE_ADDRESS_1));
 }
 
+/* What is read does not depend on how many bytes are read at a time. */
+TEST_F_TIMEOUT(engine, config_is_read_by_any_width, MIG_TIMEOUT)
+{
+	struct vfio_pci_device *dev = self->e.pd.dev;
+	u8 whole[PCI_CFG_SPACE_EXP_SIZE];
+	u32 i, word;
+	u16 half;
+
+	ASSERT_EQ((ssize_t)sizeof(whole),
+		  pread(self->e.pd.fd, whole, sizeof(whole),
+			dev->config_space.offset));
+	for (i = 0; i < sizeof(whole); i++)
+		ASSERT_EQ(whole[i], vfio_pci_config_readb(dev, i))
+			TH_LOG("offset %#x", i);
+	for (i = 0; i < sizeof(whole); i += sizeof(half)) {
+		half = vfio_pci_config_readw(dev, i);
+		ASSERT_EQ(0, memcmp(&half, whole + i, sizeof(half)))
+			TH_LOG("offset %#x", i);
+	}
+	for (i = 0; i < sizeof(whole); i += sizeof(word)) {
+		word = vfio_pci_config_readl(dev, i);
+		ASSERT_EQ(0, memcmp(&word, whole + i, sizeof(word)))
+			TH_LOG("offset %#x", i);
+	}
+	/* Nor on where a register begins, nor on the end of config space */
+	ASSERT_EQ(7, pread(self->e.pd.fd, &whole[8], 7,
+			   dev->config_space.offset + 1));
+	EXPECT_EQ(0, memcmp(whole + 1, whole + 8, 7));
+	EXPECT_EQ(2, pread(self->e.pd.fd, whole, 8, dev->config_space.offset +
+						    sizeof(whole) - 2));
+	EXPECT_GE(0, pread(self->e.pd.fd, whole, 4, dev->config_space.offset +
+						    sizeof(whole)));
+}
+
+static void write_config(struct vfio_pci_device *dev, u32 at, u32 value, int width)
+{
+	int i;
+
+	for (i = 0; i < 4; i += width, value = width < 4 ? value >> 8 * width : 0)
+		vfio_pci_config_access(dev, true, at + i, width, &value);
+}
+
+/* Nor does what is written, wherever it has an effect. */
+TEST_F_TIMEOUT(engine, config_is_written_by_any_width, MIG_TIMEOUT)
+{
+	/* Without the bit that begins a function level reset */
+	static const u32 values[] = { 0x5a5a5a5a, 0x25a525a5, 0 };
+	static const int widths[] = { 1, 2, 4 };
+	struct vfio_pci_device *dev = self->e.pd.dev;
+	u32 at, i, j, got[ARRAY_SIZE(widths)], first = 0, writable = 0;
+
+	for (at = 0; at < PCI_CFG_SPACE_EXP_SIZE; at += at < 256 ? 4 : 64) {
+		for (i = 0; i < ARRAY_SIZE(values); i++) {
+			for (j = 0; j < ARRAY_SIZE(widths); j++) {
+				write_config(dev, at, ~values[i] & ~0x80008000, 4);
+				write_config(dev, at, values[i], widths[j]);
+				got[j] = vfio_pci_config_readl(dev, at);
+			}
+			EXPECT_EQ(got[2], got[0]) TH_LOG("bytes at %#x", at);
+			EXPECT_EQ(got[2], got[1]) TH_LOG("words at %#x", at);
+			if (!i)
+				first = got[2];
+			writable += got[2] != first;
+		}
+	}
+	EXPECT_NE(0, writable);
+	engine_set_master(&self->e, true);
+}
+
+/* The chain of capabilities, as one finds it who knows nothing about the device */
+TEST_F_TIMEOUT(engine, capabilities, MIG_TIMEOUT)
+{
+	static const u8 sizes[] = {
+		[PCI_CAP_ID_PM] = PCI_PM_SIZEOF,
+		[PCI_CAP_ID_EXP] = PCI_CAP_EXP_ENDPOINT_SIZEOF_V2,
+		[PCI_CAP_ID_MSIX] = PCI_CAP_MSIX_SIZEOF,
+	};
+	struct vfio_pci_device *dev = self->e.pd.dev;
+	u8 used[PCI_CFG_SPACE_SIZE] = {}, seen[256] = {};
+	u32 at, i, nr = 0;
+
+	at = vfio_pci_config_readb(dev, PCI_CAPABILITY_LIST);
+	for (; at; at = vfio_pci_config_readb(dev, at + PCI_CAP_LIST_NEXT)) {
+		u8 id = vfio_pci_config_readb(dev, at);
+
+		ASSERT_LT(nr++, 3);
+		ASSERT_EQ(0, at % 4);
+		ASSERT_LE(PCI_STD_HEADER_SIZEOF, at);
+		ASSERT_LT(id, ARRAY_SIZE(sizes)) TH_LOG("capability %#x", id);
+		ASSERT_NE(0, sizes[id]) TH_LOG("capability %#x", id);
+		ASSERT_EQ(0, seen[id]++);
+		ASSERT_LE(at + sizes[id], sizeof(used));
+		for (i = 0; i < sizes[id]; i++)
+			ASSERT_EQ(0, used[at + i]++) TH_LOG("capability %#x", id);
+	}
+	EXPECT_EQ(3, nr);
+	/* Nothing is outside of them, and there are no extended ones. */
+	for (at = PCI_STD_HEADER_SIZEOF; at < PCI_CFG_SPACE_EXP_SIZE; at++) {
+		if (at < sizeof(used) && used[at])
+			continue;
+		ASSERT_EQ(0, vfio_pci_config_readb(dev, at)) TH_LOG("at %#x", at);
+		vfio_pci_config_writeb(dev, at, 0xff);
+		ASSERT_EQ(0, vfio_pci_config_readb(dev, at)) TH_LOG("at %#x", at);
+	}
+}
+
+/*
+ * Whoever announces a reset has one: by the ioctl, and as often as one likes by the
+ * capability. COMMAND stays, and no error bit is set.
+ */
+TEST_F_TIMEOUT(engine, resets_are_as_announced, MIG_TIMEOUT)
+{
+	struct vfio_pci_device *dev = self->e.pd.dev;
+	u16 devctl, command = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	int i;
+
+	ASSERT_TRUE(dev->info.flags & VFIO_DEVICE_FLAGS_RESET);
+	ASSERT_TRUE(vfio_pci_config_readl(dev, ENGINE_CAP_EXP + PCI_EXP_DEVCAP) &
+		    PCI_EXP_DEVCAP_FLR);
+	for (i = 0; i < 10; i++) {
+		vfio_pci_config_writew(dev, PCI_COMMAND, command);
+		engine_write32(&self->e, PRECOPY_ENGINE_RING_SIZE, 16);
+		devctl = vfio_pci_config_readw(dev, ENGINE_CAP_EXP + PCI_EXP_DEVCTL);
+		if (i % 2)
+			precopy_reset(&self->e.pd);
+		else
+			vfio_pci_config_writew(dev, ENGINE_CAP_EXP + PCI_EXP_DEVCTL,
+					       devctl | PCI_EXP_DEVCTL_BCR_FLR);
+		EXPECT_EQ(0, engine_read32(&self->e, PRECOPY_ENGINE_RING_SIZE));
+		EXPECT_EQ(command, vfio_pci_config_readw(dev, PCI_COMMAND));
+		EXPECT_EQ(PCI_STATUS_CAP_LIST, vfio_pci_config_readw(dev, PCI_STATUS));
+		EXPECT_EQ(devctl, vfio_pci_config_readw(dev, ENGINE_CAP_EXP +
+							     PCI_EXP_DEVCTL));
+	}
+}
+
 /* In D3hot, and without memory decode, nothing answers but config space. */
 TEST_F_TIMEOUT(engine, power_and_decode, MIG_TIMEOUT)
 {
