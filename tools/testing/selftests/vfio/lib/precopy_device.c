@@ -220,15 +220,19 @@ static void clear_knobs(const char *bdf)
 		precopy_knob(bdf, knobs[i], 0);
 }
 
+void precopy_prepare(const char *bdf, size_t memory_size, const char *model)
+{
+	set_memory_size(bdf, memory_size);
+	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "model", model), 0);
+	clear_knobs(bdf);
+}
+
 void precopy_open_model(struct precopy_dev *pd, const char *bdf,
 			const char *mode, size_t memory_size, const char *model)
 {
 	struct vfio_pci_bar *bar;
 
-	set_memory_size(bdf, memory_size);
-	VFIO_ASSERT_EQ(precopy_sysfs_write(bdf, "model", model), 0);
-	clear_knobs(bdf);
-
+	precopy_prepare(bdf, memory_size, model);
 	memset(pd, 0, sizeof(*pd));
 	pd->bdf = bdf;
 	pd->iommu = iommu_init(mode);

@@ -26,23 +26,20 @@ void engine_set_master(struct engine *e, bool master)
 		vfio_pci_cmd_clear(e->pd.dev, PCI_COMMAND_MASTER);
 }
 
-void engine_open(struct engine *e, const char *bdf, const char *mode,
-		 size_t memory_size, size_t ram_size)
+static void *get_memory(size_t size)
 {
-	void *ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE,
+	void *ram = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	VFIO_ASSERT_NE(ram, MAP_FAILED);
-	engine_open_ram(e, bdf, mode, memory_size, ram, ram_size);
+	return ram;
 }
 
-void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
-		     size_t memory_size, void *ram, size_t ram_size)
+/* What a driver does with a device that is open, whether it is attached or not */
+static void set_up(struct engine *e, void *ram, size_t ram_size)
 {
 	int i;
 
-	memset(e, 0, sizeof(*e));
-	precopy_open_model(&e->pd, bdf, mode, memory_size, "engine");
 	e->registers = e->pd.dev->bars[0].info.offset;
 	VFIO_ASSERT_EQ(e->pd.dev->bars[0].info.size,
 		       (u64)PRECOPY_ENGINE_BAR_SIZE);
@@ -55,6 +52,55 @@ void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
 	for (i = 0; i < PRECOPY_ENGINE_VECTORS; i++)
 		e->irq[i] = -1;
 	engine_set_master(e, true);
+}
+
+void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
+		     size_t memory_size, void *ram, size_t ram_size)
+{
+	memset(e, 0, sizeof(*e));
+	precopy_open_model(&e->pd, bdf, mode, memory_size, "engine");
+	set_up(e, ram, ram_size);
+}
+
+void engine_open(struct engine *e, const char *bdf, const char *mode,
+		 size_t memory_size, size_t ram_size)
+{
+	engine_open_ram(e, bdf, mode, memory_size, get_memory(ram_size), ram_size);
+}
+
+static void get_region(struct vfio_pci_device *dev, u32 index,
+		       struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info) {
+		.argsz = sizeof(*info), .index = index,
+	};
+	ioctl_assert(dev->fd, VFIO_DEVICE_GET_REGION_INFO, info);
+}
+
+/* libvfio's own way to open a device attaches it, and keeps its id to itself. */
+u32 engine_open_bound(struct engine *e, const char *bdf, size_t memory_size,
+		      size_t ram_size)
+{
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
+	struct vfio_pci_device *dev;
+	size_t i;
+
+	memset(e, 0, sizeof(*e));
+	precopy_prepare(bdf, memory_size, "engine");
+	e->pd.bdf = bdf;
+	e->pd.iommu = iommu_init(MODE_IOMMUFD);
+	dev = vfio_pci_device_alloc(bdf, e->pd.iommu);
+	vfio_pci_cdev_open(dev, bdf);
+	bind.iommufd = e->pd.iommu->iommufd;
+	ioctl_assert(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind);
+	get_region(dev, VFIO_PCI_CONFIG_REGION_INDEX, &dev->config_space);
+	get_region(dev, VFIO_PCI_BAR0_REGION_INDEX, &dev->bars[0].info);
+	for (i = 0; i < ARRAY_SIZE(dev->msi_eventfds); i++)
+		dev->msi_eventfds[i] = -1;
+	e->pd.dev = dev;
+	e->pd.fd = dev->fd;
+	set_up(e, get_memory(ram_size), ram_size);
+	return bind.out_devid;
 }
 
 void engine_close(struct engine *e)

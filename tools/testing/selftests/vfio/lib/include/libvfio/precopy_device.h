@@ -44,6 +44,8 @@ void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size);
 void precopy_open_model(struct precopy_dev *pd, const char *bdf,
 			const char *mode, size_t memory_size, const char *model);
+/* Only what comes before the open: memory_size and model are set, knobs cleared. */
+void precopy_prepare(const char *bdf, size_t memory_size, const char *model);
 void precopy_close(struct precopy_dev *pd);
 void precopy_reset(struct precopy_dev *pd);
 

@@ -33,6 +33,13 @@ void engine_open(struct engine *e, const char *bdf, const char *mode,
 /* The same with memory of the caller, which engine_close() unmaps. */
 void engine_open_ram(struct engine *e, const char *bdf, const char *mode,
 		     size_t memory_size, void *ram, size_t ram_size);
+/*
+ * The same, but bound to an iommufd with one I/O address space, in which the memory is
+ * mapped, and attached to nothing. The result is the device's id in it. BAR2 is not
+ * mapped.
+ */
+u32 engine_open_bound(struct engine *e, const char *bdf, size_t memory_size,
+		      size_t ram_size);
 void engine_close(struct engine *e);
 
 /* What a driver does when the device was reset: COMMAND is as it was. */
