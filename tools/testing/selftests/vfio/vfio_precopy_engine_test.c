@@ -5,6 +5,8 @@
  * computed here, and every byte around it must be as it was.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +15,12 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <linux/pci_regs.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
+#include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 
 #include <libvfio.h>
@@ -713,6 +717,78 @@ TEST_F_TIMEOUT(engine, reset_ends_everything, MIG_TIMEOUT)
 }
 
 /* Closing the device while the engine is at work: nothing is stored afterwards. */
+/* Memory whose faults wait for the owner of the returned userfaultfd, or -1 */
+static int hold_faults(u8 *memory, size_t size)
+{
+	struct uffdio_register reg = {
+		.range = { (u64)memory, size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return fd;
+	VFIO_ASSERT_EQ(mmap(memory, size, PROT_READ | PROT_WRITE, MAP_FIXED |
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), (void *)memory);
+	ioctl_assert(fd, UFFDIO_API, &api);
+	ioctl_assert(fd, UFFDIO_REGISTER, &reg);
+	return fd;
+}
+
+static void end_faults(int fd, u8 *memory, size_t size)
+{
+	struct uffdio_zeropage zero = { .range = { (u64)memory, size } };
+
+	ioctl_assert(fd, UFFDIO_ZEROPAGE, &zero);
+	close(fd);
+}
+
+/*
+ * In a container of version 1 a step faults on memory of the user, and the user may
+ * let it wait for ever. A reset, which holds the core's memory_lock, must not.
+ */
+TEST_F_TIMEOUT(engine, reset_during_a_user_fault, MIG_TIMEOUT)
+{
+	const struct engine_command fill = {
+		.op = PRECOPY_ENGINE_OP_FILL, .dst = ENGINE_IOVA + TO,
+		.src = 0x5a5a, .len = PRECOPY_PAGE, .count = 1,
+	};
+	struct engine *e = &self->e;
+	struct pollfd pfd = { .events = POLLIN };
+	u64 late;
+
+	if (strcmp(variant->mode, MODE_VFIO_TYPE1_IOMMU))
+		SKIP(return, "memory is pinned: there are no faults");
+	pfd.fd = hold_faults(e->ram + TO, PRECOPY_PAGE);
+	if (pfd.fd < 0)
+		SKIP(return, "userfaultfd: %s", strerror(errno));
+	engine_start(e, &fill);
+	/* Behind the simulated IOMMU the step takes the page that was mapped */
+	while (!poll(&pfd, 1, 10))
+		if (!engine_read32(e, PRECOPY_ENGINE_CMD_START))
+			break;
+	if (pfd.revents) {
+		late = precopy_stat(bdfs[0], "late_steps");
+		precopy_reset(&e->pd);
+		EXPECT_EQ(late + 1, precopy_stat(bdfs[0], "late_steps"));
+		vfio_pci_config_writew(e->pd.dev, ENGINE_CAP_EXP +
+				       PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR);
+		EXPECT_EQ(late + 2, precopy_stat(bdfs[0], "late_steps"));
+		EXPECT_EQ(0, engine_read32(e, PRECOPY_ENGINE_STATUS));
+		/* What comes next waits for the step of before the resets */
+		engine_start(e, &fill);
+		usleep(20 * 1000);
+		EXPECT_EQ(0, engine_read64(e, PRECOPY_ENGINE_CMD_DONE));
+		EXPECT_EQ(1, engine_read32(e, PRECOPY_ENGINE_CMD_START));
+	}
+	end_faults(pfd.fd, e->ram + TO, PRECOPY_PAGE);
+	EXPECT_EQ(0, engine_wait(e));
+	if (pfd.revents)
+		EXPECT_EQ(0x5a5a, *(u64 *)(e->ram + TO));
+	memcpy(e->ram + TO, self->want + TO, PRECOPY_PAGE);
+}
+
 TEST_F_TIMEOUT(engine, close_ends_everything, MIG_TIMEOUT)
 {
 	struct engine_command command = {
