@@ -73,6 +73,8 @@ static void precopy_stats_engine(struct seq_file *seq,
 	precopy_stat64(seq, "dma_unlogged_pages", &stats->dma_unlogged_pages);
 	precopy_stat64(seq, "dma_unread_pages", &stats->dma_unread_pages);
 	precopy_stat64(seq, "late_steps", &stats->late_steps);
+	precopy_stat64(seq, "p2p_refused", &stats->p2p_refused);
+	precopy_stat64(seq, "p2p_order", &stats->p2p_order);
 	precopy_stat64(seq, "irqs_raised", &stats->irqs_raised);
 	precopy_stat64(seq, "irqs_kept", &stats->irqs_kept);
 	precopy_stat64(seq, "irqs_dropped", &stats->irqs_dropped);

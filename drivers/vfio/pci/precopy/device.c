@@ -11,6 +11,7 @@
 #include "func/engine.h"
 #include "func/irq.h"
 #include "func/model.h"
+#include "func/peers.h"
 #include "func/registers.h"
 #include "mem/memory.h"
 #include "mig/fsm.h"
@@ -186,6 +187,7 @@ static int precopy_open_device(struct vfio_device *vdev)
 	precopy_device_reset(pcd);
 	/* After the reset, startups of the previous user add no more samples */
 	precopy_cost_forget(&pcd->startup_cost);
+	precopy_peers_join(pcd);
 	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
 
@@ -202,6 +204,7 @@ static void precopy_close_device(struct vfio_device *vdev)
 
 	if (pcd->engine)
 		precopy_engine_stop(pcd->engine);
+	precopy_peers_leave(pcd);
 	precopy_device_reset(pcd);
 	precopy_close_engine(pcd);
 	precopy_memory_close(&pcd->memory);

@@ -43,6 +43,7 @@
 #include <linux/wait.h>
 
 #include "func/dma.h"
+#include "func/peers.h"
 #include "mem/memory.h"
 #include "mig/cost.h"
 #include "mig/stream.h"
@@ -101,6 +102,9 @@ struct precopy_config {
  * @dma_unread_pages: number of pages that were in a DMA log at its end, so that
  *		      nobody has read of them
  * @late_steps: number of resets during a step that outlasted them
+ * @p2p_refused: number of accesses of a peer to this device, and of this device to a
+ *		 peer, that failed because the accessed device had stopped
+ * @p2p_order: number of stops of this device while a peer could still begin accesses
  * @irqs_raised: number of interrupts delivered to an eventfd
  * @irqs_kept: number of interrupts raised while the device was quiesced
  * @irqs_dropped: number of interrupts lost, because their vector had no eventfd or
@@ -129,6 +133,8 @@ struct precopy_stats {
 	atomic64_t	dma_unlogged_pages;
 	atomic64_t	dma_unread_pages;
 	atomic64_t	late_steps;
+	atomic64_t	p2p_refused;
+	atomic64_t	p2p_order;
 	atomic64_t	irqs_raised;
 	atomic64_t	irqs_kept;
 	atomic64_t	irqs_dropped;
@@ -182,7 +188,8 @@ struct precopy_knobs {
  *		@engine, @opened, @next_size, @next_model, and the fields of
  *		sessions, of the engine and of @dma whose description says so.
  *		Innermost, except for wait queue locks and the lock of struct
- *		precopy_cost; taken inside memory.sem where both are needed.
+ *		precopy_cost; taken inside memory.sem, and inside the lock of the
+ *		list of peers, where both are needed.
  * @mig_state: migration state that GET_STATE reports
  * @generation: number of resets; compared after a wait to detect a reset. Written
  *		with memory.sem (write) and @state_lock held, so either of them is
@@ -195,11 +202,12 @@ struct precopy_knobs {
  * @no_msi: original value of the carrier's no_msi, restored at unbind
  * @next_size: size of the memory from the next open on, in bytes
  * @next_model: kind of device from the next open on
- * @wait: wait queue for resets, startups, steps of the engine, and sessions that
- *	  become idle
+ * @wait: wait queue for resets, startups, steps of the engine, accesses of peers,
+ *	  and sessions that become idle
  * @config: the synthetic config space
  * @memory: the memory behind the BAR
  * @dma: how the engine reaches the memory of the user
+ * @peer: how other devices of the same user reach this one
  * @startup_cost: measured startups of the present user's loads
  * @stats: counters for debugfs
  * @knobs: test knobs
@@ -226,6 +234,7 @@ struct precopy_device {
 	struct precopy_config		config;
 	struct precopy_memory		memory;
 	struct precopy_dma		dma;
+	struct precopy_peer		peer;
 	struct precopy_cost		startup_cost;
 	struct precopy_stats		stats;
 	struct precopy_knobs		knobs;

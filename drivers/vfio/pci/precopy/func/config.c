@@ -14,6 +14,7 @@
 
 #include "config.h"
 #include "engine.h"
+#include "peers.h"
 #include "precopy.h"
 
 #define PRECOPY_BAR_FLAGS	(PCI_BASE_ADDRESS_SPACE_MEMORY | \
@@ -82,11 +83,11 @@ static u8 precopy_config_mask(const struct precopy_device *pcd, u64 offset)
 	return mask;
 }
 
-/* Value of BAR2/3. Masking the low bits by the size makes sizing work. */
+/* Address of BAR2/3. Masking the low bits by the size makes sizing work. */
 static u64 precopy_config_bar(const struct precopy_device *pcd)
 {
 	lockdep_assert_held(&pcd->memory.sem);
-	return (pcd->config.bar & ~(pcd->memory.size - 1)) | PRECOPY_BAR_FLAGS;
+	return pcd->config.bar & ~(pcd->memory.size - 1);
 }
 
 static bool precopy_config_is_bar(u64 offset)
@@ -105,7 +106,7 @@ static u8 precopy_config_get(const struct precopy_device *pcd, u64 offset)
 {
 	lockdep_assert_held(&pcd->memory.sem);
 	if (precopy_config_is_bar(offset))
-		return precopy_config_bar(pcd) >>
+		return (precopy_config_bar(pcd) | PRECOPY_BAR_FLAGS) >>
 		       8 * (offset - PCI_BASE_ADDRESS_2);
 	if (precopy_config_is_bar0(pcd, offset))
 		return (pcd->config.bar0 & ~(PRECOPY_ENGINE_BAR_SIZE - 1)) >>
@@ -150,7 +151,7 @@ static bool precopy_config_in_d0(const struct precopy_device *pcd)
 		 PCI_PM_CTRL_STATE_MASK);
 }
 
-/* Apply COMMAND's memory and bus master bits, and the power state */
+/* Apply COMMAND's memory and bus master bits, BAR2, and the power state */
 static void precopy_config_apply(struct precopy_device *pcd)
 {
 	u16 command = precopy_config_word(pcd, PCI_COMMAND);
@@ -159,6 +160,8 @@ static void precopy_config_apply(struct precopy_device *pcd)
 	lockdep_assert_held_write(&pcd->memory.sem);
 	precopy_memory_set_decode(&pcd->memory,
 				  d0 && command & PCI_COMMAND_MEMORY);
+	precopy_peers_set_window(pcd, pcd->memory.decode ?
+				 precopy_config_bar(pcd) : 0);
 	if (pcd->engine)
 		precopy_engine_set_master(pcd->engine,
 					  d0 && command & PCI_COMMAND_MASTER);

@@ -18,6 +18,7 @@
 #include <linux/vfio.h>
 
 #include "dma.h"
+#include "peers.h"
 #include "precopy.h"
 
 /* Time without a step after memory was unmapped, ms */
@@ -95,6 +96,18 @@ static int precopy_dma_rw(struct precopy_device *pcd, u64 iova, void *buf,
 	return 0;
 }
 
+/*
+ * Access memory of a peer, if that is what an address is at which there is no memory of
+ * the guest. A device that is attached to nothing reaches no peer either: its addresses
+ * may not be those of the guest.
+ */
+static bool precopy_dma_peer(struct precopy_device *pcd, u64 iova, void *buf,
+			     size_t len, bool write, int *ret)
+{
+	return *ret < 0 && *ret != -ENXIO &&
+	       precopy_peers_rw(pcd, iova, buf, len, write, ret);
+}
+
 /**
  * precopy_dma_read - read memory by DMA
  * @pcd: the device, in a step
@@ -103,13 +116,17 @@ static int precopy_dma_rw(struct precopy_device *pcd, u64 iova, void *buf,
  * @len: number of bytes, all in one page
  *
  * Context: may sleep, no lock held.
- * Return: 0; -ENXIO if the device is attached to nothing that it can read; another
- * error, which depends on the way, if the address is not mapped.
+ * Return: 0; -ENXIO if the device is attached to nothing that it can read; an error of
+ * precopy_peers_rw() if the address is one of a peer; another error, which depends on
+ * the way, if the address is not mapped.
  */
 int precopy_dma_read(struct precopy_device *pcd, u64 iova, void *buf,
 		     size_t len)
 {
-	return precopy_dma_rw(pcd, iova, buf, len, false);
+	int ret = precopy_dma_rw(pcd, iova, buf, len, false);
+
+	precopy_dma_peer(pcd, iova, buf, len, false, &ret);
+	return ret;
 }
 
 /**
@@ -121,7 +138,8 @@ int precopy_dma_read(struct precopy_device *pcd, u64 iova, void *buf,
  *
  * Room in the log is there before the store, and the page is marked after it: marked
  * before, it could be reported, and sent by the VMM, without the data. It is marked
- * even if there was an error, which may have come after a part of the store.
+ * even if there was an error, which may have come after a part of the store. Memory of
+ * a peer is no memory that the VMM sends: the peer's own tracker is told.
  *
  * Context: may sleep, no lock held.
  * Return: as precopy_dma_read(), -ENOMEM if there is no room in the log.
@@ -134,6 +152,8 @@ int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
 	if (ret)
 		return ret;
 	ret = precopy_dma_rw(pcd, iova, (void *)buf, len, true);
+	if (precopy_dma_peer(pcd, iova, (void *)buf, len, true, &ret))
+		return ret;
 	precopy_dma_log_mark(pcd, iova, ret > 0);
 	return min(ret, 0);
 }

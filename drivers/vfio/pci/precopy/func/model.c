@@ -9,6 +9,7 @@
 #include "mig/model.h"
 #include "mig/section.h"
 #include "model.h"
+#include "peers.h"
 
 static const struct precopy_section precopy_memory_section = {
 	.name		= "memory",
@@ -19,12 +20,14 @@ static const struct precopy_section precopy_memory_section = {
 
 /*
  * A device that is nothing but memory does nothing by itself: it starts no DMA,
- * raises no interrupt and changes no memory. So there is nothing to quiesce, and
- * no peer to wait for.
+ * raises no interrupt and changes no memory. So there is nothing to quiesce. Peers may
+ * store to it.
  */
 const struct precopy_model precopy_memory_model = {
 	.name		= "memory",
 	.sections	= { &precopy_memory_section },
+	.stop		= precopy_peers_stop,
+	.start		= precopy_peers_start,
 };
 
 /* Memory, and an engine that copies between it and the memory of the guest */
@@ -33,6 +36,8 @@ const struct precopy_model precopy_engine_model = {
 	.sections	= { &precopy_memory_section, &precopy_engine_section },
 	.features	= PRECOPY_FEATURE_ENGINE,
 	.quiesce	= precopy_engine_quiesce,
+	.stop		= precopy_peers_stop,
+	.start		= precopy_peers_start,
 	.resume		= precopy_engine_resume,
 };
 

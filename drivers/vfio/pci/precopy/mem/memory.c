@@ -23,6 +23,18 @@
 #include "track.h"
 
 /**
+ * enum precopy_access - whose access it is, which decides what may keep it back
+ * @PRECOPY_ACCESS_DEVICE: the device's own: nothing
+ * @PRECOPY_ACCESS_USER: the user's: the gate, and memory decode
+ * @PRECOPY_ACCESS_PEER: another device's: the same, and a stop of this device
+ */
+enum precopy_access {
+	PRECOPY_ACCESS_DEVICE,
+	PRECOPY_ACCESS_USER,
+	PRECOPY_ACCESS_PEER,
+};
+
+/**
  * precopy_memory_init - initialise the memory of a device
  * @mem: the memory, zeroed
  * @dev: device that messages and events name
@@ -124,6 +136,7 @@ void precopy_memory_reset(struct precopy_memory *mem, u64 generation)
 {
 	lockdep_assert_held_write(&mem->sem);
 	WRITE_ONCE(mem->generation, generation);
+	mem->accepting = true;
 	precopy_memory_discard(mem);
 }
 
@@ -161,6 +174,19 @@ void precopy_memory_set_decode(struct precopy_memory *mem, bool decode)
 	if (mem->decode && !decode)
 		precopy_entries_remove(mem);
 	mem->decode = decode;
+}
+
+/**
+ * precopy_memory_set_accepting - let accesses of other devices pass, or not
+ * @mem: the memory
+ * @accepting: whether they pass
+ *
+ * Context: memory.sem held for write, so that those which have begun are complete.
+ */
+void precopy_memory_set_accepting(struct precopy_memory *mem, bool accepting)
+{
+	lockdep_assert_held_write(&mem->sem);
+	mem->accepting = accepting;
 }
 
 static struct precopy_ram *precopy_memory_install(struct precopy_memory *mem,
@@ -416,14 +442,24 @@ static int precopy_memory_copy_bytes(const struct precopy_memory *mem,
 	return 0;
 }
 
-/* Copy from one page, for the user */
+static int precopy_memory_may(const struct precopy_memory *mem,
+			      enum precopy_access access)
+{
+	if (access == PRECOPY_ACCESS_DEVICE)
+		return 0;
+	if (access == PRECOPY_ACCESS_PEER && !mem->accepting)
+		return -ESHUTDOWN;
+	return precopy_memory_access(mem);
+}
+
+/* Copy from one page, for the user or for another device */
 static int precopy_memory_peek(struct precopy_memory *mem, u64 offset,
-			       void *to, size_t len)
+			       void *to, size_t len, enum precopy_access access)
 {
 	int ret;
 
 	guard(rwsem_read)(&mem->sem);
-	ret = precopy_memory_access(mem);
+	ret = precopy_memory_may(mem, access);
 	if (ret)
 		return ret;
 	return precopy_memory_copy_bytes(mem, offset, to, len);
@@ -451,13 +487,10 @@ int precopy_memory_copy_part(struct precopy_memory *mem, u64 generation,
 	return precopy_memory_copy_bytes(mem, offset, to, len);
 }
 
-/*
- * Store to one page. -ENOENT: it, or room to mark it, must be allocated first.
- * The gate is checked for stores of the user only.
- */
+/* Store to one page. -ENOENT: it, or room to mark it, must be allocated first. */
 static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 			       u64 offset, const void *from, size_t len,
-			       bool user)
+			       enum precopy_access access)
 {
 	unsigned long index = offset >> PAGE_SHIFT;
 	struct page *page;
@@ -466,7 +499,7 @@ static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 	guard(rwsem_read)(&mem->sem);
 	if (mem->generation != generation)
 		return -ECANCELED;
-	ret = user ? precopy_memory_access(mem) : 0;
+	ret = precopy_memory_may(mem, access);
 	if (ret)
 		return ret;
 	page = precopy_memory_page(mem, index);
@@ -486,13 +519,13 @@ static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 
 static int precopy_memory_store(struct precopy_memory *mem, u64 generation,
 				u64 offset, const void *from, size_t len,
-				bool user)
+				enum precopy_access access)
 {
 	int ret;
 
 	for (;;) {
 		ret = precopy_memory_poke(mem, generation, offset, from, len,
-					  user);
+					  access);
 		if (ret != -ENOENT)
 			return ret;
 		ret = precopy_memory_populate(mem, generation,
@@ -531,9 +564,11 @@ static int precopy_memory_user_page(struct precopy_memory *mem, u64 offset,
 		if (write)
 			ret = precopy_memory_store(mem,
 						   READ_ONCE(mem->generation),
-						   offset, bounce, len, true);
+						   offset, bounce, len,
+						   PRECOPY_ACCESS_USER);
 		else
-			ret = precopy_memory_peek(mem, offset, bounce, len);
+			ret = precopy_memory_peek(mem, offset, bounce, len,
+						  PRECOPY_ACCESS_USER);
 		if (ret == -ECANCELED)
 			continue;
 		if (ret != -EAGAIN)
@@ -631,6 +666,40 @@ ssize_t precopy_memory_write(struct precopy_memory *mem,
 	return done ?: ret;
 }
 
+/**
+ * precopy_memory_peer_rw - access of another device
+ * @mem: the memory, of a device that is open
+ * @offset: offset in the BAR, bytes, within its size
+ * @buf: the data, or a buffer for it
+ * @len: number of bytes, all in one page
+ * @write: true to store, false to load
+ *
+ * Passes the tracker as a store of the user does. A reset does not end it: it takes
+ * place before or after.
+ *
+ * Context: may sleep; memory.sem not held.
+ * Return: 0; -ESHUTDOWN if the device has stopped; -EIO without memory decode, after a
+ * failed load, or at a page with a memory error; -EAGAIN before a startup is complete;
+ * -ENOMEM.
+ */
+int precopy_memory_peer_rw(struct precopy_memory *mem, u64 offset, void *buf,
+			   size_t len, bool write)
+{
+	int ret;
+
+	do {
+		if (write)
+			ret = precopy_memory_store(mem,
+						   READ_ONCE(mem->generation),
+						   offset, buf, len,
+						   PRECOPY_ACCESS_PEER);
+		else
+			ret = precopy_memory_peek(mem, offset, buf, len,
+						  PRECOPY_ACCESS_PEER);
+	} while (ret == -ECANCELED);
+	return ret;
+}
+
 /* --- Loads ------------------------------------------------------------ */
 
 /**
@@ -714,7 +783,7 @@ int precopy_memory_copy_in(struct precopy_memory *mem, u64 generation,
 	for (; len; len -= n, offset += n, data += n) {
 		n = min_t(size_t, len, PAGE_SIZE - offset_in_page(offset));
 		ret = precopy_memory_store(mem, generation, offset, data, n,
-					   false);
+					   PRECOPY_ACCESS_DEVICE);
 		if (ret)
 			return ret;
 	}
@@ -753,7 +822,7 @@ static int precopy_memory_zero_pages(struct precopy_memory *mem, u64 generation,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		ret = precopy_memory_poke(mem, generation, offset, zeroes,
-					  PAGE_SIZE, false);
+					  PAGE_SIZE, PRECOPY_ACCESS_DEVICE);
 		if (ret && ret != -ENOENT)
 			return ret;
 		cond_resched();

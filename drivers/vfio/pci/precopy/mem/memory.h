@@ -111,6 +111,8 @@ struct precopy_memory_stats {
  * @memcg: memory cgroup of the opener, charged for all of the memory
  * @gate: whether the user may touch the memory
  * @decode: the memory bit of COMMAND
+ * @accepting: true if other devices may access the memory; not while the device has
+ *	       stopped
  * @tracker: tracker that is told of every page written; NULL while not tracking
  * @split_mutex: serialises splits, so that threads which fault on one unit at
  *		 the same time need one spare unit. Taken inside mmap_lock and
@@ -132,6 +134,7 @@ struct precopy_memory {
 	struct mem_cgroup		*memcg;
 	enum precopy_gate		gate;
 	bool				decode;
+	bool				accepting;
 	struct precopy_tracker		*tracker;
 	struct mutex			split_mutex;	/* see above */
 	wait_queue_head_t		wait;
@@ -164,6 +167,14 @@ ssize_t precopy_memory_write(struct precopy_memory *mem,
 void precopy_memory_set_decode(struct precopy_memory *mem, bool decode);
 void precopy_memory_set_gate(struct precopy_memory *mem,
 			     enum precopy_gate gate);
+
+/* --- Accesses of other devices ---------------------------------------- */
+
+void precopy_memory_set_accepting(struct precopy_memory *mem, bool accepting);
+int precopy_memory_peer_rw(struct precopy_memory *mem, u64 offset, void *buf,
+			   size_t len, bool write);
+
+/* --- Waiting for the gate --------------------------------------------- */
 
 /* Must accesses wait for the startup? Without the lock only a hint to wait on. */
 static inline bool precopy_memory_waits(const struct precopy_memory *mem)
