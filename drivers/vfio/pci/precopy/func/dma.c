@@ -31,7 +31,7 @@
 static int precopy_dma_pin_iommufd(struct precopy_dma *dma, u64 iova,
 				   struct page **page, bool write)
 {
-	/* Written only while no step is executed, and this is in a step */
+	/* Becomes false in the middle of a step only if the device is detached */
 	if (!READ_ONCE(dma->attached))
 		return -ENXIO;
 	return iommufd_access_pin_pages(dma->access, iova, PAGE_SIZE, page,

@@ -161,10 +161,14 @@ static void precopy_access_set_switching(struct precopy_device *pcd,
 	pcd->dma.switching = switching;
 }
 
-/* The engine may be at work. It waits, instead of finding nothing in between. */
+/*
+ * The engine may be at work. It waits, instead of finding nothing in between: the step
+ * that has begun is complete before the access is taken away, and no other begins.
+ */
 static void precopy_access_switch(struct precopy_device *pcd, u32 pt_id)
 {
 	precopy_access_set_switching(pcd, true);
+	wait_event(pcd->wait, precopy_dma_idle(pcd));
 	precopy_access_detach(pcd);
 	precopy_access_attach(pcd, pt_id);
 	precopy_access_set_switching(pcd, false);
