@@ -24,7 +24,7 @@
 
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
-#define STAMPED		(1UL << 20)
+#define STAMPED		(HUGE / 2)
 #define PAIRS		(PAGE / 16)
 /* Behind what is stamped: the ring, where its copies go, and where its fences store */
 #define RING_AT		STAMPED
@@ -133,7 +133,7 @@ void engine_find(const char *dev)
 
 /* --- Memory --------------------------------------------------------------- */
 
-static __u64 physical(const void *p)
+static __u64 address_of(const void *p)
 {
 	__u64 entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY);
@@ -186,7 +186,7 @@ static void set_up(struct engine *e, __u64 every_us)
 	if (e->memory == MAP_FAILED)
 		fail("no huge page");
 	memset(e->memory, 0, HUGE);
-	e->address = physical(e->memory);
+	e->address = address_of(e->memory);
 	set(e, PRECOPY_ENGINE_INTERVAL_US, every_us);
 	set64(e, PRECOPY_ENGINE_RING_BASE, e->address + RING_AT);
 	set(e, PRECOPY_ENGINE_RING_SIZE, RING_SIZE);
