@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * precopy_vmm [OPTION]...: a small VMM that migrates a VM from the device $SOURCE to
- * the device $TARGET, both of the model "engine". It does all that a VMM has to do, or
- * makes one mistake. "judge" (tools/testing/vfio-precopy/vmm) is to tell which.
+ * the device $TARGET, both of the model "engine". The VM has another device, $BESIDE,
+ * which stays behind. The VMM does all that it has to do, or makes one mistake. "judge"
+ * (tools/testing/vfio-precopy/vmm) is to tell which.
  *
  *   --mode MODE		IOMMU interface, as in libvfio (iommufd)
  *   --cancel			cancel the migration when the device has stopped
@@ -59,6 +60,7 @@ enum mistake {
 	MSIX_NOT_RESTORED,
 	MSIX_RESTORED_TOO_LATE,
 	SOURCE_RUNS_TOO,
+	STOPPED_BEFORE_P2P,
 	LEFT_IN_P2P,
 	NR_MISTAKES,
 };
@@ -76,6 +78,7 @@ static const char * const mistakes[NR_MISTAKES] = {
 	[MSIX_NOT_RESTORED]		= "msix-not-restored",
 	[MSIX_RESTORED_TOO_LATE]	= "msix-restored-too-late",
 	[SOURCE_RUNS_TOO]		= "source-runs-too",
+	[STOPPED_BEFORE_P2P]		= "stopped-before-p2p",
 	[LEFT_IN_P2P]			= "left-in-p2p",
 };
 
@@ -197,6 +200,7 @@ static int target(int line)
 
 struct source {
 	struct engine e;
+	struct engine beside;
 	struct dma_region dimm;
 	bool dimm_mapped;
 	int line;
@@ -333,6 +337,8 @@ static void stop(struct source *s)
 		guest_goes_on(s);
 	}
 	MUST(!mig_set_state(s->e.pd.dev, PCP, NULL));
+	if (options.mistake != STOPPED_BEFORE_P2P)
+		MUST(!mig_set_state(s->beside.pd.dev, RP, NULL));
 	/* As a peer's store, which may come in this state */
 	engine_write32(&s->e, PRECOPY_ENGINE_IRQ_RAISE, VECTOR);
 	if (options.mistake != LOG_READ_BEFORE_THE_QUIESCE &&
@@ -347,6 +353,7 @@ static void cancel(struct source *s)
 		MUST(!mig_set_state(s->e.pd.dev, RP, NULL));
 	} else {
 		MUST(!mig_set_state(s->e.pd.dev, RUN, NULL));
+		MUST(!mig_set_state(s->beside.pd.dev, RUN, NULL));
 		guest_goes_on(s);
 	}
 }
@@ -357,6 +364,7 @@ static int complete(struct source *s)
 	int status = 0;
 
 	MUST(!mig_set_state(s->e.pd.dev, SC, NULL));
+	MUST(!mig_set_state(s->beside.pd.dev, STOP, NULL));
 	send_device(s);
 	/* Nothing moves now: the oracle of the VM's memory */
 	if (memcmp(here.ram, there.ram, RAM) || memcmp(here.dimm, there.dimm, DIMM))
@@ -385,6 +393,7 @@ static void open_source(struct source *s, int line)
 	for (page = 0; page < RAM / PRECOPY_PAGE; page++)
 		precopy_pattern(here.ram + page * PRECOPY_PAGE, page, 1);
 	engine_irqs_enable(&s->e);
+	engine_open(&s->beside, getenv("BESIDE"), options.mode, MEMORY, RAM);
 	obeyed(s);
 }
 
@@ -406,6 +415,7 @@ static int source(int line)
 	if (options.mistake != LOG_NEVER_STARTED)
 		MUST(!dma_log_stop(s.e.pd.dev));
 	engine_close(&s.e);
+	engine_close(&s.beside);
 	close(line);
 	return status;
 }
@@ -462,8 +472,9 @@ static void list_mistakes(void)
 static void wrong_use(void)
 {
 	fprintf(stderr,
-		"usage: SOURCE=BDF TARGET=BDF precopy_vmm [--mode MODE] [--cancel] [--mistake NAME]\n"
-		"       precopy_vmm --list\n");
+		"usage: precopy_vmm [--mode MODE] [--cancel] [--mistake NAME]\n"
+		"       precopy_vmm --list\n"
+		"with SOURCE, TARGET and BESIDE in the environment\n");
 	exit(2);
 }
 
@@ -494,15 +505,16 @@ int main(int argc, char *argv[])
 		{ "list", no_argument, NULL, 'l' },
 		{},
 	};
-	char *bdfs[2];
+	char *bdfs[3];
 	int option;
 
 	bdfs[0] = getenv("SOURCE");
 	bdfs[1] = getenv("TARGET");
+	bdfs[2] = getenv("BESIDE");
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
 		take_option(option, optarg);
-	if (optind < argc || !bdfs[0] || !bdfs[1])
+	if (optind < argc || !bdfs[0] || !bdfs[1] || !bdfs[2])
 		wrong_use();
-	precopy_require(bdfs, 2);
+	precopy_require(bdfs, 3);
 	return migrate();
 }
