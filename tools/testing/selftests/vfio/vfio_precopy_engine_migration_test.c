@@ -298,7 +298,7 @@ TEST_F_TIMEOUT(engine_migration, half_a_copy, MIG_TIMEOUT)
 	struct engine_command command = {
 		.op = PRECOPY_ENGINE_OP_COPY, .src = ENGINE_IOVA + 11,
 		.dst = ENGINE_IOVA + RAM / 2 + 7, .len = RAM / 2 - 100,
-		.count = 4, .vector = 3,
+		.count = precopy_rounds(4), .vector = 3,
 	};
 	struct engine *a = &self->a, *b = &self->b;
 
