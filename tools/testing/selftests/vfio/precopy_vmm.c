@@ -282,6 +282,12 @@ static void log_start(struct source *s)
 	MUST(!dma_log_start(s->e.pd.dev, &page_size, ranges, 2));
 }
 
+static void log_stop(struct source *s)
+{
+	if (options.mistake != LOG_NEVER_STARTED)
+		MUST(!dma_log_stop(s->e.pd.dev));
+}
+
 /* The guest writes all of the stamped memory at least once more */
 static void guest_goes_on(struct source *s)
 {
@@ -348,6 +354,7 @@ static void stop(struct source *s)
 
 static void cancel(struct source *s)
 {
+	log_stop(s);
 	close(s->fd);
 	if (options.mistake == LEFT_IN_P2P) {
 		MUST(!mig_set_state(s->e.pd.dev, RP, NULL));
@@ -369,6 +376,7 @@ static int complete(struct source *s)
 	/* Nothing moves now: the oracle of the VM's memory */
 	if (memcmp(here.ram, there.ram, RAM) || memcmp(here.dimm, there.dimm, DIMM))
 		status = BYTES_DIFFER;
+	log_stop(s);
 	tell(s, START, NULL, 0);
 	close(s->fd);
 	tell(s, HAS_RUN, NULL, 0);
@@ -412,8 +420,6 @@ static int source(int line)
 		cancel(&s);
 	else
 		status = complete(&s);
-	if (options.mistake != LOG_NEVER_STARTED)
-		MUST(!dma_log_stop(s.e.pd.dev));
 	engine_close(&s.e);
 	engine_close(&s.beside);
 	close(line);
