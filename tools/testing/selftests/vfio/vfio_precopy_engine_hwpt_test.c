@@ -694,6 +694,25 @@ TEST_F_TIMEOUT(hwpt, log_and_table_agree, MIG_TIMEOUT) /* R61 */
 	ASSERT_EQ(0, dma_log_stop(e->pd.dev));
 }
 
+/* A store that the table tells of is not one that nobody could know of. */
+TEST_F_TIMEOUT(hwpt, tracked_stores_are_known, MIG_TIMEOUT)
+{
+	u64 unlogged = precopy_stat(bdfs[0], "dma_unlogged_pages");
+	u64 told = self->simulated && variant->flags ? 0 : 1;
+	int fd;
+
+	ASSERT_EQ(0, mig_set_state(self->e.pd.dev, PC, &fd));
+	ASSERT_EQ(0, copy_page(self, 0));
+	expect_page(self, 0);
+	EXPECT_EQ(unlogged + 1, precopy_stat(bdfs[0], "dma_unlogged_pages"));
+	if (variant->flags)
+		ASSERT_EQ(0, hwpt_track(self, IOMMU_HWPT_DIRTY_TRACKING_ENABLE));
+	ASSERT_EQ(0, copy_page(self, 1));
+	expect_page(self, 1);
+	EXPECT_EQ(unlogged + 1 + told, precopy_stat(bdfs[0], "dma_unlogged_pages"));
+	close(fd);
+}
+
 /* ------------------------------------------------------------------------ */
 /* type1                                                                    */
 
