@@ -274,6 +274,30 @@ TEST_F_TIMEOUT(p2p, stores_are_tracked, MIG_TIMEOUT)
 	free(want);
 }
 
+/* What was begun is complete when the P2P state is entered, and nothing follows. */
+TEST_F_TIMEOUT(p2p, nothing_begins_in_p2p, MIG_TIMEOUT) /* R25 */
+{
+	struct engine_command command = {
+		.op = PRECOPY_ENGINE_OP_STAMP, .dst = WINDOW_B, .len = MEMORY,
+	};
+	struct engine *a = &self->a, *b = &self->b;
+	u8 *before = malloc_assert(MEMORY);
+	u64 done;
+	int i;
+
+	engine_start(a, &command);
+	for (i = 0; i < 5; i++) {
+		done = engine_read64(a, PRECOPY_ENGINE_CMD_DONE);
+		ASSERT_TRUE(engine_wait_for(a, PRECOPY_ENGINE_CMD_DONE, done + 1));
+		ASSERT_EQ(0, mig_set_state(a->pd.dev, RP, NULL));
+		memcpy(before, b->pd.bar, MEMORY);
+		usleep(20 * 1000);
+		EXPECT_EQ(0, memcmp(before, b->pd.bar, MEMORY));
+		ASSERT_EQ(0, mig_set_state(a->pd.dev, RUN, NULL));
+	}
+	free(before);
+}
+
 /* One that has stopped takes nothing and gives nothing; both devices count it. */
 TEST_F_TIMEOUT(p2p, stopped_peers_refuse, MIG_TIMEOUT)
 {
