@@ -8,9 +8,9 @@
  * bytes read as 0. A write to a read-only register, to a reserved byte, or to a
  * register that is locked has no effect.
  *
- * The engine executes two queues, one step of at most a page at a time and in turns:
- * a single command in registers, and a ring of descriptors in memory. It starts no
- * step while COMMAND's bus master bit is 0 or the function is not in D0.
+ * The engine executes three queues, one step of at most a page at a time and in turns:
+ * a single command in registers, a ring of descriptors in memory, and the commands of
+ * pci-epf-test. It starts no step while COMMAND's bus master bit is 0 or the function is not in D0.
  */
 #ifndef _UAPI_LINUX_VFIO_PRECOPY_ENGINE_H
 #define _UAPI_LINUX_VFIO_PRECOPY_ENGINE_H
@@ -25,6 +25,89 @@
 
 /* Value of a vector register or field that raises no interrupt */
 #define PRECOPY_ENGINE_NO_VECTOR	0xffffffff
+
+/*
+ * --- The registers of pci-epf-test -------------------------------------
+ *
+ * They have the layout and the meaning of those of Linux's endpoint function
+ * pci-epf-test, so that Linux's driver for it, pci_endpoint_test, can drive this
+ * device. All are locked while a command is executed, but for MAGIC; all are 0 after
+ * a reset, but for CAPS.
+ */
+
+/* Any number; has no meaning; 4 bytes */
+#define PRECOPY_EPF_MAGIC		0x0000
+
+/*
+ * Doorbell: starts the command, one bit of these, and sets STATUS to 0; reads as the
+ * command until it has ended, then as 0; 4 bytes. Another number, or an IRQ_TYPE that
+ * is none, starts nothing.
+ */
+#define PRECOPY_EPF_COMMAND		0x0004
+/* Raises an interrupt, of the type in IRQ_TYPE whichever of the three it is */
+#define PRECOPY_EPF_COMMAND_RAISE_INTX	(1 << 0)
+#define PRECOPY_EPF_COMMAND_RAISE_MSI	(1 << 1)
+#define PRECOPY_EPF_COMMAND_RAISE_MSIX	(1 << 2)
+/* Reads SIZE bytes at SRC; fails if their CRC-32 is not CHECKSUM */
+#define PRECOPY_EPF_COMMAND_READ	(1 << 3)
+/* Writes SIZE random bytes to DST, and then sets CHECKSUM to their CRC-32 */
+#define PRECOPY_EPF_COMMAND_WRITE	(1 << 4)
+/* Copies SIZE bytes from SRC to DST */
+#define PRECOPY_EPF_COMMAND_COPY	(1 << 5)
+/* These four always fail: CAPS does not offer them */
+#define PRECOPY_EPF_COMMAND_DOORBELL_ON		(1 << 6)
+#define PRECOPY_EPF_COMMAND_DOORBELL_OFF	(1 << 7)
+#define PRECOPY_EPF_COMMAND_SUBRANGE_SETUP	(1 << 8)
+#define PRECOPY_EPF_COMMAND_SUBRANGE_CLEAR	(1 << 9)
+
+/* What came of the last command; 4 bytes */
+#define PRECOPY_EPF_STATUS		0x0008
+#define PRECOPY_EPF_STATUS_READ_SUCCESS		(1 << 0)
+#define PRECOPY_EPF_STATUS_READ_FAIL		(1 << 1)
+#define PRECOPY_EPF_STATUS_WRITE_SUCCESS	(1 << 2)
+#define PRECOPY_EPF_STATUS_WRITE_FAIL		(1 << 3)
+#define PRECOPY_EPF_STATUS_COPY_SUCCESS		(1 << 4)
+#define PRECOPY_EPF_STATUS_COPY_FAIL		(1 << 5)
+/* An interrupt was raised. Not set if IRQ_TYPE and IRQ_NUMBER name none. */
+#define PRECOPY_EPF_STATUS_IRQ_RAISED		(1 << 6)
+/* With a FAIL: SRC, or DST, cannot be accessed */
+#define PRECOPY_EPF_STATUS_SRC_INVALID		(1 << 7)
+#define PRECOPY_EPF_STATUS_DST_INVALID		(1 << 8)
+#define PRECOPY_EPF_STATUS_DOORBELL_ON_FAIL	(1 << 11)
+#define PRECOPY_EPF_STATUS_DOORBELL_OFF_FAIL	(1 << 13)
+#define PRECOPY_EPF_STATUS_SUBRANGE_SETUP_FAIL	(1 << 15)
+#define PRECOPY_EPF_STATUS_SUBRANGE_CLEAR_FAIL	(1 << 17)
+
+/* Addresses in memory; 8 bytes each, at a multiple of 4 */
+#define PRECOPY_EPF_SRC			0x000c
+#define PRECOPY_EPF_DST			0x0014
+
+/* Number of bytes; 4 bytes */
+#define PRECOPY_EPF_SIZE		0x001c
+
+/*
+ * CRC-32 of the data: polynomial 0xedb88320, least significant bit first, of initial
+ * value ~0 and without inversion at the end; 4 bytes
+ */
+#define PRECOPY_EPF_CHECKSUM		0x0020
+
+/*
+ * The interrupt at the end of a command; 4 bytes each. There is one only for MSIX, with
+ * a number from 1 to PRECOPY_ENGINE_VECTORS, which raises the vector before it.
+ */
+#define PRECOPY_EPF_IRQ_TYPE		0x0024
+#define PRECOPY_EPF_IRQ_INTX		0
+#define PRECOPY_EPF_IRQ_MSI		1
+#define PRECOPY_EPF_IRQ_MSIX		2
+#define PRECOPY_EPF_IRQ_NUMBER		0x0028
+
+/* Bit 0 asks for DMA, which is used anyway; has no effect; 4 bytes */
+#define PRECOPY_EPF_FLAGS		0x002c
+
+/* What is offered: addresses of any alignment, and MSI-X; read-only; 4 bytes */
+#define PRECOPY_EPF_CAPS		0x0030
+#define PRECOPY_EPF_CAPS_UNALIGNED	(1 << 0)
+#define PRECOPY_EPF_CAPS_MSIX		(1 << 2)
 
 /* --- Control; 4 bytes each -------------------------------------------- */
 
@@ -115,7 +198,10 @@
 /* Number of times that the command was executed; read-only; 8 bytes */
 #define PRECOPY_ENGINE_CMD_DONE		0x10c0
 
-/* Bytes stored by COPY, FILL and STAMP since the last reset; read-only; 8 bytes */
+/*
+ * Bytes stored by COPY, FILL and STAMP, and by WRITE and COPY of pci-epf-test, since the
+ * last reset; read-only; 8 bytes
+ */
 #define PRECOPY_ENGINE_BYTES		0x10c8
 
 /* --- Descriptors ------------------------------------------------------ */

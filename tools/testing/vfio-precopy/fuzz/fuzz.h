@@ -21,7 +21,7 @@ typedef uint64_t u64;
 #define FUZZ_PAGE		4096UL
 #define FILE_HDR_LEN		64
 #define REC_HDR_LEN		24
-#define ENGINE_LEN		192
+#define ENGINE_LEN		248
 
 /* In features_required: the device's model is "engine" */
 #define FEATURE_ENGINE		1

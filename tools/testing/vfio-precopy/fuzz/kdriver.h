@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * As much of the kernel as load.c, memory_load.c, memory_startup.c, engine_section.c,
- * step.c, session.c, startup.c and startup_info.c need in user space, in one thread.
+ * epf.c, step.c, session.c, startup.c and startup_info.c need in user space, in one thread.
  * Locks only know whether they are held, and complain about what a kernel would
  * deadlock or sleep on. What may fail fails when the model says so (target.c). Read
  * before each of these files, by -include.
@@ -102,6 +102,10 @@ typedef atomic_t atomic_long_t, atomic64_t;
 #define atomic_long_read(a)		((a)->v)
 #define atomic_long_set(a, n)		((void)((a)->v = (n)))
 #define atomic_long_inc(a)		((void)(a)->v++)
+/* Of steps, of which a target executes none */
+#define crc32_le(sum, p, len)		((void)(p), (void)(len), abort(), (sum))
+#define get_random_bytes(p, len)	((void)(p), (void)(len), abort())
+
 #define atomic64_inc(a)			((void)(a)->v++)
 #define atomic64_add(n, a)		((void)((a)->v += (n)))
 #define atomic64_set(a, n)		((void)((a)->v = (n)))

@@ -457,7 +457,31 @@ static void put_job(const struct stream *s, u8 *p)
 	put(p + 40, 8, pos);
 }
 
-/* An engine that can be: idle, with a ring, with a command, or with both */
+/* The block of pci-epf-test: idle, at the start of a command, or in its middle */
+static void put_epf(u8 *p)
+{
+	u32 command = roll(2) ? 1U << roll(10) : 0, size = roll(3) * 5000, pos = 0;
+	u32 sum = fuzz_random(&random_state);
+
+	if (command >= 8 && command <= 32 && size)
+		pos = roll(size);
+	if (!pos || command == 32)
+		sum = ~0U;
+	put(p, 4, fuzz_random(&random_state));
+	put(p + 4, 4, command);
+	put(p + 8, 4, roll(1 << 18));
+	put(p + 12, 4, size);
+	put(p + 16, 8, fuzz_random(&random_state));
+	put(p + 24, 8, fuzz_random(&random_state));
+	put(p + 32, 4, fuzz_random(&random_state));
+	put(p + 36, 4, command ? roll(3) : roll(5));
+	put(p + 40, 4, roll(10));
+	put(p + 44, 4, roll(2));
+	put(p + 48, 4, pos);
+	put(p + 52, 4, command ? sum : 0);
+}
+
+/* An engine that can be: idle, or with a job in some of its queues */
 static u32 put_engine(const struct stream *s, u8 *p)
 {
 	u32 size = 2U << roll(16);
@@ -482,6 +506,7 @@ static u32 put_engine(const struct stream *s, u8 *p)
 	put(p + 176, 4, roll(9));
 	put(p + 180, 4, roll(4096));
 	put(p + 184, 4, roll(2));
+	put_epf(p + 192);
 	return ENGINE_LEN;
 }
 

@@ -274,6 +274,22 @@ static bool ring_good(const struct reference *ref, const u8 *p)
 	       (le(p + 52, 4) != 1 || job_good(ref, p + 64));
 }
 
+/* The block of pci-epf-test: nothing, or one command on its way */
+static bool epf_good(const u8 *p)
+{
+	u64 command = le(p + 4, 4), size = le(p + 12, 4), type = le(p + 36, 4),
+	    pos = le(p + 48, 4), sum = le(p + 52, 4);
+	bool data = command == 8 || command == 16 || command == 32;
+
+	if (!command)
+		return !pos && !sum;
+	if (command > 512 || command & (command - 1) || type > 2)
+		return false;
+	if (pos && (!data || pos >= size))
+		return false;
+	return sum == ~0U || (pos && command != 32);
+}
+
 static bool engine_good(const struct reference *ref, const struct record *r)
 {
 	const u8 *p = r->payload;
@@ -288,7 +304,7 @@ static bool engine_good(const struct reference *ref, const struct record *r)
 	if (le(p + 184, 4) && le(p + 160, 8) && le(p + 168, 8) >= le(p + 160, 8))
 		return false;
 	return (!le(p + 184, 4) || job_good(ref, p + 112)) &&
-	       (!le(p, 4) || ring_good(ref, p));
+	       (!le(p, 4) || ring_good(ref, p)) && epf_good(p + 192);
 }
 
 static bool payload_good(const struct reference *ref, const struct record *r)

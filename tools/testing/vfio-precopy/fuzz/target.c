@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A whole target: the driver's own load.c, memory_load.c, memory_startup.c,
- * engine_section.c, step.c, session.c, startup.c and startup_info.c on a model of what
+ * engine_section.c, epf.c, step.c, session.c, startup.c and startup_info.c on a model of what
  * is below them. A stream is written to it in pieces, while user copies and allocations
  * fail, signals come, startups are slow or fail, and resets happen; what it says must
  * follow from the reference's outcome and from what was made to fail.
@@ -224,6 +224,11 @@ int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
 		      size_t len)
 {
 	fuzz_fail("DMA of %zu bytes at %lx", len, iova);
+}
+
+void precopy_irq_raise(struct precopy_engine *engine, u32 vector)
+{
+	fuzz_fail("interrupt %u", vector);
 }
 
 int precopy_memory_copy_part(struct precopy_memory *mem, u64 generation,

@@ -10,6 +10,7 @@
 
 #include "dma.h"
 #include "engine.h"
+#include "epf.h"
 #include "irq.h"
 #include "mig/fsm.h"
 #include "precopy.h"
@@ -98,17 +99,23 @@ static bool precopy_engine_ready(const struct precopy_engine *engine)
 {
 	return engine->open && engine->master && !engine->quiesced &&
 	       (engine->state.command.active ||
-		precopy_ring_ready(&engine->state));
+		precopy_ring_ready(&engine->state) ||
+		precopy_epf_active(engine));
 }
 
-/* Has the queue a step that may begin now? A new job waits for the interval. */
+/*
+ * Has the queue a step that may begin now? A new job waits for the interval; the
+ * commands of pci-epf-test, which have none, do not.
+ */
 static bool precopy_engine_may_run(const struct precopy_engine *engine,
-				   bool ring, ktime_t now)
+				   enum precopy_queue queue, ktime_t now)
 {
 	const struct precopy_engine_state *state = &engine->state;
 	bool fresh;
 
-	if (ring) {
+	if (queue == PRECOPY_QUEUE_EPF)
+		return precopy_epf_active(engine);
+	if (queue == PRECOPY_QUEUE_RING) {
 		if (!precopy_ring_ready(state))
 			return false;
 		fresh = state->ring.phase == PRECOPY_RING_FETCH;
@@ -118,6 +125,21 @@ static bool precopy_engine_may_run(const struct precopy_engine *engine,
 		fresh = !state->command.job.pos;
 	}
 	return !fresh || !ktime_before(now, engine->next_start);
+}
+
+/* The queue whose turn it is; the last one's comes when no other has a step */
+static enum precopy_queue
+precopy_engine_choose(const struct precopy_engine *engine, ktime_t now)
+{
+	enum precopy_queue queue = engine->last;
+
+	do {
+		queue = queue < PRECOPY_QUEUE_EPF ? queue + 1 :
+						    PRECOPY_QUEUE_COMMAND;
+		if (precopy_engine_may_run(engine, queue, now))
+			return queue;
+	} while (queue != (engine->last ?: PRECOPY_QUEUE_EPF));
+	return PRECOPY_QUEUE_NONE;
 }
 
 static void precopy_engine_plan_ring(struct precopy_engine *engine,
@@ -150,7 +172,7 @@ static void precopy_engine_start_interval(struct precopy_engine *engine,
 					  ktime_t now)
 {
 	if (step->kind == PRECOPY_STEP_FETCH ||
-	    (!step->ring && !step->job.pos))
+	    (step->queue == PRECOPY_QUEUE_COMMAND && !step->job.pos))
 		engine->next_start = ktime_add_us(now, engine->state.interval_us);
 }
 
@@ -174,10 +196,8 @@ static bool precopy_engine_plan(struct precopy_engine *engine,
 	if (!precopy_engine_ready(engine))
 		return false;
 	*step = (struct precopy_step) { .generation = pcd->generation };
-	step->ring = !engine->command_turn;
-	if (!precopy_engine_may_run(engine, step->ring, now))
-		step->ring = !step->ring;
-	if (!precopy_engine_may_run(engine, step->ring, now)) {
+	step->queue = precopy_engine_choose(engine, now);
+	if (step->queue == PRECOPY_QUEUE_NONE) {
 		precopy_engine_sleep(engine, engine->next_start);
 		return false;
 	}
@@ -185,10 +205,12 @@ static bool precopy_engine_plan(struct precopy_engine *engine,
 		precopy_engine_sleep(engine, pcd->dma.resume_at);
 		return false;
 	}
-	engine->command_turn = step->ring;
-	engine->running = step->ring ? PRECOPY_QUEUE_RING : PRECOPY_QUEUE_COMMAND;
-	if (step->ring)
+	engine->last = step->queue;
+	engine->running = step->queue;
+	if (step->queue == PRECOPY_QUEUE_RING)
 		precopy_engine_plan_ring(engine, step);
+	else if (step->queue == PRECOPY_QUEUE_EPF)
+		precopy_epf_plan(engine, step);
 	else
 		precopy_engine_plan_command(engine, step);
 	precopy_engine_start_interval(engine, step, now);
@@ -269,13 +291,21 @@ static void precopy_engine_ring_done(struct precopy_engine *engine,
 		precopy_ring_completed(engine);
 }
 
+/* Does the step store data, which is counted? */
+static bool precopy_engine_stores(const struct precopy_step *step)
+{
+	return step->kind == PRECOPY_STEP_JOB ||
+	       (step->kind == PRECOPY_STEP_EPF &&
+		step->job.op != PRECOPY_EPF_COMMAND_READ);
+}
+
 static void precopy_engine_account(struct precopy_engine *engine,
 				   const struct precopy_step *step, int ret)
 {
 	struct precopy_stats *stats = &engine->pcd->stats;
 
 	atomic64_inc(&stats->dma_steps);
-	if (ret || step->kind != PRECOPY_STEP_JOB)
+	if (ret || !precopy_engine_stores(step))
 		return;
 	atomic64_add(step->len, &stats->dma_bytes);
 	engine->state.bytes += step->len;
@@ -287,8 +317,10 @@ static void precopy_engine_done(struct precopy_engine *engine,
 	if (!ret && step->kind == PRECOPY_STEP_JOB &&
 	    step->job.op == PRECOPY_ENGINE_OP_IRQ)
 		precopy_irq_raise(engine, step->job.src);
-	if (step->ring)
+	if (step->queue == PRECOPY_QUEUE_RING)
 		precopy_engine_ring_done(engine, step, ret);
+	else if (step->queue == PRECOPY_QUEUE_EPF)
+		precopy_epf_done(engine, step, ret);
 	else
 		precopy_engine_command_done(engine, step, ret);
 }

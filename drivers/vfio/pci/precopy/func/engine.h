@@ -47,11 +47,13 @@ struct precopy_job {
  * @PRECOPY_QUEUE_NONE: no step is executed
  * @PRECOPY_QUEUE_COMMAND: the command
  * @PRECOPY_QUEUE_RING: the ring
+ * @PRECOPY_QUEUE_EPF: the register block of pci-epf-test
  */
 enum precopy_queue {
 	PRECOPY_QUEUE_NONE,
 	PRECOPY_QUEUE_COMMAND,
 	PRECOPY_QUEUE_RING,
+	PRECOPY_QUEUE_EPF,
 };
 
 /**
@@ -109,6 +111,36 @@ struct precopy_command {
 };
 
 /**
+ * struct precopy_epf - the register block of pci-epf-test
+ * @magic: a number that the guest can store
+ * @command: command that is executed, PRECOPY_EPF_COMMAND_*, or 0
+ * @status: result of the last command, PRECOPY_EPF_STATUS_*
+ * @size: number of bytes of READ, WRITE and COPY
+ * @src: source of READ and COPY, an address in memory
+ * @dst: destination of WRITE and COPY, an address in memory
+ * @checksum: CRC-32 that the guest expects of READ, and that WRITE has stored
+ * @irq_type: kind of the interrupt at the end of a command, PRECOPY_EPF_IRQ_*
+ * @irq_number: number of its vector, from 1 on
+ * @flags: flags, which have no effect
+ * @pos: number of bytes that are done
+ * @sum: CRC-32 of these bytes; 0 if there is no command
+ */
+struct precopy_epf {
+	u32	magic;
+	u32	command;
+	u32	status;
+	u32	size;
+	u64	src;
+	u64	dst;
+	u32	checksum;
+	u32	irq_type;
+	u32	irq_number;
+	u32	flags;
+	u32	pos;
+	u32	sum;
+};
+
+/**
  * struct precopy_engine_state - what a guest can set or see, and what migrates
  * @ctrl: control bits
  * @pending: bitmap of the vectors that were raised while the device was quiesced
@@ -116,6 +148,7 @@ struct precopy_command {
  * @bytes: bytes stored to memory since the reset
  * @ring: the ring
  * @command: the command
+ * @epf: the register block of pci-epf-test
  */
 struct precopy_engine_state {
 	u32			ctrl;
@@ -124,6 +157,7 @@ struct precopy_engine_state {
 	u64			bytes;
 	struct precopy_ring	ring;
 	struct precopy_command	command;
+	struct precopy_epf	epf;
 };
 
 /* Values of all registers after a reset */
@@ -152,7 +186,7 @@ struct precopy_engine_state {
  * @running: queue whose step is executed
  * @stop_command: true if the command is to end with the step that is executed
  * @stop_ring: true if the ring is to be disabled with the step that is executed
- * @command_turn: true if the command comes before the ring in the next step
+ * @last: queue of the last step; those after it come first in the next one
  * @next_start: time before which no job is to start
  */
 struct precopy_engine {
@@ -173,7 +207,7 @@ struct precopy_engine {
 	enum precopy_queue		running;
 	bool				stop_command;
 	bool				stop_ring;
-	bool				command_turn;
+	enum precopy_queue		last;
 	ktime_t				next_start;
 };
 

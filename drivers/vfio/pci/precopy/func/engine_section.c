@@ -9,6 +9,7 @@
 #include <kunit/visibility.h>
 
 #include "engine.h"
+#include "epf.h"
 #include "mig/section.h"
 #include "mig/session.h"
 #include "mig/trace.h"
@@ -53,8 +54,22 @@ struct precopy_rec_engine {
 		__le32 active;
 		__le32 reserved;
 	} __packed command;
+	struct {
+		__le32 magic;
+		__le32 command;
+		__le32 status;
+		__le32 size;
+		__le64 src;
+		__le64 dst;
+		__le32 checksum;
+		__le32 irq_type;
+		__le32 irq_number;
+		__le32 flags;
+		__le32 pos;
+		__le32 sum;
+	} __packed epf;
 } __packed;
-static_assert(sizeof(struct precopy_rec_engine) == 192);
+static_assert(sizeof(struct precopy_rec_engine) == 248);
 static_assert(sizeof(struct precopy_rec_engine) <= PRECOPY_STREAM_PAGE_SIZE);
 
 #define PRECOPY_ENGINE_LEN	(PRECOPY_REC_HDR_LEN + sizeof(struct precopy_rec_engine))
@@ -112,6 +127,40 @@ static void precopy_job_decode(const struct precopy_rec_job *rec,
 	job->pos = le64_to_cpu(rec->pos);
 }
 
+static void precopy_epf_encode(const struct precopy_epf *epf,
+			       struct precopy_rec_engine *rec)
+{
+	rec->epf.magic = cpu_to_le32(epf->magic);
+	rec->epf.command = cpu_to_le32(epf->command);
+	rec->epf.status = cpu_to_le32(epf->status);
+	rec->epf.size = cpu_to_le32(epf->size);
+	rec->epf.src = cpu_to_le64(epf->src);
+	rec->epf.dst = cpu_to_le64(epf->dst);
+	rec->epf.checksum = cpu_to_le32(epf->checksum);
+	rec->epf.irq_type = cpu_to_le32(epf->irq_type);
+	rec->epf.irq_number = cpu_to_le32(epf->irq_number);
+	rec->epf.flags = cpu_to_le32(epf->flags);
+	rec->epf.pos = cpu_to_le32(epf->pos);
+	rec->epf.sum = cpu_to_le32(epf->sum);
+}
+
+static void precopy_epf_decode(const struct precopy_rec_engine *rec,
+			       struct precopy_epf *epf)
+{
+	epf->magic = le32_to_cpu(rec->epf.magic);
+	epf->command = le32_to_cpu(rec->epf.command);
+	epf->status = le32_to_cpu(rec->epf.status);
+	epf->size = le32_to_cpu(rec->epf.size);
+	epf->src = le64_to_cpu(rec->epf.src);
+	epf->dst = le64_to_cpu(rec->epf.dst);
+	epf->checksum = le32_to_cpu(rec->epf.checksum);
+	epf->irq_type = le32_to_cpu(rec->epf.irq_type);
+	epf->irq_number = le32_to_cpu(rec->epf.irq_number);
+	epf->flags = le32_to_cpu(rec->epf.flags);
+	epf->pos = le32_to_cpu(rec->epf.pos);
+	epf->sum = le32_to_cpu(rec->epf.sum);
+}
+
 VISIBLE_IF_KUNIT void precopy_engine_encode(const struct precopy_engine_state *state,
 					    struct precopy_rec_engine *rec)
 {
@@ -138,6 +187,7 @@ VISIBLE_IF_KUNIT void precopy_engine_encode(const struct precopy_engine_state *s
 	rec->command.vector = cpu_to_le32(command->vector);
 	rec->command.error = cpu_to_le32(command->error);
 	rec->command.active = cpu_to_le32(command->active);
+	precopy_epf_encode(&state->epf, rec);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_engine_encode);
 
@@ -166,6 +216,7 @@ static void precopy_engine_decode(const struct precopy_rec_engine *rec,
 	command->vector = le32_to_cpu(rec->command.vector);
 	command->error = le32_to_cpu(rec->command.error);
 	command->active = le32_to_cpu(rec->command.active);
+	precopy_epf_decode(rec, &state->epf);
 }
 
 /* --- Validation -------------------------------------------------------- */
@@ -197,6 +248,8 @@ static bool precopy_engine_possible(const struct precopy_engine_state *state,
 	if (command->active &&
 	    (precopy_job_check(&command->job, memory_size) ||
 	     (command->count && command->done >= command->count)))
+		return false;
+	if (!precopy_epf_possible(&state->epf))
 		return false;
 	return !(state->ctrl & PRECOPY_ENGINE_CTRL_RING) ||
 	       precopy_engine_ring_possible(ring, memory_size);

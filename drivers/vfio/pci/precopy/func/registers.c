@@ -13,6 +13,7 @@
 #include <kunit/visibility.h>
 
 #include "engine.h"
+#include "epf.h"
 #include "irq.h"
 #include "precopy.h"
 #include "registers.h"
@@ -153,6 +154,23 @@ static void precopy_set_start(struct precopy_engine *engine, u32 value)
 			.size = sizeof_field(struct precopy_engine_state, member)
 
 static const struct precopy_register precopy_registers[] = {
+	{ PRECOPY_EPF_MAGIC, STATE(epf.magic) },
+	{ PRECOPY_EPF_COMMAND, STATE(epf.command), .set = precopy_epf_start,
+	  .locked = precopy_epf_active },
+	{ PRECOPY_EPF_STATUS, STATE(epf.status), .locked = precopy_epf_active },
+	{ PRECOPY_EPF_SRC, STATE(epf.src), .locked = precopy_epf_active },
+	{ PRECOPY_EPF_DST, STATE(epf.dst), .locked = precopy_epf_active },
+	{ PRECOPY_EPF_SIZE, STATE(epf.size), .locked = precopy_epf_active },
+	{ PRECOPY_EPF_CHECKSUM, STATE(epf.checksum),
+	  .locked = precopy_epf_active },
+	{ PRECOPY_EPF_IRQ_TYPE, STATE(epf.irq_type),
+	  .locked = precopy_epf_active },
+	{ PRECOPY_EPF_IRQ_NUMBER, STATE(epf.irq_number),
+	  .locked = precopy_epf_active },
+	{ PRECOPY_EPF_FLAGS, STATE(epf.flags), .locked = precopy_epf_active },
+	{ PRECOPY_EPF_CAPS, 4, .get = precopy_epf_caps,
+	  .locked = precopy_always_locked },
+
 	{ PRECOPY_ENGINE_ID, 4, .get = precopy_get_id,
 	  .locked = precopy_always_locked },
 	{ PRECOPY_ENGINE_VERSION, 4, .get = precopy_get_version,

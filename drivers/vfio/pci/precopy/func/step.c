@@ -14,6 +14,7 @@
 #include <kunit/visibility.h>
 
 #include "dma.h"
+#include "epf.h"
 #include "mem/memory.h"
 #include "precopy.h"
 #include "step.h"
@@ -224,6 +225,8 @@ int precopy_step_run(struct precopy_device *pcd, struct precopy_step *step,
 		return precopy_step_fetch(pcd, step, buf);
 	case PRECOPY_STEP_STATUS:
 		return precopy_step_status(pcd, step);
+	case PRECOPY_STEP_EPF:
+		return precopy_epf_run(pcd, step, buf);
 	default:
 		return precopy_step_job(pcd, step, buf);
 	}

@@ -14,30 +14,36 @@ struct precopy_device;
  * @PRECOPY_STEP_JOB: the next part of a job
  * @PRECOPY_STEP_FETCH: read a descriptor
  * @PRECOPY_STEP_STATUS: write the status of a descriptor
+ * @PRECOPY_STEP_EPF: the next part of a command of pci-epf-test
  */
 enum precopy_step_kind {
 	PRECOPY_STEP_JOB,
 	PRECOPY_STEP_FETCH,
 	PRECOPY_STEP_STATUS,
+	PRECOPY_STEP_EPF,
 };
 
 /**
  * struct precopy_step - a step
  * @kind: what it does
- * @ring: true if it is of the ring, false if of the command
+ * @queue: where it comes from
  * @generation: generation of the device when the step began
  * @addr: address of the descriptor, for FETCH and STATUS
  * @status: errno to write, for STATUS
- * @job: the job; result of FETCH
+ * @job: the job; result of FETCH. For EPF, its op is PRECOPY_EPF_COMMAND_*
+ * @sum: CRC-32 of the bytes before @job.pos, for EPF; result: with those of the step
+ * @invalid: result of EPF: status bit that tells which address was invalid, or 0
  * @len: result: bytes of the job that were done
  */
 struct precopy_step {
 	enum precopy_step_kind	kind;
-	bool			ring;
+	enum precopy_queue	queue;
 	u64			generation;
 	u64			addr;
 	u32			status;
 	struct precopy_job	job;
+	u32			sum;
+	u32			invalid;
 	size_t			len;
 };
 

@@ -16,12 +16,13 @@
 #include <linux/unaligned.h>
 
 #include "../func/engine.h"
+#include "../func/epf.h"
 #include "../func/registers.h"
 #include "../func/step.h"
 #include "../precopy.h"
 
 #define MEMORY_SIZE	SZ_8M
-#define RECORD_LEN	192
+#define RECORD_LEN	248
 #define ACCESS_LEN	SZ_4K
 /* Of one access of registers, bytes */
 #define MAX_ACCESS	256
@@ -178,6 +179,11 @@ static const struct record_field record_fields[] = {
 	JOB_FIELDS(112, command.job), FIELD(160, command.count),
 	FIELD(168, command.done), FIELD(176, command.vector),
 	FIELD(180, command.error), FIELD(184, command.active),
+	FIELD(192, epf.magic), FIELD(196, epf.command), FIELD(200, epf.status),
+	FIELD(204, epf.size), FIELD(208, epf.src), FIELD(216, epf.dst),
+	FIELD(224, epf.checksum), FIELD(228, epf.irq_type),
+	FIELD(232, epf.irq_number), FIELD(236, epf.flags), FIELD(240, epf.pos),
+	FIELD(244, epf.sum),
 };
 
 KUNIT_ARRAY_PARAM_DESC(field, record_fields, desc);
@@ -210,7 +216,7 @@ static void engine_record_layout(struct kunit *test)
 	KUNIT_EXPECT_MEMEQ(test, rec, want, sizeof(rec));
 }
 
-/* An engine in the middle of a descriptor and of a command */
+/* An engine in the middle of a descriptor and of both kinds of commands */
 static const struct precopy_engine_state busy_state = {
 	.ctrl = 1,
 	.pending = 0xa5,
@@ -227,6 +233,13 @@ static const struct precopy_engine_state busy_state = {
 			.len = 0x4000, .seq = 77, .pos = 0x2000,
 		},
 		.count = 100, .done = 42, .vector = 7, .error = 110, .active = true,
+	},
+	.epf = {
+		.magic = 0xa0a0a0a0, .command = PRECOPY_EPF_COMMAND_WRITE,
+		.status = 0x12345678, .size = 0x5000, .src = 0xfedcba9876543210,
+		.dst = 0x0123456789abcdef, .checksum = 0xcafef00d,
+		.irq_type = PRECOPY_EPF_IRQ_MSIX, .irq_number = 8, .flags = 1,
+		.pos = 0x4fff, .sum = 0x13579bdf,
 	},
 };
 
@@ -325,6 +338,29 @@ static const struct range_case range_cases[] = {
 	{ "command.active: 2", 184, 4, 2, false, false },
 	{ "command.active: 256", 184, 4, 256, false, false },
 	{ "command.reserved", 188, 4, 1, false, false },
+
+	{ "epf.magic", 192, 4, U32_MAX, true, true },
+	{ "epf.command: read", 196, 4, BIT(3), true, false },
+	{ "epf.command: copy, a sum", 196, 4, BIT(5), false, false },
+	{ "epf.command: raise, a pos", 196, 4, BIT(2), false, false },
+	{ "epf.command: two", 196, 4, BIT(3) | BIT(4), false, false },
+	{ "epf.command: next", 196, 4, BIT(10), false, false },
+	{ "epf.command: last bit", 196, 4, BIT(31), false, false },
+	{ "epf.command: none, a pos", 196, 4, 0, false, true },
+	{ "epf.status", 200, 4, U32_MAX, true, true },
+	{ "epf.size: pos", 204, 4, 0x4fff, false, true },
+	{ "epf.size: most", 204, 4, U32_MAX, true, true },
+	{ "epf.src", 208, 8, U64_MAX, true, true },
+	{ "epf.dst: wraps", 216, 8, U64_MAX, true, true },
+	{ "epf.checksum", 224, 4, U32_MAX, true, true },
+	{ "epf.irq_type: INTx", 228, 4, 0, true, true },
+	{ "epf.irq_type: 3", 228, 4, 3, false, true },
+	{ "epf.irq_number", 232, 4, U32_MAX, true, true },
+	{ "epf.flags", 236, 4, U32_MAX, true, true },
+	{ "epf.pos: 0, a sum", 240, 4, 0, false, true },
+	{ "epf.pos: size", 240, 4, 0x5000, false, false },
+	{ "epf.pos: most", 240, 4, U32_MAX, false, false },
+	{ "epf.sum", 244, 4, U32_MAX, true, false },
 };
 
 KUNIT_ARRAY_PARAM_DESC(range, range_cases, desc);
@@ -351,7 +387,37 @@ static void engine_record_range(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, record_good(state, c), c->busy);
 	state.ctrl = 0;
 	state.command.active = false;
+	state.epf.command = 0;
+	state.epf.pos = 0;
+	state.epf.sum = 0;
 	KUNIT_EXPECT_EQ(test, record_good(state, c), c->idle);
+}
+
+/* A command that has not begun has the sum of no byte, whatever it is */
+static void engine_record_epf_fresh(struct kunit *test)
+{
+	static const struct range_case sums[] = {
+		{ .at = 244, .width = 4, .value = 0 },
+		{ .at = 244, .width = 4, .value = 1 },
+	};
+	static const struct range_case same = { .at = 240, .width = 4, .value = 0 };
+	static const struct range_case last = { .at = 240, .width = 4, .value = 1 };
+	struct precopy_engine_state state = busy_state;
+	u32 i;
+
+	for (i = 0; i < 10; i++) {
+		state.epf.command = BIT(i);
+		state.epf.pos = 0;
+		state.epf.size = 0;
+		state.epf.sum = U32_MAX;
+		KUNIT_EXPECT_TRUE(test, record_good(state, &same));
+		KUNIT_EXPECT_FALSE(test, record_good(state, &sums[0]));
+		KUNIT_EXPECT_FALSE(test, record_good(state, &sums[1]));
+	}
+	state.epf.command = PRECOPY_EPF_COMMAND_COPY;
+	state.epf.size = 2;
+	state.epf.pos = 1;
+	KUNIT_EXPECT_TRUE(test, record_good(state, &last));
 }
 
 /* Only a job that is to be executed has to be one */
@@ -437,7 +503,9 @@ static void registers_expect(struct kunit *test)
 	KUNIT_EXPECT_MEMEQ(test, t->is, t->want, sizeof(t->is));
 }
 
-enum register_kind { READ_ONLY, STORED, LOCKED_BY_RING, LOCKED_BY_COMMAND, ACTS };
+enum register_kind {
+	READ_ONLY, STORED, LOCKED_BY_RING, LOCKED_BY_COMMAND, LOCKED_BY_EPF, ACTS,
+};
 
 struct register_case {
 	const char *desc;
@@ -451,13 +519,26 @@ struct register_case {
 #define MEMBER	(-1)
 #define REG(_name, _size, _kind, _value) \
 	{ #_name, PRECOPY_ENGINE_##_name, _size, _kind, _value, 0 }
+#define REG_AT(_name, _at, _kind, _member) \
+	{ #_name, _at, sizeof_field(struct precopy_engine_state, _member), _kind, \
+	  MEMBER, offsetof(struct precopy_engine_state, _member) }
 #define REG_OF(_name, _kind, _member) \
-	{ #_name, PRECOPY_ENGINE_##_name, \
-	  sizeof_field(struct precopy_engine_state, _member), _kind, MEMBER, \
-	  offsetof(struct precopy_engine_state, _member) }
+	REG_AT(_name, PRECOPY_ENGINE_##_name, _kind, _member)
 
 /* In the order of their place */
 static const struct register_case register_cases[] = {
+	/* Of pci-epf-test: their places are not ours to choose */
+	REG_AT(EPF_MAGIC, 0x00, STORED, epf.magic),
+	REG_AT(EPF_COMMAND, 0x04, ACTS, epf.command),
+	REG_AT(EPF_STATUS, 0x08, LOCKED_BY_EPF, epf.status),
+	REG_AT(EPF_SRC, 0x0c, LOCKED_BY_EPF, epf.src),
+	REG_AT(EPF_DST, 0x14, LOCKED_BY_EPF, epf.dst),
+	REG_AT(EPF_SIZE, 0x1c, LOCKED_BY_EPF, epf.size),
+	REG_AT(EPF_CHECKSUM, 0x20, LOCKED_BY_EPF, epf.checksum),
+	REG_AT(EPF_IRQ_TYPE, 0x24, LOCKED_BY_EPF, epf.irq_type),
+	REG_AT(EPF_IRQ_NUMBER, 0x28, LOCKED_BY_EPF, epf.irq_number),
+	REG_AT(EPF_FLAGS, 0x2c, LOCKED_BY_EPF, epf.flags),
+	{ "EPF_CAPS", 0x30, 4, READ_ONLY, 5, 0 },
 	REG(ID, 4, READ_ONLY, PRECOPY_ENGINE_MAGIC),
 	REG(VERSION, 4, READ_ONLY, 1),
 	REG(CAPS, 4, READ_ONLY, 0x3e),
@@ -529,7 +610,7 @@ static void engine_registers_read(struct kunit *test)
 }
 
 /* A write changes one register, unless this is read-only or locked */
-static void register_write(struct kunit *test, bool ring, bool command)
+static void register_write(struct kunit *test, bool ring, bool command, bool epf)
 {
 	const struct register_case *c = test->param_value;
 	struct engine_test *t = test->priv;
@@ -538,12 +619,14 @@ static void register_write(struct kunit *test, bool ring, bool command)
 	t->engine.state = busy_state;
 	t->engine.state.ctrl = ring;
 	t->engine.state.command.active = command;
+	t->engine.state.epf.command = epf ? PRECOPY_EPF_COMMAND_COPY : 0;
 	registers_get(test, t->want);
 	memset(bytes, 0x5a, sizeof(bytes));
 	KUNIT_EXPECT_EQ(test, register_access(test, c->at, bytes, c->size),
 			(ssize_t)c->size);
 	if (c->kind == STORED || (c->kind == LOCKED_BY_RING && !ring) ||
-	    (c->kind == LOCKED_BY_COMMAND && !command))
+	    (c->kind == LOCKED_BY_COMMAND && !command) ||
+	    (c->kind == LOCKED_BY_EPF && !epf))
 		memcpy(t->want + c->at, bytes, c->size);
 	registers_expect(test);
 }
@@ -555,10 +638,11 @@ static void engine_registers_write(struct kunit *test)
 	/* Each of those has a test of its own */
 	if (c->kind == ACTS)
 		return;
-	register_write(test, false, false);
-	register_write(test, true, false);
-	register_write(test, false, true);
-	register_write(test, true, true);
+	register_write(test, false, false, false);
+	register_write(test, true, false, false);
+	register_write(test, false, true, false);
+	register_write(test, false, false, true);
+	register_write(test, true, true, true);
 }
 
 /* Registers of 8 bytes are two halves, or one */
@@ -586,10 +670,12 @@ static void engine_registers_reserved(struct kunit *test)
 	t->engine.state = busy_state;
 	registers_busy(test, t->want);
 	for (at = 0; at < PRECOPY_ENGINE_BAR_SIZE; at += MAX_ACCESS)
-		if (at != PRECOPY_ENGINE_ID)
+		if (at && at != PRECOPY_ENGINE_ID)
 			KUNIT_EXPECT_EQ(test, register_access(test, at, ones, MAX_ACCESS),
 					(ssize_t)MAX_ACCESS);
 	/* Between the registers, and behind them */
+	register_set(test, PRECOPY_EPF_CAPS + 4, 8, U64_MAX);
+	register_set(test, PRECOPY_EPF_CAPS + 12, 4, U32_MAX);
 	register_set(test, PRECOPY_ENGINE_IRQ_RAISE + 4, 8, U64_MAX);
 	register_set(test, PRECOPY_ENGINE_RING_BASE - 8, 8, U64_MAX);
 	register_set(test, PRECOPY_ENGINE_CMD_SRC - 8, 8, U64_MAX);
@@ -793,6 +879,140 @@ static void engine_start_while_running(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, t->engine.stop_command);
 }
 
+/* --- The registers of pci-epf-test ---------------------------------------- */
+
+/* A command that is one, at once or never */
+static void engine_epf_start(struct kunit *test)
+{
+	struct engine_test *t = test->priv;
+	struct precopy_epf *epf = &t->engine.state.epf;
+	u32 i;
+
+	for (i = 0; i < 32; i++) {
+		*epf = (struct precopy_epf) { .status = U32_MAX, .irq_type = i % 3 };
+		register_set(test, 0x04, 4, BIT(i));
+		KUNIT_EXPECT_EQ(test, epf->command, i < 10 ? BIT(i) : 0);
+		KUNIT_EXPECT_EQ(test, epf->sum, i < 10 ? U32_MAX : 0);
+		KUNIT_EXPECT_EQ(test, epf->status, 0);
+		/* Another has to wait, and is not taken note of */
+		register_set(test, 0x04, 4, PRECOPY_EPF_COMMAND_READ);
+		KUNIT_EXPECT_EQ(test, epf->command,
+				i < 10 ? BIT(i) : PRECOPY_EPF_COMMAND_READ);
+	}
+	*epf = (struct precopy_epf) { .status = 7 };
+	register_set(test, 0x04, 4, 0);
+	KUNIT_EXPECT_EQ(test, epf->status, 7);
+	register_set(test, 0x04, 4, 0x18);
+	KUNIT_EXPECT_EQ(test, epf->command, 0);
+	KUNIT_EXPECT_EQ(test, epf->status, 0);
+	epf->irq_type = 3;
+	register_set(test, 0x04, 4, PRECOPY_EPF_COMMAND_READ);
+	KUNIT_EXPECT_EQ(test, epf->command, 0);
+}
+
+struct epf_case {
+	const char *desc;
+	int ret;
+	u32 command;
+	u32 invalid;
+	u32 sum;	/* of the last step */
+	u32 status;	/* but for the interrupt */
+	u32 checksum;
+};
+
+#define CHECKSUM	0x11111111
+
+static const struct epf_case epf_cases[] = {
+	{ "INTx", 0, BIT(0), 0, U32_MAX, 0, CHECKSUM },
+	{ "MSI", 0, BIT(1), 0, U32_MAX, 0, CHECKSUM },
+	{ "MSI-X", 0, BIT(2), 0, U32_MAX, 0, CHECKSUM },
+	{ "read", 0, BIT(3), 0, CHECKSUM, BIT(0), CHECKSUM },
+	{ "read: another sum", 0, BIT(3), 0, CHECKSUM + 1, BIT(1), CHECKSUM },
+	{ "read: no memory", -EFAULT, BIT(3), BIT(7), CHECKSUM, BIT(7) | BIT(1), CHECKSUM },
+	{ "write", 0, BIT(4), 0, 5, BIT(2), 5 },
+	{ "write: no memory", -ENXIO, BIT(4), BIT(8), 5, BIT(8) | BIT(3), CHECKSUM },
+	{ "copy", 0, BIT(5), 0, U32_MAX, BIT(4), CHECKSUM },
+	{ "copy: no source", -EFAULT, BIT(5), BIT(7), U32_MAX, BIT(7) | BIT(5), CHECKSUM },
+	{ "copy: no destination", -ENOMEM, BIT(5), BIT(8), U32_MAX, BIT(8) | BIT(5), CHECKSUM },
+	{ "doorbell on", 0, BIT(6), 0, U32_MAX, BIT(11), CHECKSUM },
+	{ "doorbell off", 0, BIT(7), 0, U32_MAX, BIT(13), CHECKSUM },
+	{ "subrange setup", 0, BIT(8), 0, U32_MAX, BIT(15), CHECKSUM },
+	{ "subrange clear", 0, BIT(9), 0, U32_MAX, BIT(17), CHECKSUM },
+};
+
+KUNIT_ARRAY_PARAM_DESC(epf, epf_cases, desc);
+
+/* A step ends the command; what is answered with which interrupt, and none */
+static void epf_end(struct kunit *test, u32 type, u32 number, u32 vector)
+{
+	const struct epf_case *c = test->param_value;
+	struct engine_test *t = test->priv;
+	struct precopy_epf *epf = &t->engine.state.epf;
+	struct precopy_step step = {};
+	bool raises = vector < PRECOPY_ENGINE_VECTORS;
+
+	*epf = (struct precopy_epf) {
+		.size = 0x5000, .checksum = CHECKSUM, .irq_type = type,
+		.irq_number = number,
+	};
+	t->engine.quiesced = true;
+	t->engine.state.pending = 0;
+	register_set(test, 0x04, 4, c->command);
+	scoped_guard(spinlock, &t->pcd.state_lock) {
+		precopy_epf_plan(&t->engine, &step);
+		step.sum = c->sum;
+		step.invalid = c->invalid;
+		step.len = 0x5000;
+		precopy_epf_done(&t->engine, &step, c->ret);
+	}
+	KUNIT_EXPECT_EQ(test, epf->command, 0);
+	KUNIT_EXPECT_EQ(test, epf->pos, 0);
+	KUNIT_EXPECT_EQ(test, epf->sum, 0);
+	KUNIT_EXPECT_EQ(test, epf->status, c->status | (raises ? BIT(6) : 0));
+	KUNIT_EXPECT_EQ(test, epf->checksum, c->checksum);
+	KUNIT_EXPECT_EQ(test, t->engine.state.pending, raises ? BIT(vector) : 0);
+}
+
+static void engine_epf_end(struct kunit *test)
+{
+	epf_end(test, 2, 1, 0);
+	epf_end(test, 2, 8, 7);
+	epf_end(test, 2, 9, U32_MAX);
+	epf_end(test, 2, 0, U32_MAX);
+	epf_end(test, 1, 1, U32_MAX);
+	epf_end(test, 0, 1, U32_MAX);
+}
+
+/* It goes on where it was until all bytes are done */
+static void engine_epf_steps(struct kunit *test)
+{
+	struct engine_test *t = test->priv;
+	struct precopy_epf *epf = &t->engine.state.epf;
+	struct precopy_step step = {};
+
+	*epf = (struct precopy_epf) { .src = 3, .dst = 5, .size = 100 };
+	register_set(test, 0x04, 4, PRECOPY_EPF_COMMAND_WRITE);
+	guard(spinlock)(&t->pcd.state_lock);
+	precopy_epf_plan(&t->engine, &step);
+	KUNIT_EXPECT_EQ(test, (int)step.kind, (int)PRECOPY_STEP_EPF);
+	KUNIT_EXPECT_EQ(test, step.job.src, 3);
+	KUNIT_EXPECT_EQ(test, step.job.dst, 5);
+	KUNIT_EXPECT_EQ(test, step.job.len, 100);
+	KUNIT_EXPECT_EQ(test, step.sum, U32_MAX);
+	step.len = 99;
+	step.sum = 42;
+	precopy_epf_done(&t->engine, &step, 0);
+	KUNIT_EXPECT_EQ(test, epf->command, PRECOPY_EPF_COMMAND_WRITE);
+	KUNIT_EXPECT_EQ(test, epf->status, 0);
+	precopy_epf_plan(&t->engine, &step);
+	KUNIT_EXPECT_EQ(test, step.job.pos, 99);
+	KUNIT_EXPECT_EQ(test, step.sum, 42);
+	step.len = 1;
+	precopy_epf_done(&t->engine, &step, 0);
+	KUNIT_EXPECT_EQ(test, epf->command, 0);
+	KUNIT_EXPECT_EQ(test, epf->status, PRECOPY_EPF_STATUS_WRITE_SUCCESS);
+}
+
 /* A vector that does not exist has no effect; others are kept while quiesced */
 static void engine_irq_raise(struct kunit *test)
 {
@@ -842,6 +1062,7 @@ static struct kunit_case engine_cases[] = {
 	KUNIT_CASE_PARAM(engine_record_layout, field_gen_params),
 	KUNIT_CASE(engine_record_round_trip),
 	KUNIT_CASE_PARAM(engine_record_range, range_gen_params),
+	KUNIT_CASE(engine_record_epf_fresh),
 	KUNIT_CASE(engine_record_unused_job),
 	KUNIT_CASE(engine_registers_do_not_overlap),
 	KUNIT_CASE(engine_registers_read),
@@ -857,6 +1078,9 @@ static struct kunit_case engine_cases[] = {
 	KUNIT_CASE(engine_start),
 	KUNIT_CASE(engine_start_while_running),
 	KUNIT_CASE(engine_irq_raise),
+	KUNIT_CASE(engine_epf_start),
+	KUNIT_CASE_PARAM(engine_epf_end, epf_gen_params),
+	KUNIT_CASE(engine_epf_steps),
 	{}
 };
 

@@ -40,7 +40,7 @@ static const struct precopy_stream_params golden_engine_params = {
 };
 
 static const struct precopy_section_record golden_engine_record = {
-	.type = PRECOPY_REC_ENGINE, .max_len = 192,
+	.type = PRECOPY_REC_ENGINE, .max_len = GOLDEN_ENGINE_LEN,
 };
 
 static const struct precopy_section_record * const golden_engine_records[] = {
@@ -75,9 +75,9 @@ static const struct stream_ev golden_v1_1_events[] = {
 	{ PRECOPY_EV_PREFACE, 120, .in_use = 0x200000, .startup_ns = 1000000, .units = 0x2 },
 	{ PRECOPY_EV_INITIAL_END, 144 },
 	{ PRECOPY_EV_ZERO, 176, .offset = 0x200000, .nr_bytes = 0x200000 },
-	{ PRECOPY_EV_SECTION, 392, .nr_bytes = 192, .payload_crc = 0x4085eaeb },
-	{ PRECOPY_EV_STATE, 424, .in_use = 0x200000 },
-	{ PRECOPY_EV_END, 464 },
+	{ PRECOPY_EV_SECTION, 448, .nr_bytes = 248, .payload_crc = 0xcb5cca09 },
+	{ PRECOPY_EV_STATE, 480, .in_use = 0x200000 },
+	{ PRECOPY_EV_END, 520 },
 };
 
 static const struct stream_ev golden_v1_7_events[] = {
@@ -437,8 +437,9 @@ static void stream_golden_encode_engine(struct kunit *test)
 	p += precopy_encode_preface(&enc, p, 0x200000, 1000000, bitmap, 4);
 	p += precopy_encode_record(&enc, p, PRECOPY_REC_INITIAL_END, 0, 0);
 	p += precopy_encode_zero(&enc, p, 0x200000, 0x200000);
-	memcpy(p + PRECOPY_REC_HDR_LEN, golden_v1_1 + GOLDEN_V1_1_ENGINE, 192);
-	p += precopy_encode_record(&enc, p, PRECOPY_REC_ENGINE, 0, 192);
+	memcpy(p + PRECOPY_REC_HDR_LEN, golden_v1_1 + GOLDEN_V1_1_ENGINE,
+	       GOLDEN_ENGINE_LEN);
+	p += precopy_encode_record(&enc, p, PRECOPY_REC_ENGINE, 0, GOLDEN_ENGINE_LEN);
 	p += precopy_encode_state(&enc, p, 0x200000);
 	p += precopy_encode_end(&enc, p);
 
@@ -450,13 +451,14 @@ static void stream_golden_encode_engine(struct kunit *test)
 static void stream_golden_engine(struct kunit *test)
 {
 	struct precopy_engine_state state;
-	u8 rec[192];
+	u8 rec[GOLDEN_ENGINE_LEN];
 
 	KUNIT_ASSERT_EQ(test, 0, precopy_engine_parse((void *)(golden_v1_1 + GOLDEN_V1_1_ENGINE),
 						      golden_engine_params.memory_size,
 						      &state));
 	KUNIT_EXPECT_EQ(test, state.ring.job.pos, 0x1000);
 	KUNIT_EXPECT_EQ(test, state.command.done, 42);
+	KUNIT_EXPECT_EQ(test, state.epf.pos, 0x2ff0);
 	precopy_engine_encode(&state, (void *)rec);
 	KUNIT_EXPECT_MEMEQ(test, rec, golden_v1_1 + GOLDEN_V1_1_ENGINE, sizeof(rec));
 }
