@@ -320,6 +320,100 @@ TEST_F_TIMEOUT(engine_migration, half_a_copy, MIG_TIMEOUT)
 	EXPECT_EQ(1, engine_irqs(a, 3) + engine_irqs(b, 3));
 }
 
+/*
+ * Start the command in PRE_COPY_P2P, and stop the device again when it has executed
+ * some of it, as far as this has come. The command may have to be started anew.
+ * Returns the number of steps that it has executed.
+ */
+static u64 cut_in_the_middle(struct __test_metadata *_metadata, pair_t *p,
+			     const struct engine_epf *epf)
+{
+	struct engine *a = &p->a;
+	u64 before = 0, steps;
+
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
+	do {
+		if (!engine_read32(a, PRECOPY_EPF_COMMAND)) {
+			/* Interrupts of those that had ended are not those of the last */
+			engine_irqs(a, 3);
+			engine_epf_start(a, epf);
+			before = precopy_stat(bdfs[0], "dma_steps");
+		}
+		ASSERT_EQ(0, mig_set_state(a->pd.dev, PC, NULL));
+		ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
+		steps = precopy_stat(bdfs[0], "dma_steps") - before;
+	} while (!engine_read32(a, PRECOPY_EPF_COMMAND) || !steps);
+	EXPECT_EQ(0, engine_irqs(a, 3));
+	return steps;
+}
+
+/* Pages that a range touches */
+static u64 pages_of(u64 at, u64 len)
+{
+	return (at + len - 1) / PRECOPY_PAGE - at / PRECOPY_PAGE + 1;
+}
+
+/* A step ends where a page does; no page of @src and @dst ends at the same time. */
+static u64 steps_of(const struct engine_epf *epf)
+{
+	u64 from = pages_of(epf->src, epf->size), to = pages_of(epf->dst, epf->size);
+
+	if (epf->command == PRECOPY_EPF_COMMAND_READ)
+		return from;
+	return epf->command == PRECOPY_EPF_COMMAND_WRITE ? to : from + to - 1;
+}
+
+/* A command of pci-epf-test is cut, and goes on where it was, at the target. */
+TEST_F_TIMEOUT(engine_migration, half_of_an_endpoint_command, MIG_TIMEOUT)
+{
+	static const u32 commands[] = {
+		PRECOPY_EPF_COMMAND_READ, PRECOPY_EPF_COMMAND_WRITE,
+		PRECOPY_EPF_COMMAND_COPY,
+	};
+	struct engine *a = &self->a, *b = &self->b;
+	struct engine_epf epf = {
+		.src = ENGINE_IOVA + 11, .dst = ENGINE_IOVA + RAM / 2 + 7,
+		.size = RAM / 2 - 100, .irq_type = PRECOPY_EPF_IRQ_MSIX,
+		.irq_number = 4,
+	};
+	u64 steps, i;
+
+	epf.checksum = engine_crc32(a->ram + 11, epf.size);
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		epf.command = commands[i];
+		vmm_precopy(_metadata, self);
+		steps = cut_in_the_middle(_metadata, self, &epf);
+		ASSERT_LE(0, send_dirty(self));
+		vmm_finish(_metadata, self);
+		EXPECT_EQ(0, pages_differ(self));
+		EXPECT_EQ(epf.command, engine_read32(b, PRECOPY_EPF_COMMAND));
+		EXPECT_EQ(epf.dst, engine_read64(b, PRECOPY_EPF_DST));
+		steps -= precopy_stat(bdfs[1], "dma_steps");
+		ASSERT_EQ(0, mig_set_state(b->pd.dev, RUN, NULL));
+		/* The bit of success, two for each command */
+		EXPECT_EQ(PRECOPY_EPF_STATUS_IRQ_RAISED | 1U << 2 * i,
+			  engine_epf_wait(b));
+		EXPECT_EQ(1, engine_irqs(b, 3));
+		/* Each step was executed once, here or there */
+		steps += precopy_stat(bdfs[1], "dma_steps");
+		EXPECT_EQ(steps_of(&epf), steps);
+		if (epf.command == PRECOPY_EPF_COMMAND_WRITE)
+			EXPECT_EQ(engine_crc32(b->ram + RAM / 2 + 7, epf.size),
+				  engine_read32(b, PRECOPY_EPF_CHECKSUM));
+		if (epf.command == PRECOPY_EPF_COMMAND_COPY)
+			EXPECT_EQ(0, memcmp(b->ram + 11, b->ram + RAM / 2 + 7,
+					    epf.size));
+		ASSERT_EQ(0, mig_set_state(a->pd.dev, STOP, NULL));
+		precopy_reset(&a->pd);
+		precopy_reset(&b->pd);
+		engine_set_master(a, true);
+		mig_close_fd(self->save);
+		mig_close_fd(self->load);
+	}
+	self->save = -1;
+	self->load = -1;
+}
+
 /* Descriptors that the source has not reached are executed on the target. */
 TEST_F_TIMEOUT(engine_migration, ring_goes_on, MIG_TIMEOUT)
 {

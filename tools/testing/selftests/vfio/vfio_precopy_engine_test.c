@@ -912,6 +912,29 @@ TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT) /* R61 */
 	EXPECT_EQ(-EINVAL, log_report(e, bitmap));
 }
 
+/* The same, of the commands of pci-epf-test */
+TEST_F_TIMEOUT(engine, log_of_the_endpoint, MIG_TIMEOUT) /* R61 */
+{
+	struct engine_epf epf = {
+		.command = PRECOPY_EPF_COMMAND_READ, .src = ENGINE_IOVA + TO,
+		.dst = ENGINE_IOVA + 6 * PRECOPY_PAGE - 50, .size = 100,
+	};
+	u64 bitmap[PAGES / 64];
+	struct engine *e = &self->e;
+
+	ASSERT_EQ(0, log_start(e, ENGINE_IOVA, RAM));
+	engine_epf_run(e, &epf);
+	ASSERT_EQ(0, log_report(e, bitmap));
+	EXPECT_EQ(0, count_bits(bitmap));
+	for (epf.command <<= 1; epf.command <= PRECOPY_EPF_COMMAND_COPY; epf.command <<= 1) {
+		engine_epf_run(e, &epf);
+		ASSERT_EQ(0, log_report(e, bitmap));
+		EXPECT_EQ(2, count_bits(bitmap));
+		EXPECT_EQ(3 << 5, bitmap[0]);
+	}
+	memcpy(self->want + 6 * PRECOPY_PAGE - 50, self->want + TO, 100);
+}
+
 /* Outside of the ranges nothing is logged. In PRE_COPY it is counted. */
 TEST_F_TIMEOUT(engine, log_has_ranges, MIG_TIMEOUT) /* R61 */
 {

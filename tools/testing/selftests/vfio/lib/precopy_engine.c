@@ -281,6 +281,50 @@ bool engine_wait_head(struct engine *e, u32 head)
 	return true;
 }
 
+/* --- Commands of pci-epf-test --------------------------------------------- */
+
+void engine_epf_start(struct engine *e, const struct engine_epf *epf)
+{
+	engine_write64(e, PRECOPY_EPF_SRC, epf->src);
+	engine_write64(e, PRECOPY_EPF_DST, epf->dst);
+	engine_write32(e, PRECOPY_EPF_SIZE, epf->size);
+	engine_write32(e, PRECOPY_EPF_CHECKSUM, epf->checksum);
+	engine_write32(e, PRECOPY_EPF_IRQ_TYPE, epf->irq_type);
+	engine_write32(e, PRECOPY_EPF_IRQ_NUMBER, epf->irq_number);
+	engine_write32(e, PRECOPY_EPF_FLAGS, epf->flags);
+	engine_write32(e, PRECOPY_EPF_COMMAND, epf->command);
+}
+
+u32 engine_epf_wait(struct engine *e)
+{
+	struct patience p = {};
+
+	while (engine_read32(e, PRECOPY_EPF_COMMAND))
+		VFIO_ASSERT_TRUE(patient(e, &p),
+				 "the endpoint's command does not end\n");
+	return engine_read32(e, PRECOPY_EPF_STATUS);
+}
+
+u32 engine_epf_run(struct engine *e, const struct engine_epf *epf)
+{
+	engine_epf_start(e, epf);
+	return engine_epf_wait(e);
+}
+
+u32 engine_crc32(const void *data, size_t len)
+{
+	const u8 *p = data;
+	u32 crc = ~0U;
+	int bit;
+
+	for (; len; len--) {
+		crc ^= *p++;
+		for (bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+	}
+	return crc;
+}
+
 bool engine_stamped(const void *page, u64 seq, u64 nr)
 {
 	const u64 *pair = page;

@@ -85,6 +85,25 @@ struct precopy_engine_desc *engine_ring(struct engine *e, u64 offset, u32 size);
 /* Until HEAD is @head; false after a time, or if the ring was disabled. */
 bool engine_wait_head(struct engine *e, u32 head);
 
+/* A command of pci-epf-test, and what it is given */
+struct engine_epf {
+	u32 command;
+	u64 src;
+	u64 dst;
+	u32 size;
+	u32 checksum;
+	u32 irq_type;
+	u32 irq_number;
+	u32 flags;
+};
+
+void engine_epf_start(struct engine *e, const struct engine_epf *epf);
+/* Until the command has ended: STATUS. */
+u32 engine_epf_wait(struct engine *e);
+u32 engine_epf_run(struct engine *e, const struct engine_epf *epf);
+/* As CHECKSUM wants it. */
+u32 engine_crc32(const void *data, size_t len);
+
 /* Is the page at @page as STAMP of @seq makes it, as page @nr of its range? */
 bool engine_stamped(const void *page, u64 seq, u64 nr);
 
