@@ -18,3 +18,20 @@ need_guest() {
 	# shellcheck disable=SC2034
 	GUEST=$ENTRY
 }
+
+# The other guest, which uses the kernel's own driver and its test: need_endpoint sets
+# ENDPOINT likewise. Needs SRC and KERNEL_DIR of the kernel that the VM boots.
+endpoint_key() {
+	{ root_key; kernel_key l1; cat "$TOP/scripts/demo/endpoint.c" "$TOP/scripts/demo/build-endpoint"; } | hash_of
+}
+
+make_endpoint() {
+	enter_root -p -r "$TOP:/precopy" -r "$SRC:/bed/src" -r "$KERNEL_DIR:/bed/kernel" -b "$1:/bed/guest" -- \
+		/precopy/scripts/demo/build-endpoint /bed/src /bed/kernel /bed/guest/initrd.gz
+}
+
+need_endpoint() {
+	entry_make guest "$(endpoint_key)" 20 5 "building the guest of the endpoint's test" make_endpoint
+	# shellcheck disable=SC2034
+	ENDPOINT=$ENTRY
+}
