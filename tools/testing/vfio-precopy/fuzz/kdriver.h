@@ -127,6 +127,12 @@ static inline bool atomic_long_try_cmpxchg(atomic_long_t *a, long *old, long new
 	return same;
 }
 
+#define U32_MAX			((u32)~0U)
+
+struct list_head {
+	struct list_head *next, *prev;
+};
+
 struct kref {
 	int n;
 };
