@@ -124,6 +124,11 @@
 /* Control bits */
 #define PRECOPY_ENGINE_CTRL		0x100c
 #define PRECOPY_ENGINE_CTRL_RING	(1 << 0)	/* The ring is enabled, see below */
+/*
+ * Writing 1 sets all of BAR2 to zero, before the write is complete; reads as 0. What the
+ * queues are executing is not stopped, and may store before or after.
+ */
+#define PRECOPY_ENGINE_CTRL_CLEAR	(1 << 1)
 
 /* Queues that have work left; read-only */
 #define PRECOPY_ENGINE_STATUS		0x1010

@@ -512,6 +512,134 @@ TEST_F_TIMEOUT(engine_migration, registers_in_a_stream_are_not_written, MIG_TIME
 }
 
 /* ------------------------------------------------------------------------ */
+/* Initial data once more                                                   */
+
+static struct vfio_precopy_info info_of(pair_t *p)
+{
+	struct vfio_precopy_info info = { .flags = ~0U };
+
+	VFIO_ASSERT_EQ(mig_precopy_info(p->save, &info), 0);
+	return info;
+}
+
+/* As a guest's driver does it when it has to begin anew */
+static void clear(struct __test_metadata *_metadata, struct engine *a)
+{
+	engine_write32(a, PRECOPY_ENGINE_CTRL, PRECOPY_ENGINE_CTRL_CLEAR);
+	memset(a->pd.shadow, 0, MEMORY);
+	EXPECT_EQ(0, engine_read32(a, PRECOPY_ENGINE_CTRL));
+}
+
+static void finish_cleared(struct __test_metadata *_metadata, pair_t *p)
+{
+	ASSERT_EQ(0, mig_set_state(p->a.pd.dev, PCP, NULL));
+	vmm_finish(_metadata, p);
+	EXPECT_EQ(0, precopy_differ(&p->a.pd, p->a.pd.shadow));
+	EXPECT_EQ(0, precopy_differ(&p->b.pd, p->a.pd.shadow));
+}
+
+TEST_F_TIMEOUT(engine_migration, clearing_restarts_initial_data, MIG_TIMEOUT)
+{
+	u64 startups = precopy_stat(bdfs[1], "startups");
+	struct engine *a = &self->a;
+
+	ASSERT_EQ(0, mig_precopy_v2_enable(a->pd.dev));
+	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
+	vmm_precopy(_metadata, self);
+	EXPECT_EQ(0, info_of(self).flags);
+	EXPECT_EQ(0, info_of(self).initial_bytes);
+	clear(_metadata, a);
+	EXPECT_EQ(VFIO_PRECOPY_INFO_REINIT, info_of(self).flags);
+	EXPECT_LT(0, info_of(self).initial_bytes);
+	EXPECT_EQ(0, info_of(self).dirty_bytes);
+	precopy_fill(&a->pd, 10, 5, 4, BY_MMAP);
+	ASSERT_EQ(-ENOMSG, send_device(self));
+	EXPECT_EQ(0, info_of(self).flags);
+	/* And once more */
+	clear(_metadata, a);
+	EXPECT_EQ(VFIO_PRECOPY_INFO_REINIT, info_of(self).flags);
+	precopy_fill(&a->pd, 20, 5, 5, BY_MMAP);
+	ASSERT_EQ(-ENOMSG, send_device(self));
+	finish_cleared(_metadata, self);
+	EXPECT_EQ(startups + 3, precopy_stat(bdfs[1], "startups"));
+}
+
+/* Without the opting in, and before all initial data is read, it is dirty data. */
+TEST_F_TIMEOUT(engine_migration, clearing_without_restart, MIG_TIMEOUT)
+{
+	struct mig_stream stream = {};
+	struct engine *a = &self->a;
+
+	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
+	vmm_precopy(_metadata, self);
+	clear(_metadata, a);
+	EXPECT_EQ(0, info_of(self).flags);
+	EXPECT_EQ(0, info_of(self).initial_bytes);
+	EXPECT_LT(0, info_of(self).dirty_bytes);
+	finish_cleared(_metadata, self);
+
+	/* The other way, with the first half of the initial data read */
+	mig_close_fd(self->save);
+	mig_close_fd(self->load);
+	precopy_reset(&a->pd);
+	precopy_reset(&self->b.pd);
+	ASSERT_EQ(0, mig_precopy_v2_enable(a->pd.dev));
+	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, PC, &self->save));
+	ASSERT_EQ(0, mig_set_state(self->b.pd.dev, RES, &self->load));
+	while (stream.len < 250 * PRECOPY_PAGE)
+		ASSERT_LT(0, mig_stream_read(&stream, self->save, CHUNK));
+	clear(_metadata, a);
+	EXPECT_EQ(0, info_of(self).flags);
+	precopy_fill(&a->pd, 480, 3, 4, BY_MMAP);
+	ASSERT_EQ(0, mig_write_all(self->load, stream.data, stream.len, CHUNK, NULL));
+	mig_stream_free(&stream);
+	finish_cleared(_metadata, self);
+}
+
+/* Outside of a migration, and where a write of a register is refused */
+TEST_F_TIMEOUT(engine_migration, clearing, MIG_TIMEOUT)
+{
+	struct engine *a = &self->a;
+	u32 bit = PRECOPY_ENGINE_CTRL_CLEAR;
+
+	precopy_fill(&a->pd, 1, 100, 3, BY_MMAP);
+	precopy_fill(&a->pd, 1000, 24, 3, BY_PWRITE);
+	clear(_metadata, a);
+	EXPECT_EQ(0, precopy_differ(&a->pd, a->pd.shadow));
+	precopy_fill(&a->pd, 50, 1, 3, BY_MMAP);
+	/* The ring is another bit, and stays as it was written with this one. */
+	engine_ring(a, RAM - PRECOPY_PAGE, 16);
+	engine_write32(a, PRECOPY_ENGINE_CTRL, bit | PRECOPY_ENGINE_CTRL_RING);
+	memset(a->pd.shadow, 0, MEMORY);
+	EXPECT_EQ(PRECOPY_ENGINE_CTRL_RING, engine_read32(a, PRECOPY_ENGINE_CTRL));
+	EXPECT_EQ(0, precopy_differ(&a->pd, a->pd.shadow));
+	precopy_fill(&a->pd, 50, 1, 4, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(a->pd.dev, SC, &self->save));
+	EXPECT_EQ(-1, pwrite(a->pd.fd, &bit, 4, a->registers + PRECOPY_ENGINE_CTRL));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(0, precopy_differ(&a->pd, a->pd.shadow));
+}
+
+/* A function level reset ends the migration: there is no REINIT of it. */
+TEST_F_TIMEOUT(engine_migration, flr_ends_a_migration, MIG_TIMEOUT)
+{
+	struct engine *a = &self->a;
+	char byte;
+
+	ASSERT_EQ(0, mig_precopy_v2_enable(a->pd.dev));
+	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
+	vmm_precopy(_metadata, self);
+	vfio_pci_config_writew(a->pd.dev, ENGINE_CAP_EXP + PCI_EXP_DEVCTL,
+			       PCI_EXP_DEVCTL_BCR_FLR);
+	memset(a->pd.shadow, 0, MEMORY);
+	EXPECT_EQ(RUN, mig_get_state(a->pd.dev));
+	EXPECT_EQ(-1, read(self->save, &byte, 1));
+	EXPECT_EQ(ENODEV, errno);
+	EXPECT_EQ(0, precopy_differ(&a->pd, a->pd.shadow));
+}
+
+/* ------------------------------------------------------------------------ */
 /* Models                                                                   */
 
 /* A device of one model refuses the stream of the other; it works after a reset. */

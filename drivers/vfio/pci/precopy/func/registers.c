@@ -12,6 +12,7 @@
 #include <linux/uaccess.h>
 #include <kunit/visibility.h>
 
+#include "clear.h"
 #include "engine.h"
 #include "epf.h"
 #include "irq.h"
@@ -348,6 +349,15 @@ static int precopy_registers_set(struct precopy_engine *engine, u64 offset,
 	return 0;
 }
 
+/* Is the memory to be cleared? The bit reads as 0. */
+static bool precopy_registers_clear(u64 offset, const __le32 *dwords, size_t nr)
+{
+	u64 i = (PRECOPY_ENGINE_CTRL - offset) / sizeof(u32);
+
+	return offset <= PRECOPY_ENGINE_CTRL && i < nr &&
+	       le32_to_cpu(dwords[i]) & PRECOPY_ENGINE_CTRL_CLEAR;
+}
+
 /**
  * precopy_registers_write - write() of BAR0
  * @engine: the engine
@@ -355,8 +365,8 @@ static int precopy_registers_set(struct precopy_engine *engine, u64 offset,
  * @count: number of bytes to write, a multiple of 4
  * @offset: offset of the first byte in BAR0, a multiple of 4
  *
- * Return: number of bytes written, -EINVAL for another size or place, -EFAULT, or
- * -EIO in STOP_COPY and RESUMING, when the registers migrate.
+ * Return: number of bytes written, -EINVAL for another size or place, -EFAULT, -EIO in
+ * STOP_COPY and RESUMING, when the registers migrate, or an error of precopy_clear().
  */
 ssize_t precopy_registers_write(struct precopy_engine *engine,
 				const char __user *buf, size_t count,
@@ -374,6 +384,8 @@ ssize_t precopy_registers_write(struct precopy_engine *engine,
 	if (ret)
 		dev_warn_ratelimited(precopy_dev(engine->pcd),
 				     "a register was written while the device is stopped to migrate\n");
+	else if (precopy_registers_clear(offset, dwords, nr))
+		ret = precopy_clear(engine->pcd);
 	return ret ?: nr * sizeof(u32);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_registers_write);
