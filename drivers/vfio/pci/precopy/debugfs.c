@@ -127,6 +127,25 @@ static int precopy_hold_set(void *data, u64 value)
 DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_fops, precopy_hold_get, precopy_hold_set,
 			 "%llu\n");
 
+static int precopy_hold_step_get(void *data, u64 *value)
+{
+	struct precopy_device *pcd = data;
+
+	*value = precopy_knob(pcd, hold_step);
+	return 0;
+}
+
+static int precopy_hold_step_set(void *data, u64 value)
+{
+	struct precopy_device *pcd = data;
+
+	WRITE_ONCE(pcd->knobs.hold_step, value);
+	wake_up_all(&pcd->wait);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_step_fops, precopy_hold_step_get,
+			 precopy_hold_step_set, "%llu\n");
+
 static int precopy_hold_startup_at_get(void *data, u64 *value)
 {
 	struct precopy_device *pcd = data;
@@ -147,6 +166,19 @@ DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_startup_at_fops,
 			 precopy_hold_startup_at_get,
 			 precopy_hold_startup_at_set, "%llu\n");
 
+static void precopy_debugfs_engine_knobs(struct precopy_device *pcd,
+					 struct dentry *dir)
+{
+	debugfs_create_u32("hot_pages", 0600, dir, &pcd->knobs.hot_pages);
+	debugfs_create_u32("step_delay_ms", 0600, dir,
+			   &pcd->knobs.step_delay_ms);
+	debugfs_create_file("hold_step", 0600, dir, pcd,
+			    &precopy_hold_step_fops);
+	debugfs_create_u64("fail_job_at", 0600, dir, &pcd->knobs.fail_job_at);
+	debugfs_create_u32("fail_job_errno", 0600, dir,
+			   &pcd->knobs.fail_job_errno);
+}
+
 static void precopy_debugfs_knobs(struct precopy_device *pcd,
 				  struct dentry *dir)
 {
@@ -158,12 +190,14 @@ static void precopy_debugfs_knobs(struct precopy_device *pcd,
 	debugfs_create_u32("slow_stop_ms", 0600, dir, &pcd->knobs.slow_stop_ms);
 	debugfs_create_u64("fail_save_at", 0600, dir, &pcd->knobs.fail_save_at);
 	debugfs_create_u64("fail_load_at", 0600, dir, &pcd->knobs.fail_load_at);
+	debugfs_create_u64("load_rate", 0600, dir, &pcd->knobs.load_rate);
 	debugfs_create_u64("data_size", 0600, dir, &pcd->knobs.data_size);
 	debugfs_create_bool("no_precopy", 0600, dir, &pcd->knobs.no_precopy);
 	debugfs_create_file("hold", 0600, dir, pcd, &precopy_hold_fops);
 	debugfs_create_file("hold_startup_at", 0600, dir, pcd,
 			    &precopy_hold_startup_at_fops);
 	debugfs_create_file("reinit", 0200, dir, pcd, &precopy_reinit_fops);
+	precopy_debugfs_engine_knobs(pcd, dir);
 }
 
 /**

@@ -152,6 +152,13 @@ struct precopy_stats {
  *		     prepare no memory, bytes, or 0
  * @fail_save_at: number of bytes of a stream after which saving fails, or 0
  * @fail_load_at: number of bytes of a stream after which loading fails, or 0
+ * @load_rate: number of bytes of a stream that are accepted in a second, or 0
+ * @hot_pages: number of pages at the beginning of the range of a command without end
+ *	       that seven of eight rounds are restricted to, or 0
+ * @step_delay_ms: delay added to every step of the engine, ms
+ * @hold_step: true if steps of the engine do not end
+ * @fail_job_at: number of the job of the engine, since its reset, that fails, or 0
+ * @fail_job_errno: errno that this job fails with; 0 means EIO
  * @data_size: value that MIG_DATA_SIZE reports instead of the true one, or 0
  */
 struct precopy_knobs {
@@ -163,6 +170,12 @@ struct precopy_knobs {
 	u64	hold_startup_at;
 	u64	fail_save_at;
 	u64	fail_load_at;
+	u64	load_rate;
+	u32	hot_pages;
+	u32	step_delay_ms;
+	bool	hold_step;
+	u64	fail_job_at;
+	u32	fail_job_errno;
 	u64	data_size;
 };
 

@@ -206,6 +206,26 @@ bool precopy_dma_idle(struct precopy_device *pcd)
 	return !pcd->dma.busy;
 }
 
+static void precopy_dma_claim(struct precopy_device *pcd, int n)
+{
+	guard(spinlock)(&pcd->state_lock);
+	pcd->dma.claims += n;
+}
+
+/**
+ * precopy_dma_drain - wait until no step is executed
+ * @pcd: the device
+ *
+ * Context: may sleep, not killable; no lock that a step needs.
+ */
+void precopy_dma_drain(struct precopy_device *pcd)
+{
+	precopy_dma_claim(pcd, 1);
+	wake_up_all(&pcd->wait);
+	wait_event(pcd->wait, precopy_dma_idle(pcd));
+	precopy_dma_claim(pcd, -1);
+}
+
 /**
  * precopy_dma_unmap - the user unmaps memory: let go of it
  * @vdev: the device
@@ -225,7 +245,7 @@ void precopy_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 	scoped_guard(spinlock, &pcd->state_lock)
 		pcd->dma.resume_at = ktime_add_ms(ktime_get(),
 						  PRECOPY_UNMAP_MS);
-	wait_event(pcd->wait, precopy_dma_idle(pcd));
+	precopy_dma_drain(pcd);
 }
 
 /* --- Open and close --------------------------------------------------- */

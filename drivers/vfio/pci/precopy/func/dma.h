@@ -32,6 +32,7 @@ struct vfio_device;
  *	       no step is to begin
  * @busy: true while a step is executed, which is when memory may be accessed and
  *	  pages be pinned
+ * @claims: number of tasks that wait for the end of a step and cannot be killed
  * @resume_at: time before which no step is to begin, because memory is unmapped
  */
 struct precopy_dma {
@@ -42,6 +43,7 @@ struct precopy_dma {
 	bool			attached;
 	bool			switching;
 	bool			busy;
+	unsigned int		claims;
 	ktime_t			resume_at;
 };
 
@@ -51,6 +53,7 @@ void precopy_dma_close(struct precopy_device *pcd);
 bool precopy_dma_begin(struct precopy_device *pcd);
 void precopy_dma_end(struct precopy_device *pcd);
 bool precopy_dma_idle(struct precopy_device *pcd);
+void precopy_dma_drain(struct precopy_device *pcd);
 int precopy_dma_read(struct precopy_device *pcd, u64 iova, void *buf,
 		     size_t len);
 int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,

@@ -79,7 +79,7 @@ static void precopy_access_detach(struct precopy_device *pcd)
 	}
 	if (!attached)
 		return;
-	wait_event(pcd->wait, precopy_dma_idle(pcd));
+	precopy_dma_drain(pcd);
 	iommufd_access_detach(pcd->dma.access);
 }
 

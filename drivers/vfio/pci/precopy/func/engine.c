@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "epf.h"
 #include "irq.h"
+#include "knobs.h"
 #include "mig/fsm.h"
 #include "precopy.h"
 #include "step.h"
@@ -213,17 +214,18 @@ static bool precopy_engine_plan(struct precopy_engine *engine,
 		precopy_epf_plan(engine, step);
 	else
 		precopy_engine_plan_command(engine, step);
+	step->error = precopy_knobs_error(engine, step);
 	precopy_engine_start_interval(engine, step, now);
 	return true;
 }
 
 /* --- What came of it -------------------------------------------------- */
 
-/* Return: true if the job is complete */
-static bool precopy_job_advance(struct precopy_job *job, size_t len)
+/* Return: true if the job is complete, which ends after @end bytes */
+static bool precopy_job_advance(struct precopy_job *job, size_t len, u64 end)
 {
 	job->pos += len;
-	return job->pos >= job->len;
+	return job->pos >= end;
 }
 
 static void precopy_engine_command_done(struct precopy_engine *engine,
@@ -235,7 +237,8 @@ static void precopy_engine_command_done(struct precopy_engine *engine,
 		precopy_engine_end_command(engine, -ret);
 		return;
 	}
-	if (!precopy_job_advance(&command->job, step->len))
+	if (!precopy_job_advance(&command->job, step->len,
+				 precopy_knobs_command_end(engine)))
 		return;
 	command->job.pos = 0;
 	command->job.seq++;
@@ -264,7 +267,7 @@ static void precopy_ring_executed(struct precopy_engine *engine,
 	ring->status = -ret;
 	if (ret)
 		atomic64_inc(&engine->pcd->stats.dma_errors);
-	if (ret || precopy_job_advance(&ring->job, step->len))
+	if (ret || precopy_job_advance(&ring->job, step->len, ring->job.len))
 		ring->phase = PRECOPY_RING_COMPLETE;
 }
 
@@ -358,11 +361,13 @@ static void precopy_engine_work(struct work_struct *work)
 	struct precopy_engine *engine =
 		container_of(work, struct precopy_engine, work);
 	struct precopy_step step;
+	int ret;
 
 	while (precopy_engine_plan(engine, &step)) {
-		precopy_engine_publish(engine, &step,
-				       precopy_step_run(engine->pcd, &step,
-							engine->buf));
+		ret = step.error ? -(int)step.error :
+		      precopy_step_run(engine->pcd, &step, engine->buf);
+		precopy_knobs_linger(engine, &step);
+		precopy_engine_publish(engine, &step, ret);
 		cond_resched();
 	}
 }
@@ -407,6 +412,7 @@ void precopy_engine_clear(struct precopy_engine *engine)
 	engine->stop_command = false;
 	engine->stop_ring = false;
 	engine->next_start = 0;
+	engine->nr_jobs = 0;
 }
 
 /**
@@ -498,6 +504,7 @@ void precopy_engine_stop(struct precopy_engine *engine)
 {
 	scoped_guard(spinlock, &engine->pcd->state_lock)
 		engine->open = false;
+	wake_up_all(&engine->pcd->wait);
 	hrtimer_cancel(&engine->timer);
 	cancel_work_sync(&engine->work);
 	precopy_irq_disable(engine);

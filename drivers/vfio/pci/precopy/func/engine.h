@@ -188,6 +188,7 @@ struct precopy_engine_state {
  * @stop_ring: true if the ring is to be disabled with the step that is executed
  * @last: queue of the last step; those after it come first in the next one
  * @next_start: time before which no job is to start
+ * @nr_jobs: number of jobs that have begun since the reset, for a test knob
  */
 struct precopy_engine {
 	struct precopy_device		*pcd;
@@ -209,6 +210,7 @@ struct precopy_engine {
 	bool				stop_ring;
 	enum precopy_queue		last;
 	ktime_t				next_start;
+	u64				nr_jobs;
 };
 
 /* func/engine_section.c */

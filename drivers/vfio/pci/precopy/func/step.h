@@ -30,6 +30,7 @@ enum precopy_step_kind {
  * @generation: generation of the device when the step began
  * @addr: address of the descriptor, for FETCH and STATUS
  * @status: errno to write, for STATUS
+ * @error: errno of a test knob that the step ends with, or 0
  * @job: the job; result of FETCH. For EPF, its op is PRECOPY_EPF_COMMAND_*
  * @sum: CRC-32 of the bytes before @job.pos, for EPF; result: with those of the step
  * @invalid: result of EPF: status bit that tells which address was invalid, or 0
@@ -41,6 +42,7 @@ struct precopy_step {
 	u64			generation;
 	u64			addr;
 	u32			status;
+	u32			error;
 	struct precopy_job	job;
 	u32			sum;
 	u32			invalid;

@@ -8,6 +8,7 @@
 
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/math64.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -31,6 +32,8 @@
  * @buf: buffer of the decoder, PRECOPY_DECODE_BUF bytes
  * @records: records of the sections, for the decoder; NULL after the last
  * @pos: bytes of the stream accepted; owned by whoever has the session busy
+ * @ready_at: time before which the test knob load_rate accepts no byte; owned by
+ *	      whoever has the session busy
  * @error: error that the load failed with, or 0; sticky. From here on protected
  *	   by state_lock.
  * @at_barrier: true if a write stopped at the last byte of INITIAL_END
@@ -42,6 +45,7 @@ struct precopy_loading {
 	void			*buf;
 	const struct precopy_section_record *records[PRECOPY_MAX_SECTIONS + 1];
 	u64			pos;
+	ktime_t			ready_at;
 	int			error;
 	bool			at_barrier;
 };
@@ -220,6 +224,35 @@ static int precopy_load_test_error(struct precopy_loading *loading, size_t *n)
 }
 
 /*
+ * The test knob: accept no more than so many bytes in a second, a tenth of it at once.
+ *
+ * Return: 0, -EAGAIN, precopy_interrupted(), or -ENODEV after a reset.
+ */
+static int precopy_load_throttle(struct precopy_loading *loading, bool nonblock,
+				 size_t *n)
+{
+	struct precopy_device *pcd = loading->session.pcd;
+	ktime_t left = ktime_sub(loading->ready_at, ktime_get());
+	u64 rate = precopy_knob(pcd, load_rate);
+	int ret = -ETIME;
+
+	if (!rate)
+		return 0;
+	if (left > 0 && nonblock)
+		return -EAGAIN;
+	if (left > 0)
+		ret = wait_event_interruptible_hrtimeout(pcd->wait,
+							 precopy_session_dead(&loading->session),
+							 left);
+	if (ret != -ETIME)
+		return ret ? precopy_interrupted() : -ENODEV;
+	*n = clamp_t(u64, rate / 10, 1, *n);
+	loading->ready_at = ktime_add_ns(ktime_get(),
+					 div64_u64(*n * NSEC_PER_SEC, rate));
+	return 0;
+}
+
+/*
  * Take in one piece of what was written.
  *
  * Return: bytes accepted, at least 1, or an error.
@@ -241,7 +274,8 @@ static ssize_t precopy_load_write_some(struct precopy_loading *loading,
 		return precopy_load_fail(loading, -EINVAL,
 					 "bytes after the end");
 	n = min(count, want);
-	ret = precopy_load_test_error(loading, &n);
+	ret = precopy_load_test_error(loading, &n) ?:
+	      precopy_load_throttle(loading, nonblock, &n);
 	if (ret)
 		return ret;
 	mark = ktime_get();

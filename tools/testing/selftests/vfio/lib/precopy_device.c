@@ -212,7 +212,8 @@ static void clear_knobs(const char *bdf)
 	static const char * const knobs[] = {
 		"startup_delay_ms", "startup_fail", "slow_stop_ms",
 		"fail_save_at", "fail_load_at", "data_size", "hold",
-		"hold_startup_at",
+		"hold_startup_at", "load_rate", "hot_pages", "step_delay_ms",
+		"hold_step", "fail_job_at", "fail_job_errno",
 	};
 	size_t i;
 
@@ -395,7 +396,7 @@ static long blocked_in(pid_t tid)
 	long nr = -1;
 	FILE *f;
 
-	snprintf_assert(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	snprintf_assert(path, sizeof(path), "/proc/%d/syscall", tid);
 	f = fopen(path, "r");
 	/* "running", or the number and more; -1 in a page fault */
 	if (f && fscanf(f, "%ld", &nr) != 1)

@@ -106,8 +106,8 @@ u64 precopy_rounds(u64 nr);
 u64 precopy_now_ms(void);
 
 /*
- * Waits until thread @tid of this process is blocked in system call @nr. False if
- * @ended became true before. The thread sets *@tid itself, which is 0 until then.
+ * Waits until thread @tid, of this process or of a child, is blocked in system call
+ * @nr. False if @ended became true before. *@tid is 0 until the thread is there.
  */
 bool precopy_wait_blocked(const volatile pid_t *tid, long nr,
 			  const volatile bool *ended);
