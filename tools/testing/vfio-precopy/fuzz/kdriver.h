@@ -80,6 +80,11 @@ void model_held(int change, bool spin);
 #define ktime_get()		model_now()
 #define ktime_sub(a, b)		((a) - (b))
 #define ktime_to_ns(t)		(t)
+#define ktime_add_ns(t, ns)	((t) + (s64)(ns))
+#define NSEC_PER_SEC		1000000000L
+#define div64_u64(a, b)		((a) / (b))
+#define clamp_t(type, v, lo, hi) \
+	min((type)(hi), (type)(v) < (type)(lo) ? (type)(lo) : (type)(v))
 #define dev_get_drvdata(dev)	((void *)(dev))
 #define dev_err_ratelimited(dev, ...)	((void)(dev), model_refused())
 
@@ -289,6 +294,9 @@ struct poll_table_struct;
 #define wait_event_hrtimeout(wait, cond, timeout) \
 	((void)(wait), (void)(timeout), (cond) ? 0 : -ETIME)
 /* For what the model never does: to wait for a test knob */
+/* Only for the knob load_rate, which no load of the model has set */
+#define wait_event_interruptible_hrtimeout(wait, cond, timeout) \
+	((void)(timeout), (cond) ? 0 : -ETIME)
 #define wait_event_idle(wait, cond)	((void)(cond))
 #define wait_event_interruptible(wait, cond) ({				\
 	int waited = 0;							\

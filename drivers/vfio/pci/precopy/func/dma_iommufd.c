@@ -168,7 +168,7 @@ static void precopy_access_set_switching(struct precopy_device *pcd,
 static void precopy_access_switch(struct precopy_device *pcd, u32 pt_id)
 {
 	precopy_access_set_switching(pcd, true);
-	wait_event(pcd->wait, precopy_dma_idle(pcd));
+	precopy_dma_drain(pcd);
 	precopy_access_detach(pcd);
 	precopy_access_attach(pcd, pt_id);
 	precopy_access_set_switching(pcd, false);
