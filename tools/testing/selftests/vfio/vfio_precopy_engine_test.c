@@ -913,7 +913,7 @@ TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT) /* R61 */
 }
 
 /* The same, of the commands of pci-epf-test */
-TEST_F_TIMEOUT(engine, log_of_the_endpoint, MIG_TIMEOUT) /* R61 */
+TEST_F_TIMEOUT(engine, log_of_the_endpoint, MIG_TIMEOUT)
 {
 	struct engine_epf epf = {
 		.command = PRECOPY_EPF_COMMAND_READ, .src = ENGINE_IOVA + TO,
