@@ -256,7 +256,7 @@ static void no_stamps(struct __test_metadata *_metadata, u8 *ram, const u8 *want
 {
 	memcpy(ram + TO, want + TO, RAM - TO);
 	usleep(20 * 1000);
-	EXPECT_EQ(0, memcmp(want, ram, RAM));
+	ASSERT_EQ(0, memcmp(want, ram, RAM));
 }
 
 TEST_F_TIMEOUT(hwpt, dma_respects_mappings, MIG_TIMEOUT)
@@ -518,7 +518,7 @@ TEST_F_TIMEOUT(hwpt, no_choice_for_want_of_memory, MIG_TIMEOUT)
 		ASSERT_EQ(-ENXIO, copy_page(self, 0)) TH_LOG("failure %u", nth);
 		tried++;
 	}
-	EXPECT_LT(1, tried);
+	EXPECT_LE(1, tried);
 	EXPECT_FALSE(failed);
 	TH_LOG("%u failures, attached after %u of them", nth, tried);
 	close(user->fd);
