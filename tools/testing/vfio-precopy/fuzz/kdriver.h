@@ -83,6 +83,7 @@ void model_held(int change, bool spin);
 #define ktime_add_ns(t, ns)	((t) + (s64)(ns))
 #define NSEC_PER_SEC		1000000000L
 #define div64_u64(a, b)		((a) / (b))
+#define div_u64(a, b)		((a) / (b))
 #define clamp_t(type, v, lo, hi) \
 	min((type)(hi), (type)(v) < (type)(lo) ? (type)(lo) : (type)(v))
 #define dev_get_drvdata(dev)	((void *)(dev))

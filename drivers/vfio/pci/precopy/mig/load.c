@@ -246,7 +246,7 @@ static int precopy_load_throttle(struct precopy_loading *loading, bool nonblock,
 							 left);
 	if (ret != -ETIME)
 		return ret ? precopy_interrupted() : -ENODEV;
-	*n = clamp_t(u64, rate / 10, 1, *n);
+	*n = clamp_t(u64, div_u64(rate, 10), 1, *n);
 	loading->ready_at = ktime_add_ns(ktime_get(),
 					 div64_u64(*n * NSEC_PER_SEC, rate));
 	return 0;
