@@ -37,6 +37,7 @@ typedef unsigned long pgoff_t;
 #define CONFIG_KUNIT			1
 #define VISIBLE_IF_KUNIT
 #define MAX_ERRNO		4095
+#define U32_MAX			((u32)~0U)
 #define ERESTARTSYS		512
 #define ERESTARTNOINTR		513
 #define NSEC_PER_MSEC		1000000L
@@ -133,7 +134,6 @@ static inline bool atomic_long_try_cmpxchg(atomic_long_t *a, long *old, long new
 	return same;
 }
 
-#define U32_MAX			((u32)~0U)
 
 struct list_head {
 	struct list_head *next, *prev;
