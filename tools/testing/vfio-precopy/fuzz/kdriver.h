@@ -134,7 +134,6 @@ static inline bool atomic_long_try_cmpxchg(atomic_long_t *a, long *old, long new
 	return same;
 }
 
-
 struct list_head {
 	struct list_head *next, *prev;
 };
