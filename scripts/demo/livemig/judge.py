@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What may pass on a busy machine between two things that follow each other at once
 STALL_SLACK_MS = 1000
 # Config space as QEMU sends it, with what it says about it
-CONFIG_MAX = 1024
+CONFIG_MAX = 4096 + 1024
 # A startup during which much must have moved
 LONG_MS = 3000
 
