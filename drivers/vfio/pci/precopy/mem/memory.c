@@ -15,6 +15,8 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
+#include <kunit/visibility.h>
+
 #include "access.h"
 #include "charge.h"
 #include "entries.h"
@@ -63,6 +65,7 @@ int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
 	mem->wq = wq;
 	return 0;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_init);
 
 /**
  * precopy_memory_destroy - undo precopy_memory_init()
@@ -73,6 +76,7 @@ void precopy_memory_destroy(struct precopy_memory *mem)
 	mutex_destroy(&mem->split_mutex);
 	precopy_stats_put(mem->stats);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_destroy);
 
 /**
  * precopy_memory_open - prepare the memory for a new user

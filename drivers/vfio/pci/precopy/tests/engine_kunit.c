@@ -1040,6 +1040,9 @@ static int engine_test_init(struct kunit *test)
 	unsigned long user;
 
 	KUNIT_ASSERT_NOT_NULL(test, t);
+	KUNIT_ASSERT_EQ(test, 0, precopy_memory_init(&t->pcd.memory, &t->pdev.dev,
+						     NULL, 0, NULL));
+	test->priv = t;
 	user = kunit_vm_mmap(test, NULL, 0, ACCESS_LEN, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
 	KUNIT_ASSERT_NE(test, user, 0);
@@ -1052,8 +1055,15 @@ static int engine_test_init(struct kunit *test)
 	spin_lock_init(&t->pcd.state_lock);
 	t->engine.pcd = &t->pcd;
 	t->engine.state = (struct precopy_engine_state)PRECOPY_ENGINE_STATE_INITIAL;
-	test->priv = t;
 	return 0;
+}
+
+static void engine_test_exit(struct kunit *test)
+{
+	struct engine_test *t = test->priv;
+
+	if (t)
+		precopy_memory_destroy(&t->pcd.memory);
 }
 
 static struct kunit_case engine_cases[] = {
@@ -1087,6 +1097,7 @@ static struct kunit_case engine_cases[] = {
 static struct kunit_suite engine_suite = {
 	.name = "precopy_engine",
 	.init = engine_test_init,
+	.exit = engine_test_exit,
 	.test_cases = engine_cases,
 };
 
