@@ -7,7 +7,7 @@
  * machine. Between two runs it asks the driver for an interrupt of each vector, since
  * the kselftest's test of them ends as skipped, failed or not.
  *
- * What it says on the second serial port:
+ * Lines that it writes to the second serial port:
  *   "READY driver=NAME" when the driver has the device
  *   "RUN number=N passed=N skipped=N failed=N vectors=N" after each run
  *   "BAD TEXT" for what a run had to complain of, "FAIL WHY" when it gives up
@@ -15,7 +15,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +23,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <linux/pcitest.h>
+
+#include "guest_line.h"
 
 #define DRIVER	"/sys/bus/pci/drivers/pci-endpoint-test"
 #define NODE	"/dev/pci-endpoint-test.0"
@@ -37,49 +37,6 @@
 struct counts {
 	unsigned int passed, skipped, failed;
 };
-
-static int line = -1;
-
-__attribute__((format(printf, 1, 2)))
-static void say(const char *fmt, ...)
-{
-	char text[400];
-	va_list ap;
-	int n, at = 0, done;
-
-	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (n >= (int)sizeof(text))
-		n = sizeof(text) - 1;
-	for (; at < n; at += done) {
-		done = write(line, text + at, n - at);
-		if (done < 0)
-			return;
-	}
-}
-
-static _Noreturn void fail(const char *why)
-{
-	say("FAIL %s (%s)\n", why, strerror(errno));
-	for (;;)
-		pause();
-}
-
-static void open_line(void)
-{
-	struct termios t;
-
-	/* Without a carrier, for which it would wait */
-	line = open("/dev/ttyS1", O_RDWR | O_NONBLOCK | O_NOCTTY);
-	if (line < 0 || tcgetattr(line, &t))
-		fail("no second serial port");
-	cfmakeraw(&t);
-	t.c_cflag |= CLOCAL;
-	cfsetspeed(&t, B115200);
-	if (tcsetattr(line, TCSANOW, &t) || fcntl(line, F_SETFL, O_RDWR))
-		fail("cannot set up the second serial port");
-}
 
 /* --- The driver ----------------------------------------------------------- */
 
@@ -92,24 +49,13 @@ static void load_driver(void)
 	close(fd);
 }
 
-/* name=value words after "--" on the kernel's command line */
-static unsigned long argument(char **argv, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (; *argv; argv++)
-		if (!strncmp(*argv, name, len) && (*argv)[len] == '=')
-			return strtoul(*argv + len + 1, NULL, 0);
-	return 0;
-}
-
 /* The driver has no data for an id that it is told of, and takes BAR 0 for registers. */
 static void bind_device(char **argv)
 {
 	FILE *f = fopen(DRIVER "/new_id", "w");
 
-	if (!f || fprintf(f, "%04lx %04lx", argument(argv, "vendor"),
-			  argument(argv, "device")) < 0 || fclose(f))
+	if (!f || fprintf(f, "%04llx %04llx", argument(argv, "vendor", 0),
+			  argument(argv, "device", 0)) < 0 || fclose(f))
 		fail("the driver does not take the device's id");
 	if (access(NODE, R_OK | W_OK))
 		fail("the driver does not take the device");
@@ -127,7 +73,7 @@ static unsigned int raise_vectors(void)
 		fail("the driver has no MSI-X");
 	for (n = 1; n <= VECTORS; n++) {
 		if (ioctl(fd, PCITEST_MSIX, n))
-			say("BAD vector %d: %s\n", n, strerror(errno));
+			say(1, "BAD vector %d: %s\n", n, strerror(errno));
 		else
 			came++;
 	}
@@ -147,7 +93,7 @@ static void read_line(const char *text, struct counts *c)
 	else
 		return;
 	if (c->failed && strncmp(text, "ok ", 3))
-		say("BAD %s", text);
+		say(1, "BAD %s", text);
 }
 
 /* All but those of the interrupts that the device does not offer */
@@ -182,7 +128,7 @@ static void run_tests(struct counts *c)
 	if (!f || fclose(f) || wait(&status) < 0)
 		fail("the tests do not run");
 	if (status && !c->failed) {
-		say("BAD the tests end with status %x\n", status);
+		say(1, "BAD the tests end with status %x\n", status);
 		c->failed++;
 	}
 }
@@ -198,16 +144,16 @@ int main(int argc, char **argv)
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
-	open_line();
+	line_open();
 	load_driver();
 	bind_device(argv);
-	say("READY driver=pci-endpoint-test\n");
+	say(1, "READY driver=pci-endpoint-test\n");
 	for (number = 1;; number++) {
 		struct counts c = {};
 
 		vectors = raise_vectors();
 		run_tests(&c);
-		say("RUN number=%u passed=%u skipped=%u failed=%u vectors=%u\n",
+		say(1, "RUN number=%u passed=%u skipped=%u failed=%u vectors=%u\n",
 		    number, c.passed, c.skipped, c.failed, vectors);
 	}
 }

@@ -22,19 +22,18 @@
 #include <fcntl.h>
 #include <linux/types.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
 #include "guest.h"
+#include "guest_line.h"
 
 #define PAGE		4096UL
 #define SLOT		512UL
@@ -73,7 +72,6 @@ static __u64 in_use = 40UL << 20;
 static __u64 unit_bytes = 2UL << 20;
 static __u64 unit_pages;
 static __u64 write_every_ns;		/* 0: as fast as it goes */
-static int line = -1;
 
 static __u64 iteration;		/* page writes since the start */
 static __u64 marked;			/* page writes before the last mark */
@@ -86,12 +84,12 @@ static __u64 tsc_khz;
  * The processor's own counter, which goes on through a migration.  The kernel's
  * clock is an agreement with the hypervisor, which may move it meanwhile.
  */
-static __u64 now_ns(void)
+__u64 now_ns(void)
 {
 	return (__uint128_t)__rdtsc() * 1000000 / tsc_khz;
 }
 
-__u64 kernel_ns(void)
+static __u64 kernel_ns(void)
 {
 	struct timespec ts;
 
@@ -126,45 +124,6 @@ static __u64 rnd(void)
 	state ^= state >> 7;
 	state ^= state << 17;
 	return state;
-}
-
-static void say_text(const char *text, size_t len, int must)
-{
-	while (len) {
-		ssize_t n = write(line, text, len);
-
-		if (n <= 0 && !must)
-			return;
-		if (n <= 0) {
-			usleep(1000);
-			continue;
-		}
-		text += n;
-		len -= n;
-		/* Half a line would spoil the next one as well. */
-		must = 1;
-	}
-}
-
-__attribute__((format(printf, 2, 3)))
-static void say(int must, const char *fmt, ...)
-{
-	char text[400];
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	say_text(text, n, must);
-}
-
-_Noreturn void fail(const char *why)
-{
-	say(1, "FAIL %s (%s)\n", why, strerror(errno));
-	printf("guest: FAIL %s (%s)\n", why, strerror(errno));
-	for (;;)
-		pause();
 }
 
 /* The device */
@@ -528,7 +487,7 @@ static void listen_line(void)
 	static size_t len;
 	char c;
 
-	while (read(line, &c, 1) == 1) {
+	while (line_read(&c)) {
 		if (c != '\n' && c != '\r') {
 			if (len < sizeof(text) - 1)
 				text[len++] = c;
@@ -541,20 +500,6 @@ static void listen_line(void)
 		else if (!strcmp(text, "check"))
 			check();
 	}
-}
-
-static void open_line(void)
-{
-	struct termios t;
-
-	line = open("/dev/ttyS1", O_RDWR | O_NONBLOCK | O_NOCTTY);
-	if (line < 0 || tcgetattr(line, &t))
-		fail("no second serial port");
-	cfmakeraw(&t);
-	t.c_cflag |= CLOCAL;
-	cfsetspeed(&t, B115200);
-	if (tcsetattr(line, TCSANOW, &t))
-		fail("cannot set up the second serial port");
 }
 
 static void beat(__u64 now)
@@ -621,19 +566,7 @@ static const char *sample(void)
 	return text;
 }
 
-/* name=value words after "--" on the kernel's command line */
-static __u64 argument(int argc, char **argv, const char *name, __u64 otherwise)
-{
-	size_t len = strlen(name);
-	int i;
-
-	for (i = 1; i < argc; i++)
-		if (!strncmp(argv[i], name, len) && argv[i][len] == '=')
-			return strtoull(argv[i] + len + 1, NULL, 0);
-	return otherwise;
-}
-
-int main(int argc, char **argv)
+int main(int argc __attribute__((unused)), char **argv)
 {
 	__u64 start;
 
@@ -641,17 +574,17 @@ int main(int argc, char **argv)
 	mkdir("/sys", 0755);
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
-	open_line();
+	line_open();
 	calibrate();
 
-	in_use = argument(argc, argv, "in_use_mib", in_use >> 20) << 20;
-	in_use = argument(argc, argv, "in_use_kib", in_use >> 10) << 10;
-	unit_bytes = argument(argc, argv, "unit_kib", unit_bytes >> 10) << 10;
+	in_use = argument(argv, "in_use_mib", in_use >> 20) << 20;
+	in_use = argument(argv, "in_use_kib", in_use >> 10) << 10;
+	unit_bytes = argument(argv, "unit_kib", unit_bytes >> 10) << 10;
 	unit_pages = unit_bytes / PAGE;
-	hot_pages = argument(argc, argv, "hot_pages", hot_pages);
-	write_every_ns = argument(argc, argv, "write_every_us", 0) * 1000;
-	find_devices(argument(argc, argv, "vendor", 0x1b36),
-		     argument(argc, argv, "device", 0x0005));
+	hot_pages = argument(argv, "hot_pages", hot_pages);
+	write_every_ns = argument(argv, "write_every_us", 0) * 1000;
+	find_devices(argument(argv, "vendor", 0x1b36),
+		     argument(argv, "device", 0x0005));
 	choose_units();
 
 	start = now_ns();
@@ -659,9 +592,9 @@ int main(int argc, char **argv)
 	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu devices=%u sample=%s\n",
 	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
 	    devices, sample());
-	engine_start(argument(argc, argv, "dma_every_us", 50000));
+	engine_start(argument(argv, "dma_every_us", 50000));
 	mark();
-	start_touching(argument(argc, argv, "touchers", 0));
+	start_touching(argument(argv, "touchers", 0));
 
 	for (;;) {
 		write_random();

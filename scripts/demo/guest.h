@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the parts of the guest's program have in common. */
+/* Functions that guest.c and guest_engine.c call of each other */
 #ifndef GUEST_H
 #define GUEST_H
 
 #include <linux/types.h>
 
 /* guest.c */
-_Noreturn void fail(const char *why);
-__u64 kernel_ns(void);
+__u64 now_ns(void);
 
 /* guest_engine.c */
 

@@ -22,7 +22,7 @@ need_guest() {
 # The other guest, which uses the kernel's own driver and its test: need_endpoint sets
 # ENDPOINT likewise. Needs SRC and KERNEL_DIR of the kernel that the VM boots.
 endpoint_key() {
-	{ root_key; kernel_key l1; cat "$TOP/scripts/demo/endpoint.c" "$TOP/scripts/demo/build-endpoint"; } | hash_of
+	{ root_key; kernel_key l1; cat "$TOP"/scripts/demo/{endpoint.c,guest_line.[ch],build-endpoint}; } | hash_of
 }
 
 make_endpoint() {

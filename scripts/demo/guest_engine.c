@@ -21,6 +21,7 @@
 #include <linux/vfio_precopy_engine.h>
 
 #include "guest.h"
+#include "guest_line.h"
 
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
@@ -211,14 +212,26 @@ void engine_start(__u64 every_us)
 
 /* --- The check ------------------------------------------------------------ */
 
+/*
+ * For 1 ms, so that the engine is not asked all the time. Without a sleep: a timer of the
+ * guest may be late by minutes under emulation.
+ */
+static void pass_time(void)
+{
+	__u64 end = now_ns() + 1000000;
+
+	while (now_ns() < end)
+		;
+}
+
 static void wait_stopped(struct engine *e)
 {
-	__u64 end = kernel_ns() + WAIT_NS;
+	__u64 end = now_ns() + WAIT_NS;
 
 	while (get(e, PRECOPY_ENGINE_CMD_START)) {
-		if (kernel_ns() > end)
+		if (now_ns() > end)
 			fail("the engine does not stop");
-		usleep(1000);
+		pass_time();
 	}
 	if (get(e, PRECOPY_ENGINE_CMD_ERROR) != ECANCELED) {
 		errno = get(e, PRECOPY_ENGINE_CMD_ERROR);
@@ -291,12 +304,12 @@ static void order_copies(struct engine *e)
 static void wait_fence(struct engine *e)
 {
 	const volatile __u64 *fence = (__u64 *)(e->memory + FENCE_AT);
-	__u64 end = kernel_ns() + WAIT_NS;
+	__u64 end = now_ns() + WAIT_NS;
 
 	while (*fence != e->fences) {
-		if (kernel_ns() > end)
+		if (now_ns() > end)
 			fail("the ring does not get on");
-		usleep(1000);
+		pass_time();
 	}
 	__sync_synchronize();
 }

@@ -548,8 +548,8 @@ def disturb(target: VM, guest: Guest, run: Run) -> None:
     or it would not have noticed a fault of the driver either.
     """
     base = int(run.ready["bar"], 0)
-    said = target.cmd("human-monitor-command", **{"command-line": f"gpa2hva {base:#x}"})
-    address = int(said.split()[-1], 0)
+    mapped = target.monitor(f"gpa2hva {base:#x}")
+    address = int(mapped.split()[-1], 0)
     target.cmd("stop")
     with open(f"/proc/{target.process.pid}/mem", "r+b", buffering=0) as memory:
         for page in run.ready["sample"].split(","):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import selectors
 import socket
 import subprocess
@@ -271,8 +272,19 @@ class VM:
 
     def plight(self) -> str:
         """Why its guest may be silent."""
-        return (f"QEMU ({self.name}) is {self.cmd('query-status')['status']} and says: "
-                + self.last_words())
+        return (f"QEMU ({self.name}) is {self.cmd('query-status')['status']}, "
+                f"{self.processors()}, and says: {self.last_words()}")
+
+    def processors(self) -> str:
+        """Where each of its processors is, and which of them wait for an interrupt."""
+        said = self.monitor("info registers -a")
+        where = re.findall(r"^RIP=(\w+)|HLT=(\d)", said, re.MULTILINE)
+        return " ".join(("halted" if halted == "1" else "runs") if halted else f"RIP={rip}"
+                        for rip, halted in where)
+
+    def monitor(self, line: str) -> str:
+        """A command for people, where QMP has none."""
+        return str(self.cmd("human-monitor-command", **{"command-line": line}))
 
     def last_words(self) -> str:
         with open(self.path("stderr"), errors="replace") as err:
