@@ -60,7 +60,7 @@
 #define PRECOPY_EPF_COMMAND_SUBRANGE_SETUP	(1 << 8)
 #define PRECOPY_EPF_COMMAND_SUBRANGE_CLEAR	(1 << 9)
 
-/* What came of the last command; 4 bytes */
+/* Result of the last command, bits of PRECOPY_EPF_STATUS_*; 4 bytes */
 #define PRECOPY_EPF_STATUS		0x0008
 #define PRECOPY_EPF_STATUS_READ_SUCCESS		(1 << 0)
 #define PRECOPY_EPF_STATUS_READ_FAIL		(1 << 1)
@@ -104,7 +104,7 @@
 /* Bit 0 asks for DMA, which is used anyway; has no effect; 4 bytes */
 #define PRECOPY_EPF_FLAGS		0x002c
 
-/* What is offered: addresses of any alignment, and MSI-X; read-only; 4 bytes */
+/* Capabilities: addresses of any alignment, and MSI-X; read-only; 4 bytes */
 #define PRECOPY_EPF_CAPS		0x0030
 #define PRECOPY_EPF_CAPS_UNALIGNED	(1 << 0)
 #define PRECOPY_EPF_CAPS_MSIX		(1 << 2)

@@ -35,7 +35,7 @@
 #define PAGES		(RAM / PRECOPY_PAGE)
 #define OTHER_BYTE	0x77
 #define FAILURES	2000
-/* What the driver says when it does not know the address space of a page table */
+/* The kernel message for a page table whose address space is unknown */
 #define NO_DMA	"no DMA: not attached to the only I/O address space of this iommufd"
 
 static char **bdfs;
@@ -396,7 +396,10 @@ TEST_F_TIMEOUT(hwpt, detach_ends_dma, MIG_TIMEOUT)
 	}
 }
 
-/* What is in use stays, and nothing is in use longer than it is attached. */
+/*
+ * A page table and its address space cannot be destroyed while the device is attached to
+ * them. After a detach they can: the driver keeps no reference.
+ */
 TEST_F_TIMEOUT(hwpt, destroyed_and_allocated_while_attached, MIG_TIMEOUT)
 {
 	struct engine *e = &self->e;

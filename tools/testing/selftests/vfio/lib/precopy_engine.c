@@ -35,7 +35,7 @@ static void *get_memory(size_t size)
 	return ram;
 }
 
-/* What a driver does with a device that is open, whether it is attached or not */
+/* Map memory for DMA and enable it, as a driver does. The device may be detached. */
 static void set_up(struct engine *e, void *ram, size_t ram_size)
 {
 	int i;
