@@ -164,7 +164,7 @@ class Evidence:
 
     def wire_length(self, record: Record) -> int:
         """Bytes of a record in the stream; the trace tells the bytes it is about."""
-        if record.type in ("DATA", "ENGINE"):
+        if record.type in ("DATA", "ENGINE", "WINDOW"):
             return RECORD_HEADER + record.length
         return RECORD_HEADER + PAYLOAD.get(record.type, self.preface_payload())
 

@@ -69,11 +69,13 @@ struct precopy_session;
  * @bytes: contents of all registers except the BARs
  * @bar0: last value written to BAR0
  * @bar: last value written to BAR2 and BAR3, as one 64-bit register
+ * @loaded_bar: address of BAR2 in the stream that is loaded, or 0
  */
 struct precopy_config {
 	u8	bytes[PRECOPY_CONFIG_SIZE];
 	u64	bar0;
 	u64	bar;
+	u64	loaded_bar;
 };
 
 /**

@@ -496,6 +496,81 @@ TEST_F_TIMEOUT(p2p, both_ways_under_resets, MIG_TIMEOUT)
 	EXPECT_EQ(0, precopy_differ(&self->b.pd, self->b.pd.shadow));
 }
 
+static u64 get_window(struct engine *e)
+{
+	return (vfio_pci_config_readl(e->pd.dev, PCI_BASE_ADDRESS_2) & ~0xfULL) |
+	       (u64)vfio_pci_config_readl(e->pd.dev, PCI_BASE_ADDRESS_3) << 32;
+}
+
+/*
+ * Save device @e, close it and load it again after an open, in which its BAR2 is at
+ * @window. 0 is what a VMM leaves there that does not write BARs.
+ */
+static void move(struct __test_metadata *_metadata, struct engine *e, const char *bdf,
+		 const char *mode, u64 window)
+{
+	u8 *shadow = e->pd.shadow, *copy = malloc(MEMORY);
+	struct mig_stream stream = {};
+
+	ASSERT_NE(NULL, copy);
+	memcpy(copy, shadow, MEMORY);
+	ASSERT_EQ(0, mig_save(e->pd.dev, &stream));
+	engine_close(e);
+	engine_open(e, bdf, mode, MEMORY, RAM);
+	EXPECT_EQ(0, get_window(e));
+	set_window(e, window);
+	ASSERT_EQ(0, mig_load(e->pd.dev, &stream, CHUNK));
+	ASSERT_EQ(0, mig_set_state(e->pd.dev, RUN, NULL));
+	memcpy(e->pd.shadow, copy, MEMORY);
+	free(copy);
+	mig_stream_free(&stream);
+}
+
+/* Peers find a device that has moved, although no VMM has written its BAR2. */
+TEST_F_TIMEOUT(p2p, window_moves, MIG_TIMEOUT)
+{
+	struct engine *a = &self->a, *b = &self->b;
+
+	store(_metadata, a, b, WINDOW_B, 1234, 10000);
+	move(_metadata, b, bdfs[1], variant->mode, 0);
+	EXPECT_EQ(WINDOW_B, get_window(b));
+	store(_metadata, a, b, WINDOW_B, SZ_1M, 10000);
+	EXPECT_EQ(0, precopy_differ(&b->pd, b->pd.shadow));
+}
+
+/* The VMM that has written BAR2 of the target, before or after, has the last word. */
+TEST_F_TIMEOUT(p2p, window_of_the_target_stays, MIG_TIMEOUT)
+{
+	struct engine *a = &self->a, *b = &self->b;
+
+	move(_metadata, b, bdfs[1], variant->mode, WINDOW_B + MEMORY);
+	EXPECT_EQ(WINDOW_B + MEMORY, get_window(b));
+	store(_metadata, a, b, WINDOW_B + MEMORY, 77, 10000);
+	set_window(b, WINDOW_B);
+	store(_metadata, a, b, WINDOW_B, SZ_1M, 10000);
+	EXPECT_EQ(0, precopy_differ(&b->pd, b->pd.shadow));
+}
+
+/* A load that fails at its last record, after that of the window, changes no address. */
+TEST_F_TIMEOUT(p2p, window_of_a_failed_load, MIG_TIMEOUT)
+{
+	struct mig_stream stream = {};
+	struct engine *b = &self->b;
+	int fd;
+
+	ASSERT_EQ(0, mig_save(b->pd.dev, &stream));
+	engine_close(b);
+	engine_open(b, bdfs[1], variant->mode, MEMORY, RAM);
+	ASSERT_EQ(0, mig_set_state(b->pd.dev, STOP, NULL));
+	ASSERT_EQ(0, mig_set_state(b->pd.dev, RES, &fd));
+	((u8 *)stream.data)[stream.len - 1] ^= 1;
+	ASSERT_NE(0, mig_write_all(fd, stream.data, stream.len, CHUNK, NULL));
+	close(fd);
+	precopy_reset(&b->pd);
+	EXPECT_EQ(0, get_window(b));
+	mig_stream_free(&stream);
+}
+
 /* A device of the model "memory" is a peer that does nothing by itself. */
 TEST_F_TIMEOUT(p2p, passive_peer, MIG_TIMEOUT)
 {

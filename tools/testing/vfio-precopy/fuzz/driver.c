@@ -13,9 +13,13 @@ static const struct precopy_section_record engine_record = {
 	.type = PRECOPY_REC_ENGINE, .max_len = ENGINE_LEN,
 };
 
-/* Those of a device whose model is "engine" */
-static const struct precopy_section_record * const engine_records[] = {
-	&engine_record, NULL,
+static const struct precopy_section_record window_record = {
+	.type = PRECOPY_REC_WINDOW, .max_len = WINDOW_LEN, .optional = true,
+};
+
+/* Those of a device whose model is "engine"; of "memory" without the first */
+static const struct precopy_section_record * const records[] = {
+	&engine_record, &window_record, NULL,
 };
 
 struct reader {
@@ -94,7 +98,8 @@ static void take_event(struct reader *r, u32 kind)
 		ev.nr_bytes = dec->nr_bytes;
 		break;
 	case EV_SECTION:
-		FUZZ_CHECK(dec->section == &engine_record, "another section");
+		FUZZ_CHECK(dec->section == &engine_record || dec->section == &window_record,
+			   "another section");
 		ev.crc = fuzz_crc(dec->payload, dec->nr_bytes);
 		ev.offset = dec->offset;
 		ev.nr_bytes = dec->nr_bytes;
@@ -163,8 +168,14 @@ static int step(struct reader *r, size_t max)
 /* The decoder does not know the contents of a section; who does may refuse them */
 static bool section_good(const struct reader *r)
 {
-	return r->dec.nr_bytes == ENGINE_LEN && !r->dec.offset &&
-	       target_engine_good(r->dev, r->dec.payload);
+	u64 address;
+
+	if (r->dec.offset || r->dec.nr_bytes != r->dec.section->max_len)
+		return false;
+	if (r->dec.section == &engine_record)
+		return target_engine_good(r->dev, r->dec.payload);
+	memcpy(&address, r->dec.payload, sizeof(address));
+	return !(address & (r->dev->memory_size - 1));
 }
 
 static void read_all(struct reader *r)
@@ -211,8 +222,7 @@ void driver_decode(const struct fuzz_device *dev, const u8 *data, size_t len,
 		.dev = dev, .out = out, .data = data, .len = len, .seed = seed,
 	};
 	precopy_decoder_init(&r->dec, &params, buf + 1);
-	if (dev->features & FEATURE_ENGINE)
-		precopy_decoder_accept(&r->dec, engine_records);
+	precopy_decoder_accept(&r->dec, records + !(dev->features & FEATURE_ENGINE));
 	read_all(r);
 	free(r);
 }
@@ -255,6 +265,9 @@ static size_t encode(struct precopy_encoder *enc, u8 *buf,
 		return precopy_encode_state(enc, buf, ev->in_use);
 	case EV_SECTION:
 		memcpy(buf + REC_HDR_LEN, record + REC_HDR_LEN, ev->nr_bytes);
+		if (ev->nr_bytes == WINDOW_LEN)
+			return precopy_encode_optional(enc, buf, PRECOPY_REC_WINDOW,
+						       0, ev->nr_bytes);
 		return precopy_encode_record(enc, buf, PRECOPY_REC_ENGINE, 0,
 					     ev->nr_bytes);
 	default:

@@ -22,6 +22,7 @@ typedef uint64_t u64;
 #define FILE_HDR_LEN		64
 #define REC_HDR_LEN		24
 #define ENGINE_LEN		248
+#define WINDOW_LEN		8
 
 /* In features_required: the device's model is "engine" */
 #define FEATURE_ENGINE		1
@@ -88,6 +89,8 @@ struct outcome {
 	struct pages memory;
 	u8 engine[ENGINE_LEN];	/* the last record of it, */
 	bool has_engine;	/* if there was any */
+	u64 window;		/* address of BAR2 in the last record of it, or 0 */
+	bool saw_window;	/* such a record began, right or not */
 	u64 used;		/* bytes taken, with those that were refused */
 	u32 refused;
 	bool complete;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * As much of the kernel as load.c, memory_load.c, memory_startup.c, engine_section.c,
- * epf.c, step.c, session.c, startup.c and startup_info.c need in user space, in one thread.
+ * window_section.c, epf.c, step.c, session.c, startup.c and startup_info.c need in user
+ * space, in one thread.
  * Locks only know whether they are held, and complain about what a kernel would
  * deadlock or sleep on. What may fail fails when the model says so (target.c). Read
  * before each of these files, by -include.

@@ -517,6 +517,10 @@ static u32 put_payload(const struct stream *s, u8 *p, u16 type, u64 first, u64 p
 
 	if (type == 7 && has_engine(s))
 		return put_engine(s, p);
+	if (type == 8) {
+		put(p, 8, size * roll(1000));
+		return 8;
+	}
 	switch (type) {
 	case 1:
 		return put_preface(s, p);
@@ -555,7 +559,7 @@ static struct span make_record(struct stream *s, u16 type)
 
 static void insert_record(struct stream *s)
 {
-	u16 type = roll(4) ? 1 + roll(6 + has_engine(s)) : 7 + roll(0xfff9);
+	u16 type = roll(4) ? 1 + roll(8) : 7 + roll(0xfff9);
 
 	insert(s, roll(s->nr + 1), make_record(s, type));
 }
@@ -582,6 +586,8 @@ static void make_stream(struct stream *s)
 		make_contents(s);
 		if (has_engine(s) && roll(4))
 			insert(s, s->nr, make_record(s, 7));
+		if (!roll(3))
+			insert(s, s->nr, make_record(s, 8));
 	}
 	insert(s, s->nr, make_record(s, 5));
 	insert(s, s->nr, make_record(s, 6));

@@ -10,7 +10,7 @@
 #define MAX_MEMORY	(64ULL << 30)
 #define UNIT		(2ULL << 20)
 
-enum { PREFACE = 1, DATA, ZERO, INITIAL_END, STATE, END, ENGINE };
+enum { PREFACE = 1, DATA, ZERO, INITIAL_END, STATE, END, ENGINE, WINDOW };
 
 struct reference {
 	const struct fuzz_device *dev;
@@ -170,6 +170,7 @@ static bool in_order(const struct reference *ref, u16 type)
 		return initial;
 	case STATE:
 	case ENGINE:
+	case WINDOW:
 		return between && ref->prefaces;
 	default:
 		return ref->states;
@@ -179,16 +180,19 @@ static bool in_order(const struct reference *ref, u16 type)
 static bool known(const struct reference *ref, u16 type)
 {
 	return (type >= PREFACE && type <= END) ||
-	       (type == ENGINE && ref->dev->features & FEATURE_ENGINE);
+	       (type == ENGINE && ref->dev->features & FEATURE_ENGINE) ||
+	       (type == WINDOW && !ref->dev->v1_0);
 }
 
 static u32 known_faults(const struct reference *ref, const struct record *r)
 {
-	bool good = r->flags == 1 && in_order(ref, r->type);
+	bool good = r->flags == (r->type == WINDOW ? 2 : 1) && in_order(ref, r->type);
 
-	/* All else of ENGINE is contents */
+	/* All else of ENGINE and WINDOW is contents */
 	if (r->type == ENGINE)
 		return good && r->length <= ENGINE_LEN ? 0 : REFUSED_INVAL;
+	if (r->type == WINDOW)
+		return good && r->length <= WINDOW_LEN ? 0 : REFUSED_INVAL;
 	if (r->type == DATA)
 		good &= r->length <= 65536 && within(ref, r->offset, r->length);
 	else
@@ -323,6 +327,9 @@ static bool payload_good(const struct reference *ref, const struct record *r)
 		       le(p + 8, 4) == ref->chain && !le(p + 12, 4);
 	case ENGINE:
 		return engine_good(ref, r);
+	case WINDOW:
+		return r->length == WINDOW_LEN && !r->offset &&
+		       !(le(p, 8) & (ref->dev->memory_size - 1));
 	default:
 		return true;
 	}
@@ -332,7 +339,7 @@ static u32 kind_of(const struct reference *ref, u16 type)
 {
 	if (!known(ref, type))
 		return EV_SKIPPED;
-	return type == ENGINE ? EV_SECTION : type - PREFACE + EV_PREFACE;
+	return type >= ENGINE ? EV_SECTION : type - PREFACE + EV_PREFACE;
 }
 
 static void take_in(struct reference *ref, const struct record *r)
@@ -373,6 +380,11 @@ static void take_in(struct reference *ref, const struct record *r)
 		memcpy(ref->out->engine, r->payload, r->length);
 		ref->out->has_engine = true;
 		break;
+	case WINDOW:
+		ev.nr_bytes = r->length;
+		ev.crc = fuzz_crc(r->payload, r->length);
+		ref->out->window = le(r->payload, 8);
+		break;
 	}
 	tell(ref, ev, kind_of(ref, r->type));
 }
@@ -393,6 +405,7 @@ static bool read_record(struct reference *ref)
 		.offset = le(h + 8, 8), .payload_crc = le(h + 16, 4),
 		.payload = h + REC_HDR_LEN,
 	};
+	ref->out->saw_window |= r.type == WINDOW;
 	faults = known(ref, r.type) ? known_faults(ref, &r) : unknown_faults(&r);
 	if (faults)
 		return refuse(ref, ref->pos + REC_HDR_LEN, faults);

@@ -238,6 +238,38 @@ static void write_engine_then_refused(struct writer *w, const char *name)
 	write_seed(name, w->buf, w->len);
 }
 
+/* The address of BAR2, good or in one of the ways in which it is not */
+static void write_window(struct writer *w, const char *name, bool optional, u64 address,
+			 u32 len, u32 in_use)
+{
+	u8 *record;
+
+	begin(w, 8ULL << 20, 0);
+	put_preface(w, 0);
+	put_initial_end(w);
+	record = w->buf + w->len;
+	memcpy(record + REC_HDR_LEN, &address, sizeof(address));
+	if (optional)
+		w->len += precopy_encode_optional(&w->enc, record, PRECOPY_REC_WINDOW, 0, len);
+	else
+		w->len += precopy_encode_record(&w->enc, record, PRECOPY_REC_WINDOW, 0, len);
+	w->len += precopy_encode_state(&w->enc, w->buf + w->len, in_use);
+	w->len += precopy_encode_end(&w->enc, w->buf + w->len);
+	write_seed(name, w->buf, w->len);
+}
+
+static void write_windows(struct writer *w)
+{
+	write_window(w, "window", true, 0xfe00000000, WINDOW_LEN, 0);
+	write_window(w, "window-none", true, 0, WINDOW_LEN, 0);
+	write_window(w, "window-mandatory", false, 0xfe00000000, WINDOW_LEN, 0);
+	write_window(w, "window-between", true, 0xfe00400000, WINDOW_LEN, 0);
+	write_window(w, "window-short", true, 0, WINDOW_LEN - 1, 0);
+	write_window(w, "window-long", true, 0, WINDOW_LEN + 1, 0);
+	write_window(w, "window-then-refused", true, 0xfe00000000, WINDOW_LEN,
+		     (8U << 20) + 1);
+}
+
 /* A header that a device of the other model refuses; see device_for() */
 static void write_other_model(struct writer *w, u32 features, const char *name)
 {
@@ -269,6 +301,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < ARRAY_SIZE(limits); i++)
 		write_limit(w, &limits[i]);
 	write_engine_then_refused(w, "engine-then-refused");
+	write_windows(w);
 	write_other_model(w, 0, "other-model-memory");
 	write_other_model(w, FEATURE_ENGINE, "other-model-engine");
 	free(w);

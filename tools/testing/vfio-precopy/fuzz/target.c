@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A whole target: the driver's own load.c, memory_load.c, memory_startup.c,
- * engine_section.c, epf.c, step.c, session.c, startup.c and startup_info.c on a model of what
- * is below them. A stream is written to it in pieces, while user copies and allocations
- * fail, signals come, startups are slow or fail, and resets happen; what it says must
- * follow from the reference's outcome and from what was made to fail.
+ * engine_section.c, window_section.c, epf.c, step.c, session.c, startup.c and
+ * startup_info.c on a model of what is below them. A stream is written to it in pieces,
+ * while user copies and allocations fail, signals come, startups are slow or fail, and
+ * resets happen; what it says must follow from the reference's outcome and from what was
+ * made to fail.
  */
 #include <linux/vfio_precopy.h>
 
 #include "func/engine.h"
+
 #include "func/dma.h"
+#include "func/model.h"
 #include "mig/cost.h"
 #include "fuzz.h"
 #include "mig/load.h"
@@ -197,11 +200,13 @@ static const struct precopy_section memory_section = {
 };
 
 static const struct precopy_model memory_model = {
-	.sections = { &memory_section },
+	.sections = { &memory_section, &precopy_window_section },
 };
 
 static const struct precopy_model engine_model = {
-	.sections = { &memory_section, &precopy_engine_section },
+	.sections = {
+		&memory_section, &precopy_engine_section, &precopy_window_section,
+	},
 	.features = PRECOPY_FEATURE_ENGINE,
 };
 
@@ -212,6 +217,16 @@ void precopy_engine_clear(struct precopy_engine *engine)
 {
 	lockdep_assert_held(&engine->pcd->state_lock);
 	engine->state = initial_state;
+}
+
+u64 precopy_config_bar(const struct precopy_device *pcd)
+{
+	return pcd->config.bar;
+}
+
+void precopy_config_commit_bar(struct precopy_device *pcd)
+{
+	pcd->config.bar = pcd->config.loaded_bar;
 }
 
 /* An engine that loads executes nothing */
@@ -571,6 +586,7 @@ static void commit_load(struct load *l)
 		FUZZ_CHECK(!m.pcd.loading && !starting(), "not at rest");
 		check_memory(l);
 		check_engine(l->must->has_engine ? l->must->engine : NULL);
+		FUZZ_CHECK(m.pcd.config.bar == l->must->window, "BAR2 is elsewhere");
 	} else if (!is_final(l->error)) {
 		FUZZ_CHECK((ret == -EINVAL && !l->must->complete) ||
 			   excused(l, ret), "commit: %d", ret);
@@ -578,6 +594,7 @@ static void commit_load(struct load *l)
 		FUZZ_CHECK(ret == l->error || excused(l, ret),
 			   "commit: %d, not %d", ret, l->error);
 		check_engine(NULL);
+		FUZZ_CHECK(!m.pcd.config.bar, "BAR2 of a load that has failed");
 	}
 }
 
@@ -597,6 +614,7 @@ static void begin(struct load *l, const struct fuzz_device *dev, u64 seed,
 	/* Something that a load must not leave there */
 	m.engine.state = initial_state;
 	m.engine.state.bytes = dev->features;
+	m.pcd.config.loaded_bar = dev->memory_size;
 	m.pcd.engine = &m.engine;
 	m.pdev.vendor = dev->vendor;
 	m.pdev.device = dev->device;

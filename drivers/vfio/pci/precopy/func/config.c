@@ -83,8 +83,16 @@ static u8 precopy_config_mask(const struct precopy_device *pcd, u64 offset)
 	return mask;
 }
 
-/* Address of BAR2/3. Masking the low bits by the size makes sizing work. */
-static u64 precopy_config_bar(const struct precopy_device *pcd)
+/**
+ * precopy_config_bar - get the address of BAR2
+ * @pcd: the device
+ *
+ * The low bits read as 0, so that a guest can find out the size.
+ *
+ * Context: memory.sem held.
+ * Return: address that was written last, whether or not the BAR decodes; 0 if none was.
+ */
+u64 precopy_config_bar(const struct precopy_device *pcd)
 {
 	lockdep_assert_held(&pcd->memory.sem);
 	return pcd->config.bar & ~(pcd->memory.size - 1);
@@ -151,6 +159,12 @@ static bool precopy_config_in_d0(const struct precopy_device *pcd)
 		 PCI_PM_CTRL_STATE_MASK);
 }
 
+static void precopy_config_apply_bar(struct precopy_device *pcd)
+{
+	precopy_peers_set_window(pcd, pcd->memory.decode ?
+				 precopy_config_bar(pcd) : 0);
+}
+
 /* Apply COMMAND's memory and bus master bits, BAR2, and the power state */
 static void precopy_config_apply(struct precopy_device *pcd)
 {
@@ -160,8 +174,7 @@ static void precopy_config_apply(struct precopy_device *pcd)
 	lockdep_assert_held_write(&pcd->memory.sem);
 	precopy_memory_set_decode(&pcd->memory,
 				  d0 && command & PCI_COMMAND_MEMORY);
-	precopy_peers_set_window(pcd, pcd->memory.decode ?
-				 precopy_config_bar(pcd) : 0);
+	precopy_config_apply_bar(pcd);
 	if (pcd->engine)
 		precopy_engine_set_master(pcd->engine,
 					  d0 && command & PCI_COMMAND_MASTER);
@@ -240,6 +253,22 @@ void precopy_config_init(struct precopy_device *pcd)
 	if (pcd->engine)
 		precopy_config_init_caps(bytes);
 	precopy_config_apply(pcd);
+}
+
+/**
+ * precopy_config_commit_bar - let BAR2 have the address of the stream that was loaded
+ * @pcd: the device
+ *
+ * An address that the user has written to this device stays.
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_config_commit_bar(struct precopy_device *pcd)
+{
+	lockdep_assert_held_write(&pcd->memory.sem);
+	if (!precopy_config_bar(pcd))
+		pcd->config.bar = pcd->config.loaded_bar;
+	precopy_config_apply_bar(pcd);
 }
 
 /* --- Accesses --------------------------------------------------------- */

@@ -8,6 +8,8 @@
 struct precopy_device;
 
 void precopy_config_init(struct precopy_device *pcd);
+u64 precopy_config_bar(const struct precopy_device *pcd);
+void precopy_config_commit_bar(struct precopy_device *pcd);
 u32 precopy_config_size(const struct precopy_device *pcd);
 ssize_t precopy_config_read(struct precopy_device *pcd, char __user *buf,
 			    size_t count, u64 offset);

@@ -25,7 +25,7 @@ static const struct precopy_section precopy_memory_section = {
  */
 const struct precopy_model precopy_memory_model = {
 	.name		= "memory",
-	.sections	= { &precopy_memory_section },
+	.sections	= { &precopy_memory_section, &precopy_window_section },
 	.stop		= precopy_peers_stop,
 	.start		= precopy_peers_start,
 };
@@ -33,7 +33,10 @@ const struct precopy_model precopy_memory_model = {
 /* Memory, and an engine that copies between it and the memory of the guest */
 const struct precopy_model precopy_engine_model = {
 	.name		= "engine",
-	.sections	= { &precopy_memory_section, &precopy_engine_section },
+	.sections	= {
+		&precopy_memory_section, &precopy_engine_section,
+		&precopy_window_section,
+	},
 	.features	= PRECOPY_FEATURE_ENGINE,
 	.quiesce	= precopy_engine_quiesce,
 	.stop		= precopy_peers_stop,

@@ -8,11 +8,10 @@
  * object itself are there during the access, and none of them is touched afterwards.
  * Source and destination of a step are two accesses.
  *
- * Locks: the lock of the list is taken inside memory.sem and outside state_lock, and
- * never held during an access. An access holds nothing of its own device, and takes
- * memory.sem of the peer for read, for one page. Nobody waits for a step with a
- * memory.sem held, so two devices may access each other while both of them are reset,
- * closed or migrated.
+ * Locks: the lock of the list is taken outside state_lock, and never held during an
+ * access. An access holds nothing of its own device, and takes memory.sem of the peer
+ * for read, for one page. Nobody waits for a step with a memory.sem held, so two devices
+ * may access each other while both of them are reset, closed or migrated.
  */
 
 #include <linux/mm_types.h>
@@ -72,13 +71,12 @@ void precopy_peers_leave(struct precopy_device *pcd)
  * @window: address of BAR2, or 0 if it does not decode. An address of 0 is that of a
  *	    BAR which nobody has programmed.
  *
- * Context: memory.sem held for write.
+ * Context: memory.sem held for write; state_lock may be held.
  */
 void precopy_peers_set_window(struct precopy_device *pcd, u64 window)
 {
 	lockdep_assert_held_write(&pcd->memory.sem);
-	guard(spinlock)(&precopy_peers_lock);
-	pcd->peer.window = window;
+	WRITE_ONCE(pcd->peer.window, window);
 }
 
 /* --- Accesses --------------------------------------------------------- */
@@ -94,11 +92,13 @@ static struct precopy_device *precopy_peers_get(struct precopy_device *pcd,
 						u64 addr, u64 *offset)
 {
 	struct precopy_device *peer;
+	u64 window;
 
 	guard(spinlock)(&precopy_peers_lock);
 	list_for_each_entry(peer, &precopy_peers, peer.node) {
-		*offset = addr - peer->peer.window;
-		if (!precopy_peer_of(pcd, peer) || !peer->peer.window ||
+		window = READ_ONCE(peer->peer.window);
+		*offset = addr - window;
+		if (!precopy_peer_of(pcd, peer) || !window ||
 		    *offset >= peer->memory.size)
 			continue;
 		peer->peer.users++;

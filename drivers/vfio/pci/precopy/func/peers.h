@@ -15,12 +15,14 @@ struct mm_struct;
 struct precopy_device;
 
 /**
- * struct precopy_peer - a device as its peers see it; protected by the lock of the
- *			 list
+ * struct precopy_peer - a device as its peers see it; but for @window protected by the
+ *			 lock of the list
  * @node: entry in the list of the open devices
  * @mm: address space of the user who has opened the device, with a reference, or NULL
  *	while it is closed
- * @window: address of BAR2, or 0 if it has none or does not decode
+ * @window: address of BAR2, or 0 if it has none or does not decode. Written with
+ *	    memory.sem held for write, and read without a lock: an access that has
+ *	    found the device may come after the guest has moved the BAR.
  * @users: number of accesses of peers that are executed. Close waits for them.
  */
 struct precopy_peer {

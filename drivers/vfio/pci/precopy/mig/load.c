@@ -497,7 +497,7 @@ static int precopy_load_retire(struct precopy_device *pcd,
 {
 	const struct precopy_section * const *section;
 
-	guard(rwsem_read)(&pcd->memory.sem);
+	guard(rwsem_write)(&pcd->memory.sem);
 	guard(spinlock)(&pcd->state_lock);
 	if (loading->session.dead)
 		return -ENODEV;

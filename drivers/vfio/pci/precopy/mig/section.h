@@ -198,7 +198,7 @@ struct precopy_startup_part {
  *	  startup, or NULL. Returns 0 or an error.
  * @fail: the load has failed. The contents must not be used before the next
  *	  reset. memory.sem held for write.
- * @commit: the load is complete. memory.sem and state_lock held.
+ * @commit: the load is complete. memory.sem held for write, and state_lock.
  *
  * @load is called with the session busy and no lock held. It is to compare the
  * session's generation in the section of a lock in which it changes the device.

@@ -148,6 +148,25 @@ size_t precopy_encode_header(struct precopy_encoder *enc, void *buf)
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_encode_header);
 
+static size_t encode_flagged(struct precopy_encoder *enc, void *buf, u16 type,
+			     u16 flags, u64 offset, u32 len)
+{
+	struct precopy_rec_hdr hdr = {
+		.type = cpu_to_le16(type),
+		.flags = cpu_to_le16(flags),
+		.length = cpu_to_le32(len),
+		.offset = cpu_to_le64(offset),
+		.payload_crc = cpu_to_le32(stream_crc(buf + sizeof(hdr), len)),
+	};
+
+	hdr.header_crc = cpu_to_le32(header_crc(&hdr, sizeof(hdr)));
+	memcpy(buf, &hdr, sizeof(hdr));
+
+	enc->nr_records++;
+	enc->crc = chain_add(enc->crc, hdr.header_crc);
+	return sizeof(hdr) + len;
+}
+
 /**
  * precopy_encode_record - write the header before a payload
  * @enc: encoder
@@ -163,22 +182,26 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_encode_header);
 size_t precopy_encode_record(struct precopy_encoder *enc, void *buf, u16 type,
 			     u64 offset, u32 len)
 {
-	struct precopy_rec_hdr hdr = {
-		.type = cpu_to_le16(type),
-		.flags = cpu_to_le16(PRECOPY_REC_MANDATORY),
-		.length = cpu_to_le32(len),
-		.offset = cpu_to_le64(offset),
-		.payload_crc = cpu_to_le32(stream_crc(buf + sizeof(hdr), len)),
-	};
-
-	hdr.header_crc = cpu_to_le32(header_crc(&hdr, sizeof(hdr)));
-	memcpy(buf, &hdr, sizeof(hdr));
-
-	enc->nr_records++;
-	enc->crc = chain_add(enc->crc, hdr.header_crc);
-	return sizeof(hdr) + len;
+	return encode_flagged(enc, buf, type, PRECOPY_REC_MANDATORY, offset, len);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_encode_record);
+
+/**
+ * precopy_encode_optional - write the header of a record that a reader may skip
+ * @enc: encoder
+ * @buf: record, as for precopy_encode_record()
+ * @type: type of a record of a section that is optional
+ * @offset: as the section defines it
+ * @len: bytes of payload
+ *
+ * Return: bytes of the whole record.
+ */
+size_t precopy_encode_optional(struct precopy_encoder *enc, void *buf, u16 type,
+			       u64 offset, u32 len)
+{
+	return encode_flagged(enc, buf, type, PRECOPY_REC_OPTIONAL, offset, len);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_encode_optional);
 
 /* Bits 8 * @i to 8 * @i + 7 of @bitmap, those from @nr_bits on cleared. */
 static u8 bitmap_byte(const unsigned long *bitmap, u32 i, u32 nr_bits)
@@ -539,10 +562,17 @@ static int finish_unknown_hdr(struct precopy_decoder *dec, u16 flags, u32 len)
 	return 0;
 }
 
+/* Those of the format itself are all mandatory */
+static u16 known_flags(const struct precopy_decoder *dec)
+{
+	return dec->section && dec->section->optional ? PRECOPY_REC_OPTIONAL :
+							PRECOPY_REC_MANDATORY;
+}
+
 static int finish_known_hdr(struct precopy_decoder *dec, u16 flags, u32 len)
 {
-	if (!(flags & PRECOPY_REC_MANDATORY))
-		return stream_malformed(dec, "known record marked optional");
+	if (flags != known_flags(dec))
+		return stream_malformed(dec, "known record with wrong flags");
 	if (!(valid_phases(dec) & BIT(dec->phase)))
 		return stream_malformed(dec, "record out of order");
 	if (!length_valid(dec, len))

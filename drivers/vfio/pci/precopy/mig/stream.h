@@ -53,6 +53,7 @@ enum precopy_record_type {
 
 /* Types of the records of sections; see struct precopy_section_record */
 #define PRECOPY_REC_ENGINE		(PRECOPY_REC_END + 1)
+#define PRECOPY_REC_WINDOW		(PRECOPY_REC_END + 2)
 
 /* Exactly one is set. A reader skips an unknown type only if it is OPTIONAL. */
 #define PRECOPY_REC_MANDATORY		BIT(0)
@@ -124,6 +125,7 @@ static_assert(sizeof(struct precopy_rec_end) == 16);
  * @max_len: largest payload, bytes, at most PRECOPY_MAX_DATA
  * @initial: true if the record may be part of the initial data. After it every
  *	     such record may come, until STATE.
+ * @optional: true if a reader that does not know the record is to skip it
  *
  * The decoder verifies position, length and checksums, whoever uses the record
  * its offset and its contents.
@@ -132,6 +134,7 @@ struct precopy_section_record {
 	u16	type;
 	u32	max_len;
 	bool	initial;
+	bool	optional;
 };
 
 /**
@@ -250,6 +253,8 @@ void precopy_encoder_init(struct precopy_encoder *enc,
 size_t precopy_encode_header(struct precopy_encoder *enc, void *buf);
 size_t precopy_encode_record(struct precopy_encoder *enc, void *buf, u16 type,
 			     u64 offset, u32 len);
+size_t precopy_encode_optional(struct precopy_encoder *enc, void *buf, u16 type,
+			       u64 offset, u32 len);
 size_t precopy_encode_preface(struct precopy_encoder *enc, void *buf,
 			      u64 bytes_in_use, u64 startup_ns,
 			      const unsigned long *bitmap, u32 nr_units);

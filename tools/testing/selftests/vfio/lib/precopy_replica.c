@@ -93,6 +93,7 @@ static int replica_record(struct precopy_replica *replica,
 	case WIRE_INITIAL_END:
 	case WIRE_STATE:
 	case WIRE_ENGINE:
+	case WIRE_WINDOW:
 		return 0;
 	default:
 		return bad("a record of unknown type");

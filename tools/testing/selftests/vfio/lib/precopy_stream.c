@@ -254,8 +254,8 @@ static int walk_record(struct walk *walk, struct wire_record *record)
 	copy.header_crc = 0;
 	if (wire_crc32c(&copy, sizeof(copy)) != record->header_crc)
 		return walk_bad(walk, "bad record checksum");
-	if (record->flags != WIRE_MANDATORY)
-		return walk_bad(walk, "a record that is not mandatory");
+	if (record->flags != (record->type == WIRE_WINDOW ? WIRE_OPTIONAL : WIRE_MANDATORY))
+		return walk_bad(walk, "a record with wrong flags");
 
 	ret = walk_order(walk, record);
 	if (ret)

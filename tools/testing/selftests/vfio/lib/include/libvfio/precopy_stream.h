@@ -34,6 +34,7 @@ enum wire_type {
 	WIRE_STATE = 5,
 	WIRE_END = 6,
 	WIRE_ENGINE = 7,
+	WIRE_WINDOW = 8,
 	WIRE_UNKNOWN = 0x7001,
 };
 
