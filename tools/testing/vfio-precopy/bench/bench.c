@@ -47,7 +47,7 @@ void fatal(const char *fmt, ...)
 }
 
 /* The surplus at both ends is only address space: nothing touches it. */
-void *memory_alloc(size_t size, bool huge)
+void *memory_reserve(size_t size)
 {
 	char *p = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -58,6 +58,13 @@ void *memory_alloc(size_t size, bool huge)
 	if (start != p)
 		munmap(p, start - p);
 	munmap(start + size, p + HUGE - start);
+	return start;
+}
+
+void *memory_alloc(size_t size, bool huge)
+{
+	void *start = memory_reserve(size);
+
 	madvise(start, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	memset(start, 0, size);
 	return start;

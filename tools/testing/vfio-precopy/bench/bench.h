@@ -21,12 +21,23 @@
 #define GIB		(1024 * MIB)
 #define PAGE		4096UL
 
-static inline uint64_t now_ns(void)
+static inline uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static inline uint64_t now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+/* The time for which this thread ran. */
+static inline uint64_t ran_ns(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* One sample. @key is a format. */
@@ -40,6 +51,9 @@ void progress(const char *fmt, ...);
 /* Ends the program, saying why. */
 __attribute__((format(printf, 1, 2), noreturn))
 void fatal(const char *fmt, ...);
+
+/* Address space aligned to 2 MiB that nothing has touched. */
+void *memory_reserve(size_t size);
 
 /* Anonymous memory aligned to 2 MiB, touched; huge pages where they exist. */
 void *memory_alloc(size_t size, bool huge);

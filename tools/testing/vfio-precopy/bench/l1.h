@@ -13,11 +13,16 @@
 
 #include "bench.h"
 
-/* The command line: [--size BYTES] [--reps N] [--quick] BDF... */
+/*
+ * The command line: [--size BYTES] [--reps N] [--quick] [--in-use MIB,...]
+ * [--threads N] BDF...
+ */
 struct bench_options {
 	size_t size;
 	int reps;
 	bool quick;
+	const char *in_use;
+	int threads;
 	char **bdfs;
 	int nr_bdfs;
 };
@@ -27,6 +32,19 @@ void bench_options(struct bench_options *opt, int argc, char **argv,
 
 /* State changes and reads that must not fail. */
 int bench_set_state(struct precopy_dev *pd, u32 state);
+
+/*
+ * Samples @ns as @key, and as "@key.inner" what the driver itself says of the same
+ * step, if anything.
+ */
+void bench_sample_step(struct precopy_dev *pd, double x, const char *key,
+		       uint64_t ns, const char *stat);
+
+/*
+ * Maps @size bytes of the BAR, @shift bytes behind an address aligned to 2 MiB, or
+ * at @at unless it is NULL.
+ */
+char *bench_map_bar(struct precopy_dev *pd, char *at, size_t size, size_t shift);
 
 /*
  * Reads to the (temporary) end in pieces of @buf_size. Returns the nanoseconds

@@ -41,17 +41,6 @@ static uint64_t set_state_ns(struct precopy_dev *pd, u32 state, int *data_fd)
 	return now_ns() - t0;
 }
 
-/* Sample @ns, and what the driver itself says of the same, if anything */
-static void sample_step(struct precopy_dev *pd, double x, const char *key,
-			uint64_t ns, const char *stat)
-{
-	int64_t inner = precopy_stat(pd->bdf, stat);
-
-	sample(x, ns, "%s", key);
-	if (inner >= 0)
-		sample(x, inner, "%s.inner", key);
-}
-
 /* --- The first write to a page ------------------------------------------- */
 
 struct uffd {
@@ -225,14 +214,14 @@ static void in_use_step(struct precopy_dev *pd, size_t size)
 
 	touch_pages(pd->bar, size / PAGE, 1);
 	ns = set_state_ns(pd, VFIO_DEVICE_STATE_PRE_COPY, &data_fd);
-	sample_step(pd, size, "track.arm", ns, "last_arm_ns");
+	bench_sample_step(pd, size, "track.arm", ns, "last_arm_ns");
 	bench_drain(data_fd, buf, BUF, NULL);
 	touch_pages(pd->bar, FEW_PAGES, 2);
 	ns = bench_drain(data_fd, buf, BUF, NULL);
 	sample(size, ns, "track.collect-few");
 	touch_pages(pd->bar, size / PAGE, 3);
 	ns = set_state_ns(pd, VFIO_DEVICE_STATE_RUNNING, NULL);
-	sample_step(pd, size, "track.disarm", ns, "last_disarm_ns");
+	bench_sample_step(pd, size, "track.disarm", ns, "last_disarm_ns");
 	close(data_fd);
 }
 
@@ -352,7 +341,7 @@ static void big_tracked(struct precopy_dev *pd, double x, int64_t before)
 	int data_fd;
 
 	ns = set_state_ns(pd, VFIO_DEVICE_STATE_PRE_COPY, &data_fd);
-	sample_step(pd, x, "big.arm", ns, "last_arm_ns");
+	bench_sample_step(pd, x, "big.arm", ns, "last_arm_ns");
 	ns = bench_drain(data_fd, buf, BUF, NULL);
 	sample(x, ns, "big.first-pass");
 	touch_pages(pd->bar, FEW_PAGES, 2);
@@ -363,7 +352,7 @@ static void big_tracked(struct precopy_dev *pd, double x, int64_t before)
 	if (before >= 0)
 		sample(x, cgroup_settled() - before, "big.memory");
 	ns = set_state_ns(pd, VFIO_DEVICE_STATE_RUNNING, NULL);
-	sample_step(pd, x, "big.disarm", ns, "last_disarm_ns");
+	bench_sample_step(pd, x, "big.disarm", ns, "last_disarm_ns");
 	close(data_fd);
 }
 
@@ -392,22 +381,6 @@ static void bench_big(void)
 }
 
 /* --- How large mappings come back -------------------------------------------- */
-
-static char *map_bar(struct precopy_dev *pd, char *at)
-{
-	char *p = at;
-
-	if (!p) {
-		p = memory_alloc(pd->size, false);
-		munmap(p, pd->size);
-	}
-	p = mmap(p, pd->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-		 pd->fd, pd->bar_offset);
-	if (p == MAP_FAILED)
-		fatal("the BAR cannot be mapped");
-	madvise(p, pd->size, MADV_HUGEPAGE);
-	return p;
-}
 
 static int64_t count_faults(struct precopy_dev *pd)
 {
@@ -470,7 +443,7 @@ static void huge_track(struct precopy_dev *pd, char *at, const char *when)
 static void huge_remap(struct precopy_dev *pd, char *at)
 {
 	munmap(at, pd->size);
-	map_bar(pd, at);
+	bench_map_bar(pd, at, pd->size, 0);
 }
 
 /* Both ways to get rid of page tables, each the first after tracking */
@@ -497,7 +470,7 @@ static void bench_huge(struct precopy_dev *pd)
 	int rep;
 
 	precopy_reset(pd);
-	at = map_bar(pd, NULL);
+	at = bench_map_bar(pd, NULL, pd->size, 0);
 	touch_pages(at, pd->size / PAGE, 1);
 	for (rep = 0; rep < opt.reps; rep++) {
 		progress("large mappings: %d of %d", rep + 1, opt.reps);
