@@ -106,6 +106,16 @@ def in_use(samples):
     return plot
 
 
+def stall(samples):
+    plot = Plot("stall.svg", "longest load during arm, against memory in use",
+                "memory in use, GiB", "ms", extra="set yrange [0:]\nset xrange [0:]\n")
+    for entries, pages in (("2m", "2 MiB"), ("4k", "4 KiB")):
+        for phase, name in (("arm", "first"), ("arm-2", "second")):
+            plot.add(f"{pages}, {name} migration",
+                     curve(samples, f"stall.{entries}.{phase}.read", 1 << 30, 1e6))
+    return plot
+
+
 def dirty(samples):
     plot = Plot("dirty.svg", "collect against dirty pages", "dirty pages", "ms",
                 extra="set yrange [0:]\nset xrange [0:]\n")
@@ -175,7 +185,7 @@ def script(plot, machine):
 
 def all_plots(samples):
     found = [rates(samples, "save"), rates(samples, "load"), in_use(samples), dirty(samples),
-             guest(samples), downtime(samples, "memory", "memory in use, MiB"),
+             stall(samples), guest(samples), downtime(samples, "memory", "memory in use, MiB"),
              downtime(samples, "startup", "target's startup, s".replace("'", "’"))]
     return [plot for plot in found if plot.curves]
 

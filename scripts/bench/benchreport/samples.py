@@ -108,6 +108,13 @@ class Samples:
     def line(self, key):
         return Line.fit(self.medians(key))
 
+    def slope(self, key):
+        """The Spread of the slopes of lines, one through the values of each repetition."""
+        runs = zip(*(values for _, values in sorted(self.values.get(key, {}).items())))
+        lines = [Line.fit(list(zip(self.xs(key), run))) for run in runs]
+        slopes = [line.slope for line in lines if line]
+        return Spread.of(slopes) if slopes else None
+
     def summary(self):
         return {key: {f"{x:g}": Spread.of(values).as_dict() for x, values in at.items()}
                 for key, at in self.values.items()}

@@ -218,6 +218,71 @@ def huge(samples):
     return part
 
 
+# Accesses that wait
+
+ENTRIES = (("2m", "entries of 2 MiB"), ("4k", "entries of 4 KiB"))
+PHASES = (("untracked", "not tracked"), ("arm", "arm"), ("pass", "initial data"), ("cancel", "cancel"),
+          ("after", "after the cancel"), ("arm-2", "second arm"), ("pass-2", "second initial data"),
+          ("cancel-2", "second cancel"), ("after-2", "after that"), ("reset", "reset"))
+SEEN = (("quantile", "99.99 %"), ("longest", "longest"), ("lost", "lost in all*"))
+DIVIDED = (("took", "step took"), ("read", "longest load*"), ("write", "longest store*"),
+           ("asleep", "longest asleep"), ("lost-asleep", "asleep in all"))
+GIB = 1 << 30
+
+
+def phase_rows(samples, entries, columns):
+    for phase, name in PHASES:
+        key = f"stall.{entries}.{phase}"
+        for x in samples.xs(f"{key}.count"):
+            yield [name, size(x), number(samples.get(f"{key}.count", x).median)] + \
+                [time_spread(samples.get(f"{key}.{what}", x)) for what, _ in columns]
+
+
+STALL_STEPS = (("arm", "took", "arm: SET_STATE(PRE_COPY)"), ("arm", "took.inner", "arm, accesses shut out"),
+               ("cancel", "took", "cancel: SET_STATE(RUNNING)"),
+               ("cancel", "took.inner", "cancel, accesses shut out"), ("reset", "took", "VFIO_DEVICE_RESET"))
+
+
+def step_row(samples, part, base, what):
+    """What a step takes for each GiB, by the clock and of the processor, and the second to the first."""
+    row = []
+    keys = [f"{base}{again}" for again in ("", "-2")]
+    for of_step in (what, "ran") if what == "took" else (what, None):
+        for key in keys:
+            slope, line = samples.slope(f"{key}.{of_step}"), samples.line(f"{key}.{of_step}")
+            row.append(time_spread(slope.scaled(GIB) if slope else None))
+            if line:
+                part.fits[f"{key}.{of_step}"] = line.as_dict()
+    most = max(samples.xs(f"{keys[0]}.{what}"))
+    return row + [spread(samples.ratio(f"{keys[1]}.{what}", f"{keys[0]}.{what}", most))]
+
+
+def stall(samples):
+    part = Section("Accesses that are kept waiting while the driver works", "L1")
+    for entries, name in ENTRIES:
+        for columns, what in ((SEEN, "what the threads saw"), (DIVIDED, "and what of that was in the driver")):
+            part.table(f"{name}: {what}", ["phase", "in use", "accesses", *(n for _, n in columns)],
+                       list(phase_rows(samples, entries, columns)))
+    part.table("what the steps take for each GiB in use",
+               ["", "step", "first", "second", "first, CPU", "second, CPU", "second / first"],
+               [[name, step, *step_row(samples, part, f"stall.{entries}.{phase}", what)]
+                for entries, name in ENTRIES for phase, what, step in STALL_STEPS
+                if samples.xs(f"stall.{entries}.{phase}.{what}")])
+    bar, threads = samples.get("config.stall.bar"), samples.get("config.stall.threads")
+    if bar and threads:
+        part.notes.append(f"{threads.median:.0f} threads load and {threads.median:.0f} store, each in bursts "
+                          f"with pauses, at random pages of those in use of a BAR of {size(bar.median)}. "
+                          "*: without the time in which the thread could run and had no processor. Asleep: "
+                          "in the kernel, for a lock. Lost: by how much accesses were longer than 99.99 % "
+                          "of those that were not tracked. An access counts for the phase in which it "
+                          "began, or for the next if none had begun; it may wait for another one after "
+                          "that.")
+        part.notes.append("For each GiB: the slope of a line through the sizes of one repetition. Second / "
+                          "first is of the largest size. With fewer than 10000 accesses, 99.99 % is the "
+                          "longest.")
+    return part
+
+
 def guest(samples):
     part = Section("A KVM guest that writes while it is tracked", "L1, nested KVM")
     rows = [[f"{x:g} %", spread(samples.get("guest.none", x)),
@@ -407,8 +472,8 @@ def distortion(samples):
     return part
 
 
-SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, guest, engine, simulated, domains,
-            downtime)
+SECTIONS = (native, save_load, first_write, proportion, big_bar, huge, stall, guest, engine, simulated,
+            domains, downtime)
 
 
 def all_sections(samples):
