@@ -376,6 +376,11 @@ static void dirty_parallel_marks(struct kunit *test)
  * A store is lost if a pass finds the page clean although its last copy is out
  * of date: were it the last pass, the target would lack that store.
  *
+ * When tracking begins the page may be in the initial set, and its entry writable:
+ * then it needs no mark until a pass has taken it. Or its unit is one folio, whose
+ * entries are not protected one by one: they are removed when the page is taken,
+ * and the next fault splits the unit. The bitmap of the model is that of all sets.
+ *
  * Protocols are little programs, so that wrong ones can be written down next to
  * the right ones. The search has to find the loss in each of the wrong ones;
  * that shows that it could find one in the right ones.
@@ -397,7 +402,23 @@ enum op {
 	OP_REPEAT,		/* from OP_PROTECT, if either changed the entry */
 	OP_PROTECT_CLEAN,	/* both at once */
 	OP_COPY,
+	/* Of a unit that may be one folio: */
+	OP_SPLIT,		/* in a write section of its own; not if it is loose */
+	OP_AGAIN,		/* end the section and split, if it has to be split now */
+	OP_REMOVE_LOOSE,	/* the entry, if the unit is loose, which ends that */
+	OP_PROTECT_SINGLE,	/* both at once, unless it is one folio */
 };
+
+/* What tracking may begin with */
+enum start {
+	START_SENT,		/* a page in no set, without an entry */
+	START_INITIAL,		/* a page of the initial set, writable */
+	START_LOOSE,		/* the same, of a loose unit */
+	START_FOLIO,		/* the same, of a unit that is one folio and not loose */
+	START_FORGOTTEN,	/* a writable page in no set */
+};
+
+#define SINGLE_PAGE	(BIT(START_SENT) | BIT(START_INITIAL))
 
 #define NR_CPUS_MODEL	2
 #define NR_STORES	2	/* by each of them */
@@ -411,11 +432,16 @@ struct protocol {
 	bool lossy;
 	enum op fault[MAX_OPS];
 	enum op collect[MAX_OPS];
+	unsigned long starts;	/* bits of enum start; 0 means SINGLE_PAGE */
 };
 
 #define GOOD_FAULT	{ OP_READ_LOCK, OP_MARK, OP_MAP, OP_READ_UNLOCK }
 #define GOOD_COLLECT	{ OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, \
 			  OP_PROTECT_CLEAN, OP_COPY }
+#define FOLIO_FAULT	{ OP_SPLIT, OP_READ_LOCK, OP_AGAIN, OP_MARK, OP_MAP, \
+			  OP_READ_UNLOCK }
+#define FOLIO_COLLECT	{ OP_WRITE_LOCK, OP_REMOVE_LOOSE, OP_TAKE, \
+			  OP_WRITE_UNLOCK, OP_PROTECT_SINGLE, OP_COPY }
 
 static const struct protocol protocols[] = {
 	{ "right", false, GOOD_FAULT, GOOD_COLLECT },
@@ -428,6 +454,7 @@ static const struct protocol protocols[] = {
 	  { OP_WRITE_LOCK, OP_TAKE, OP_PROTECT_CLEAN, OP_WRITE_UNLOCK, OP_COPY } },
 	{ "right, map before mark in one section", false,
 	  { OP_READ_LOCK, OP_MAP, OP_MARK, OP_READ_UNLOCK }, GOOD_COLLECT },
+	{ "right, a loose unit", false, FOLIO_FAULT, FOLIO_COLLECT, BIT(START_LOOSE) },
 
 	{ "mark after the section that maps", true,
 	  { OP_READ_LOCK, OP_MAP, OP_READ_UNLOCK, OP_MARK }, GOOD_COLLECT },
@@ -455,6 +482,22 @@ static const struct protocol protocols[] = {
 	/* A store in between leaves the entry protected but dirty. */
 	{ "clean, then protect", true, GOOD_FAULT,
 	  { OP_WRITE_LOCK, OP_TAKE, OP_CLEAN, OP_PROTECT, OP_WRITE_UNLOCK, OP_COPY } },
+
+	{ "a writable page is not in the initial set", true, GOOD_FAULT, GOOD_COLLECT,
+	  BIT(START_FORGOTTEN) },
+	{ "the initial set is not protected", true, GOOD_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, OP_COPY }, BIT(START_INITIAL) },
+	{ "a writable unit is not loose", true, FOLIO_FAULT, FOLIO_COLLECT,
+	  BIT(START_FOLIO) },
+	{ "a loose unit keeps its entries", true, FOLIO_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, OP_PROTECT_SINGLE, OP_COPY },
+	  BIT(START_LOOSE) },
+	{ "a loose unit keeps its entries until the copy", true, FOLIO_FAULT,
+	  { OP_WRITE_LOCK, OP_TAKE, OP_WRITE_UNLOCK, OP_PROTECT_SINGLE, OP_COPY,
+	    OP_REMOVE_LOOSE }, BIT(START_LOOSE) },
+	{ "a loose unit is not looked at again", true,
+	  { OP_SPLIT, OP_READ_LOCK, OP_MARK, OP_MAP, OP_READ_UNLOCK }, FOLIO_COLLECT,
+	  BIT(START_LOOSE) },
 };
 
 KUNIT_ARRAY_PARAM_DESC(protocol, protocols, desc);
@@ -472,16 +515,29 @@ struct state {
 	u8 readers;
 	bool writer;
 	bool changed;		/* the running pass protected or cleaned it */
+	bool folio;		/* the page's unit is one folio */
+	bool loose;
 };
 
-#define STATE_BITS	24
+#define STATE_BITS	26
+
+static const struct state starts[] = {
+	[START_SENT] = {},
+	[START_INITIAL] = { .dirty = true, .writable = true, .pte_dirty = true },
+	[START_LOOSE] = { .dirty = true, .writable = true, .pte_dirty = true,
+			  .folio = true, .loose = true },
+	[START_FOLIO] = { .dirty = true, .writable = true, .pte_dirty = true,
+			  .folio = true },
+	[START_FORGOTTEN] = { .writable = true, .pte_dirty = true },
+};
 
 static u32 state_pack(const struct state *s)
 {
 	return s->pc[0] | s->pc[1] << 3 | s->stores[0] << 6 | s->stores[1] << 8 |
 	       s->collect_pc << 10 | s->copy << 13 | s->writable << 16 |
 	       s->pte_dirty << 17 | s->dirty << 18 | s->found << 19 |
-	       s->readers << 20 | s->writer << 22 | s->changed << 23;
+	       s->readers << 20 | s->writer << 22 | s->changed << 23 |
+	       s->folio << 24 | s->loose << 25;
 }
 
 static struct state state_unpack(u32 bits)
@@ -498,6 +554,8 @@ static struct state state_unpack(u32 bits)
 		.readers = bits >> 20 & 3,
 		.writer = bits >> 22 & 1,
 		.changed = bits >> 23 & 1,
+		.folio = bits >> 24 & 1,
+		.loose = bits >> 25 & 1,
 	};
 }
 
@@ -567,6 +625,13 @@ static bool lock_op(struct state *s, enum op op)
 	}
 }
 
+/* Read-only and clean is as good as not there. */
+static void entry_gone(struct state *s)
+{
+	s->writable = false;
+	s->pte_dirty = false;
+}
+
 /* The steps of a pass for a page that it found dirty. */
 static void page_op(struct state *s, enum op op)
 {
@@ -580,8 +645,11 @@ static void page_op(struct state *s, enum op op)
 		s->pte_dirty = false;
 		break;
 	case OP_PROTECT_CLEAN:
-		s->writable = false;
-		s->pte_dirty = false;
+		entry_gone(s);
+		break;
+	case OP_PROTECT_SINGLE:
+		if (!s->folio)
+			entry_gone(s);
 		break;
 	case OP_COPY:
 		s->copy = state_stores(s);
@@ -589,6 +657,30 @@ static void page_op(struct state *s, enum op op)
 	default:
 		break;
 	}
+}
+
+static bool must_split(const struct state *s)
+{
+	return s->folio && !s->loose;
+}
+
+/* Returns false if the step has to wait. */
+static bool split(struct state *s)
+{
+	if (s->writer || s->readers)
+		return false;
+	if (must_split(s)) {
+		entry_gone(s);
+		s->folio = false;
+	}
+	return true;
+}
+
+static void remove_loose(struct state *s)
+{
+	if (s->loose)
+		entry_gone(s);
+	s->loose = false;
 }
 
 /* Returns false if the step has to wait. */
@@ -600,6 +692,11 @@ static bool run_op(struct model *m, struct state *s, enum op op)
 	case OP_WRITE_LOCK:
 	case OP_WRITE_UNLOCK:
 		return lock_op(s, op);
+	case OP_SPLIT:
+		return split(s);
+	case OP_REMOVE_LOOSE:
+		remove_loose(s);
+		break;
 	case OP_MARK:
 		precopy_dirty_mark(m->d, MODEL_PAGE);
 		break;
@@ -653,7 +750,10 @@ static bool step_cpu(struct model *m, struct state *s, u32 cpu)
 	const enum op *ops = m->protocol->fault;
 	u8 *pc = &s->pc[cpu];
 
-	if (*pc) {
+	if (*pc && ops[*pc - 1] == OP_AGAIN && must_split(s)) {
+		s->readers--;
+		*pc = 1;
+	} else if (*pc) {
 		if (!run_op(m, s, ops[*pc - 1]))
 			return false;
 		*pc = next_pc(ops, *pc) ? *pc + 1 : 0;
@@ -710,10 +810,11 @@ static void model_try(struct model *m, u32 bits, u32 actor)
 
 static void model_search(struct model *m)
 {
-	struct state start = {};
+	unsigned long which = m->protocol->starts ?: SINGLE_PAGE;
 	u32 i, actor;
 
-	model_push(m, &start);
+	for_each_set_bit(i, &which, ARRAY_SIZE(starts))
+		model_push(m, &starts[i]);
 	for (i = 0; i < m->nr_queued; i++)
 		for (actor = 0; actor < NR_CPUS_MODEL + 2; actor++)
 			model_try(m, m->queue[i], actor);
