@@ -24,8 +24,9 @@
  * dirty: written, or possibly written, since the page was sent.
  * set aside, pinned: kept back by a saving session, because somebody has a
  *	reference through which the page can be written without a page fault.
- * loose: a unit that is written while it is tracked, but is still one folio,
- *	because it could not be split. All of its pages count as written.
+ * loose: a unit that may be written unnoticed while it is tracked, and is still one
+ *	folio: because none of it was sent yet, or because it could not be split.
+ *	All of its pages are still to be sent, and its entries are removed before.
  * startup: the work that a target has to do before it can run, such as allocating
  *	memory. It does not depend on the bandwidth of the migration.
  * barrier: the last byte of the initial data in the stream. A target accepts it
@@ -87,7 +88,8 @@ struct precopy_config {
  * @last_startup_ns: duration of the last completed startup
  * @refused_streams: number of loads that failed because of the stream's contents
  * @arms: number of times that tracking began
- * @last_arm_ns: time for which the last arm delayed all accesses to the BAR
+ * @last_arm_ns: time for which the last arm delayed page faults and accesses by
+ *		 read() and write(), ns
  * @collected_pages: number of pages taken from the initial or the dirty set
  * @save_protect_ns: time spent on write-protecting pages before they are copied
  * @save_copy_ns: time spent on copying pages, and on finding pages that are zero

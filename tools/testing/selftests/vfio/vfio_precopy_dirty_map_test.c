@@ -332,8 +332,8 @@ TEST_F_TIMEOUT(dirty_map_writers, events_around_collect, MIG_TIMEOUT)
  * The kernel makes entries inaccessible to learn who uses the page, and
  * repairs them at the next access, writable if it thinks they were. It does so
  * while the process runs, every now and then, and leaves out pages that were
- * unmapped dirty, as the arm leaves those that it finds mapped. So this is
- * about pages of a unit that is mapped only after that.
+ * unmapped dirty, as the first collect leaves those of a unit that it finds mapped.
+ * So this is about pages of a unit that is mapped only after that.
  */
 #define NUMA_MS		30000
 #define NUMA_FIRST	640

@@ -4,12 +4,12 @@
  * here, inside a section of memory.sem that checks that the access may happen
  * and tells the tracker of it.
  *
- * While nobody tracks, entries are as large as can be and always writable, so
- * that the mapping costs nothing once it is there: 2 MiB where the unit is one
- * folio and the mapping is aligned, else all pages of the unit at once. While
- * somebody tracks, an entry is writable only once its page is marked, and then
- * maps one page that is a folio of its own or all of whose folio is marked (see
- * mem/layout.c).
+ * While stores to a unit need not be noticed, because nobody tracks or the unit is
+ * loose, entries are as large as can be and always writable, so that the mapping
+ * costs nothing once it is there: 2 MiB where the unit is one folio and the mapping
+ * is aligned, else all pages of the unit at once. Otherwise an entry is made
+ * writable only once its page is marked, and then maps one page that is a folio of
+ * its own (see mem/layout.c).
  */
 
 #include <linux/file.h>
@@ -146,19 +146,31 @@ static bool precopy_fault_fits_huge(const struct vm_fault *vmf)
 }
 
 /*
- * Can there be a 2 MiB entry now? Waiting, failing and marking is for the small
- * fault. A loose unit has small entries that are writable, so it may not have a
- * large one beside them. Without the lock only a hint: a yes is rechecked under
- * the lock, and after a no the small fault does the same.
+ * Can there be a 2 MiB entry now, or is there a page table? Without the lock only
+ * a hint: a yes is rechecked under the lock, and after a no the small fault does
+ * the same.
  */
-static bool precopy_huge_possible(const struct precopy_memory *mem,
-				  const struct vm_fault *vmf)
+static bool precopy_huge_possible(const struct vm_fault *vmf)
 {
 	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
 
-	if (READ_ONCE(mem->tracker) && (vmf->flags & FAULT_FLAG_WRITE))
-		return false;
 	return pmd_none(pmd) || pmd_trans_huge(pmd);
+}
+
+/* Is it a store that has to be noticed? Marking is for the small fault. */
+static bool precopy_huge_marks(const struct precopy_memory *mem,
+			       const struct vm_fault *vmf)
+{
+	return (vmf->flags & FAULT_FLAG_WRITE) &&
+	       precopy_tracker_notices(mem, precopy_fault_unit(vmf));
+}
+
+/* The same, as a hint: it is rechecked under the lock */
+static bool precopy_huge_may_mark(struct precopy_memory *mem,
+				  const struct vm_fault *vmf)
+{
+	guard(rwsem_read)(&mem->sem);
+	return precopy_huge_marks(mem, vmf);
 }
 
 /* Is there a memory error in any page? The mm marks the page, not the folio */
@@ -177,28 +189,30 @@ static bool precopy_fault_poisoned(struct folio *folio)
 /*
  * The section of a 2 MiB fault. It holds memory.sem for write: inserting over
  * a page table is a bug, and nobody but this file makes page tables here, so
- * that none can appear between looking and inserting.
+ * that none can appear between looking and inserting. Waiting, failing and marking
+ * is for the small fault.
  *
- * Return: what the mm gets, or 0 if the unit is not one folio.
+ * Return: what the mm gets, or 0 if the unit is not one folio and may become one.
  */
 static vm_fault_t precopy_huge_insert(struct precopy_memory *mem,
 				      struct vm_fault *vmf)
 {
+	unsigned long unit = precopy_fault_unit(vmf);
 	struct folio *folio;
 
 	guard(rwsem_write)(&mem->sem);
-	if (precopy_memory_access(mem) || !precopy_huge_possible(mem, vmf) ||
-	    (mem->tracker &&
-	     precopy_tracker_writable(mem, precopy_fault_unit(vmf))))
+	if (precopy_memory_access(mem) || !precopy_huge_possible(vmf) ||
+	    precopy_huge_marks(mem, vmf))
 		return VM_FAULT_FALLBACK;
-	folio = precopy_ram_huge_folio(mem->ram, precopy_fault_unit(vmf));
+	folio = precopy_ram_huge_folio(mem->ram, unit);
 	if (!folio)
-		return 0;
+		return mem->tracker ? VM_FAULT_FALLBACK : 0;
 	/* The small fault reports it; other pages of the unit can be used */
 	if (precopy_fault_poisoned(folio))
 		return VM_FAULT_FALLBACK;
 	atomic64_inc(&mem->stats->huge_faults);
-	return vmf_insert_folio_pmd(vmf, folio, !mem->tracker);
+	return vmf_insert_folio_pmd(vmf, folio,
+				    !precopy_tracker_notices(mem, unit));
 }
 
 static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
@@ -211,16 +225,13 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 	    PAGE_SIZE << order != PRECOPY_UNIT_SIZE ||
 	    !precopy_fault_fits_huge(vmf))
 		return VM_FAULT_FALLBACK;
-	if (!precopy_huge_possible(mem, vmf)) {
-		/*
-		 * The mm allocates a page table before it calls precopy_fault().
-		 * A split frees the memory that is reserved for it.
-		 */
-		if (!write)
-			return VM_FAULT_FALLBACK;
+	/*
+	 * The mm allocates a page table before it calls precopy_fault(). A split
+	 * frees the memory that is reserved for it.
+	 */
+	if (precopy_huge_may_mark(mem, vmf))
 		return precopy_fault_prepare(vmf, true, NULL) ?:
 		       VM_FAULT_FALLBACK;
-	}
 	fault = precopy_huge_insert(mem, vmf);
 	if (fault)
 		return fault;
@@ -260,7 +271,8 @@ static vm_fault_t precopy_fault_enter(struct vm_fault *vmf, struct page *page,
 }
 
 /*
- * Fault-around: map the rest of the unit as well, writable; while nobody tracks.
+ * Fault-around: map the rest of the unit as well, writable; while stores to it need
+ * not be noticed.
  * A unit may have no 2 MiB entry because it is not one folio, because the mapping
  * is not aligned, or because page tables are left of a time when it was tracked.
  * Then it costs one fault instead of 512.
@@ -292,7 +304,7 @@ static void precopy_fault_around(struct precopy_memory *mem,
 	}
 }
 
-/* Is there all that a store to this unit needs while somebody tracks? */
+/* Is there all that it takes to notice a store to this unit? */
 static bool precopy_fault_markable(const struct precopy_memory *mem,
 				   unsigned long unit)
 {
@@ -301,8 +313,8 @@ static bool precopy_fault_markable(const struct precopy_memory *mem,
 }
 
 /*
- * The one section of a fault: check, mark, insert. While nobody tracks, a
- * read fault inserts a writable entry too, so that the store that may follow
+ * The one section of a fault: check, mark, insert. While stores need not be noticed,
+ * a read fault inserts a writable entry too, so that the store that may follow
  * costs nothing.
  *
  * Return: what the mm gets, or 0 if precopy_fault_prepare() has to come first, or
@@ -312,8 +324,9 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 				       struct vm_fault *vmf, bool write)
 {
 	unsigned long index = precopy_fault_index(vmf);
+	unsigned long unit = precopy_fault_unit(vmf);
+	bool notice, mark;
 	struct page *page;
-	bool write_tracked;
 	vm_fault_t fault;
 	int ret;
 
@@ -326,16 +339,16 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 		return 0;
 	if (PageHWPoison(page))
 		return VM_FAULT_HWPOISON;
-	write_tracked = mem->tracker && write;
-	if (write_tracked &&
-	    !precopy_fault_markable(mem, precopy_fault_unit(vmf)))
+	notice = precopy_tracker_notices(mem, unit);
+	mark = notice && write;
+	if (mark && !precopy_fault_markable(mem, unit))
 		return 0;
 	if (precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;
-	if (write_tracked)
+	if (mark)
 		precopy_tracker_mark(mem, index);
-	fault = precopy_fault_enter(vmf, page, write || !mem->tracker);
-	if (!mem->tracker && fault == VM_FAULT_NOPAGE)
+	fault = precopy_fault_enter(vmf, page, write || !notice);
+	if (!notice && fault == VM_FAULT_NOPAGE)
 		precopy_fault_around(mem, vmf);
 	return fault;
 }

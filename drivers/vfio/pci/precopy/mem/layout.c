@@ -6,10 +6,10 @@
  * folio was written, not which page of it: mprotect() and NUMA hinting change
  * the entries of a folio in batches and give all of them the dirty bit of any,
  * and an entry that is dirty may become writable without a fault. So what is
- * tracked by page has to be a folio by page: the first store to a unit while
- * it is tracked splits it. Until then it is mapped read-only. The contents move
- * to new pages, as there is no other way to divide a folio that is not in a
- * page cache.
+ * tracked by page has to be a folio by page: the first store to a unit that has to
+ * be noticed splits it. Until then it is mapped read-only, except while it is loose.
+ * The contents move to new pages, as there is no other way to divide a folio that is
+ * not in a page cache.
  *
  * Both directions need memory.sem for write, nothing mapped, and no reference
  * but ours and those of page faults that wait for the split. A split that cannot

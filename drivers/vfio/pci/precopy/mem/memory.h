@@ -44,8 +44,9 @@ enum precopy_gate {
  * @PRECOPY_DIRTY: pages written after they were sent, or first used since the
  *		   session began
  * @PRECOPY_PINNED: pages set aside, because of references through which they can
- *		    be written unseen, or because their unit is loose. They are
- *		    sent when released, at the latest when the device has stopped.
+ *		    be written unseen, or because their unit could not be split.
+ *		    They are sent when released, at the latest when the device
+ *		    has stopped.
  * @PRECOPY_SETS: number of sets
  */
 enum precopy_set {
@@ -73,7 +74,7 @@ enum precopy_set {
  * @left_pinned_pages: number of pages in folios that were still pinned when the
  *		       memory that they belonged to was freed
  * @splits: number of units that were divided into single pages, because they were
- *	    written while tracked
+ *	    written while tracked and not loose
  * @failed_splits: number of units that stayed one folio because the split failed
  * @collapses: number of units of single pages that became one folio again
  */

@@ -4,12 +4,15 @@
  *
  * Prepare: make room in the sets for what is in use, and later for what comes
  *	    into use, so that nothing below can fail.
- * Arm:     take a snapshot of what is in use, point the memory to the tracker,
- *	    remove all page table entries.
- * Collect: take pages out of a set (mig/save_stream.c, under memory.sem for write),
+ * Arm:     take a snapshot of what is in use, and point the memory to the tracker.
+ *	    Page table entries stay, writable as they are: all of them map pages of
+ *	    the initial set, which need no mark. Units that are one folio are loose.
+ * Collect: take pages out of a set (mig/memory_save.c, under memory.sem for write),
  *	    then protect them, flushed, then look for pins, and only then copy. A
  *	    store that the copy misses comes after the protection, so it faults
- *	    and marks the page again.
+ *	    and marks the page again. Taking pages of a loose unit removes all of its
+ *	    entries, in the same section, because those of a folio are not protected
+ *	    one by one.
  * Disarm:  take the tracker away from the memory, remove all page table
  *	    entries; those that come next are writable.
  */
@@ -151,6 +154,23 @@ void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page)
 	if (precopy_dirty_mark(&tracker->sets[PRECOPY_DIRTY], page) &&
 	    wq_has_sleeper(tracker->wait))
 		wake_up_poll(tracker->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/**
+ * precopy_tracker_notices - check whether stores to a unit have to be noticed
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: memory.sem held, until an entry of the unit is made.
+ * Return: false if any entry of the unit may be writable, of any size and without a
+ * mark: if nobody tracks, or if the unit is loose, so that all of its pages will be
+ * sent and its entries removed before.
+ */
+bool precopy_tracker_notices(const struct precopy_memory *mem,
+			     unsigned long unit)
+{
+	lockdep_assert_held(&mem->sem);
+	return mem->tracker && !test_bit(unit, mem->tracker->loose);
 }
 
 /**
@@ -338,35 +358,53 @@ bool precopy_tracker_prepared(const struct precopy_memory *mem,
 	return true;
 }
 
+/*
+ * A unit without room has come since precopy_tracker_prepared(), as pages may that
+ * this does not find: nobody can have mapped them yet, let alone stored to them.
+ */
+static void precopy_tracker_arm_unit(struct precopy_memory *mem,
+				     struct precopy_tracker *tracker,
+				     unsigned long unit)
+{
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+
+	if (!precopy_tracker_reserved(tracker, unit))
+		return;
+	precopy_ram_unit_pages(mem->ram, unit, pages);
+	precopy_dirty_fill(&tracker->sets[PRECOPY_INITIAL], unit, pages);
+	if (precopy_ram_huge_folio(mem->ram, unit))
+		__set_bit(unit, tracker->loose);
+}
+
 /**
  * precopy_tracker_arm - begin tracking
  * @mem: the memory
- * @tracker: prepared, empty sets; the initial one is filled with what is in use
+ * @tracker: prepared, in the same section of memory.sem; empty sets; the initial one
+ *	     is filled with what is in use
  *
- * Costs in proportion to what is in use and mapped.
+ * Entries may be there, and writable. Whoever made one held memory.sem, and pages
+ * and units stay, so each maps a page that is found in use here. Stores through it
+ * need no mark while the page is in the initial set, and whoever takes the page out
+ * has to protect it.
+ *
+ * Costs in proportion to what is in use.
  *
  * Context: memory.sem held for write.
  */
 void precopy_tracker_arm(struct precopy_memory *mem,
 			 struct precopy_tracker *tracker)
 {
-	struct precopy_dirty *initial = &tracker->sets[PRECOPY_INITIAL];
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
 	unsigned long unit;
 
 	lockdep_assert_held_write(&mem->sem);
 	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
 	     unit = precopy_tracker_next_used(mem, unit + 1)) {
-		/* It has come this moment, and nobody can have stored to it yet */
-		if (!precopy_tracker_reserved(tracker, unit))
-			continue;
-		precopy_ram_unit_pages(mem->ram, unit, pages);
-		precopy_dirty_fill(initial, unit, pages);
+		precopy_tracker_arm_unit(mem, tracker, unit);
 		cond_resched();
 	}
 	WRITE_ONCE(mem->tracker, tracker);
-	precopy_entries_remove(mem);
-	trace_precopy_arm(mem->dev, precopy_dirty_count(initial));
+	trace_precopy_arm(mem->dev,
+			  precopy_tracker_count(tracker, PRECOPY_INITIAL));
 }
 
 /**
@@ -466,7 +504,8 @@ precopy_tracker_pages(const struct precopy_tracker *tracker,
  * @set: which set
  * @from: unit to start from
  *
- * If the unit is loose, all of its entries are removed.
+ * If the unit is loose, all of its entries are removed, so that the next store
+ * faults. From then on its entries are read-only until it is split.
  *
  * Context: may sleep; memory.sem held for write until precopy_tracker_take().
  * Return: the first unit at or after @from with pages in @set, ULONG_MAX if there
@@ -515,8 +554,9 @@ unsigned long precopy_tracker_take(struct precopy_memory *mem,
  *	   before
  *
  * Entries of a unit that is one folio are read-only and clean already, as they
- * have been since they were made; or the unit became loose after the pages were
- * taken, and then they are sent once more (see precopy_tracker_loosen()).
+ * have been since they were made: those that were not were removed when the pages
+ * were taken (see precopy_tracker_begin_take()). Or the unit became loose after that,
+ * and then the pages are sent once more (see precopy_tracker_loosen()).
  *
  * Context: may sleep; memory.sem held, and the memory tracked, so that the pages
  * stay, and no 2 MiB entry is writable. All TLBs are flushed on return.

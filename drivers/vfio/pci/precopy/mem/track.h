@@ -15,10 +15,11 @@
 /**
  * struct precopy_tracker - pages that are still to be sent
  * @sets: the sets, see enum precopy_set
- * @loose: bitmap of the units that are one folio and have writable entries all the
- *	   same. All of their pages are in one of the sets; taking any of them out
- *	   of the initial or the dirty set ends it. Written with memory.sem held for
- *	   write.
+ * @loose: bitmap of the units that are one folio and may have writable entries all
+ *	   the same: those that nothing was taken of since the tracker was armed, and
+ *	   those that could not be split. All of their pages are in one of the sets;
+ *	   taking any of them out of the initial or the dirty set ends it. Written
+ *	   with memory.sem held for write.
  * @reserve: unit number to struct precopy_reserve, for units that are one folio
  *	     and were not split yet (see mem/reserve.c)
  * @expect_stores: whether @reserve is filled. Not in a session that begins when
@@ -51,6 +52,8 @@ bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
 			      unsigned long unit);
 void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page);
 
+bool precopy_tracker_notices(const struct precopy_memory *mem,
+			     unsigned long unit);
 bool precopy_tracker_writable(const struct precopy_memory *mem,
 			      unsigned long unit);
 void precopy_tracker_loosen(struct precopy_memory *mem, unsigned long unit);
