@@ -306,6 +306,104 @@ TEST_F_TIMEOUT(dirty, second_migration, MIG_TIMEOUT)
 	EXPECT_EQ(0, tracking_passes(&self->t, tracking_by_store, &self->t));
 }
 
+/* Page faults that the driver has counted. */
+static u64 nr_faults(void)
+{
+	return precopy_stat(bdfs[0], "read_faults") +
+	       precopy_stat(bdfs[0], "write_faults") +
+	       precopy_stat(bdfs[0], "mkwrite_faults") +
+	       precopy_stat(bdfs[0], "huge_faults");
+}
+
+static void fill_all(dirty_t *self)
+{
+	precopy_fill(&self->t.a, 0, SIZE / PRECOPY_PAGE, ++self->t.seed,
+		     BY_MMAP);
+}
+
+/*
+ * What is mapped when tracking begins stays so, and writable, until it is sent, and
+ * what is stored until then is sent with it. Then each page faults again. The second
+ * time the units consist of single pages, and are mapped by such entries.
+ */
+TEST_F_TIMEOUT(dirty, begin_keeps_entries, MIG_TIMEOUT)
+{
+	u64 before;
+	int pass;
+
+	if (precopy_stat(bdfs[0], "write_faults") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	for (pass = 0; pass < 3; pass++) {
+		fill_all(self);
+		ASSERT_EQ(0, mig_set_state(self->t.a.dev,
+					   VFIO_DEVICE_STATE_PRE_COPY,
+					   &self->t.data_fd));
+		before = nr_faults();
+		fill_all(self);
+		EXPECT_EQ(before, nr_faults());
+		EXPECT_EQ(0, tracking_dirty_bytes(&self->t));
+		tracking_collect(&self->t);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+
+		fill_all(self);
+		EXPECT_EQ(SIZE / PRECOPY_PAGE * TRACKING_PAGE_COST,
+			  tracking_dirty_bytes(&self->t));
+		tracking_collect(&self->t);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+		tracking_end(&self->t);
+	}
+}
+
+#define SPARSE_FIRST	520
+#define SPARSE_NR	8
+#define SPARSE_HOLE	700	/* in the same unit */
+
+/* Of a unit, a load allocates no pages but those that it brings. */
+static void load_sparse_unit(dirty_t *self)
+{
+	struct precopy_dev *a = &self->t.a;
+	struct wire w = {};
+	u64 page;
+
+	wire_init(&w, bdfs[0], SIZE);
+	wire_put_header(&w);
+	wire_put_preface(&w);
+	for (page = SPARSE_FIRST; page < SPARSE_FIRST + SPARSE_NR; page++) {
+		precopy_pattern(a->shadow + page * PRECOPY_PAGE, page, 1);
+		wire_put_data(&w, page * PRECOPY_PAGE,
+			      a->shadow + page * PRECOPY_PAGE, PRECOPY_PAGE);
+	}
+	wire_put_initial_end(&w);
+	wire_put_state(&w);
+	wire_put_end(&w);
+	VFIO_ASSERT_EQ(mig_load(a->dev, &w.stream, SZ_64K), 0);
+	VFIO_ASSERT_EQ(mig_set_state(a->dev, VFIO_DEVICE_STATE_RUNNING, NULL), 0);
+	wire_free(&w);
+}
+
+/*
+ * A page of the initial set, which is mapped and needs no mark until it is sent, and
+ * a page of the same unit that comes into use only then, and does.
+ */
+TEST_F_TIMEOUT(dirty, sparse_unit, MIG_TIMEOUT)
+{
+	load_sparse_unit(self);
+	precopy_fill(&self->t.a, SPARSE_FIRST, SPARSE_NR, 2, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_by_store(&self->t, SPARSE_FIRST, 3);
+	tracking_by_store(&self->t, SPARSE_HOLE, 3);
+	EXPECT_EQ(TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t));
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+
+	tracking_by_store(&self->t, SPARSE_FIRST, 4);
+	tracking_by_store(&self->t, SPARSE_FIRST + 1, 4);
+	tracking_by_store(&self->t, SPARSE_HOLE, 4);
+	EXPECT_EQ(0, tracking_carry(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
 struct writer {
 	dirty_t *self;
 	pthread_t thread;
