@@ -354,6 +354,53 @@ TEST_F_TIMEOUT(dirty, begin_keeps_entries, MIG_TIMEOUT)
 	}
 }
 
+static u8 load_all(dirty_t *self)
+{
+	u8 sum = 0;
+	size_t i;
+
+	for (i = 0; i < SIZE; i += PRECOPY_PAGE)
+		sum += *(volatile u8 *)(self->t.a.bar + i);
+	return sum;
+}
+
+/*
+ * What is mapped when tracking ends stays so. It is read-only then, and a store makes
+ * all of its unit writable. In the first round the units are folios, in the second they
+ * consist of single pages that were sent.
+ */
+TEST_F_TIMEOUT(dirty, end_keeps_entries, MIG_TIMEOUT)
+{
+	u64 before;
+	int pass;
+
+	if (precopy_stat(bdfs[0], "write_faults") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	fill_all(self);
+	for (pass = 0; pass < 3; pass++) {
+		ASSERT_EQ(0, mig_set_state(self->t.a.dev,
+					   VFIO_DEVICE_STATE_PRE_COPY,
+					   &self->t.data_fd));
+		tracking_collect(&self->t);
+		if (pass)
+			fill_all(self);
+		tracking_collect(&self->t);
+		EXPECT_EQ(0, tracking_lost(&self->t));
+		load_all(self);
+		tracking_end(&self->t);
+
+		before = nr_faults();
+		load_all(self);
+		EXPECT_EQ(before, nr_faults());
+		fill_all(self);
+		EXPECT_LE(nr_faults() - before, SIZE / SZ_2M);
+		before = nr_faults();
+		fill_all(self);
+		EXPECT_EQ(before, nr_faults());
+		EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+	}
+}
+
 #define SPARSE_FIRST	520
 #define SPARSE_NR	8
 #define SPARSE_HOLE	700	/* in the same unit */

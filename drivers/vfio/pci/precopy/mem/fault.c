@@ -275,7 +275,8 @@ static vm_fault_t precopy_fault_enter(struct vm_fault *vmf, struct page *page,
  * not be noticed.
  * A unit may have no 2 MiB entry because it is not one folio, because the mapping
  * is not aligned, or because page tables are left of a time when it was tracked.
- * Then it costs one fault instead of 512.
+ * Then it costs one fault instead of 512. Entries that are there and read-only, as
+ * tracking leaves them, become writable.
  */
 static void precopy_fault_around(struct precopy_memory *mem,
 				 struct vm_fault *vmf)

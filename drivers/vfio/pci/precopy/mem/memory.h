@@ -63,10 +63,11 @@ enum precopy_set {
  * @read_faults: page faults for loads
  * @write_faults: page faults for stores
  * @mkwrite_faults: page faults for stores to pages mapped read-only
- * @huge_faults: 2 MiB entries made
- * @around_pages: pages mapped besides the one that a fault was for
+ * @huge_faults: 2 MiB entries made, or made writable
+ * @around_pages: pages mapped, or made writable, besides the one that a fault was for
  * @waited_faults: page faults that waited for the gate
- * @last_disarm_ns: time for which the last disarm delayed all accesses, ns
+ * @last_disarm_ns: time for which the last disarm delayed page faults and accesses by
+ *		    read() and write(), ns
  * @set_aside_pages: number of pages that were set aside because of a pin or another
  *		     extra reference
  * @rechecked_units: number of checks whether pages of a unit that were set aside

@@ -13,8 +13,8 @@
  *	    and marks the page again. Taking pages of a loose unit removes all of its
  *	    entries, in the same section, because those of a folio are not protected
  *	    one by one.
- * Disarm:  take the tracker away from the memory, remove all page table
- *	    entries; those that come next are writable.
+ * Disarm:  take the tracker away from the memory. Entries that are read-only stay so
+ *	    until a store faults, which makes all of their unit writable.
  */
 
 #include <linux/bitmap.h>
@@ -411,8 +411,9 @@ void precopy_tracker_arm(struct precopy_memory *mem,
  * precopy_tracker_disarm - stop tracking
  * @mem: the memory
  *
- * Entries that tracking left read-only would each cost a fault: remove them.
- * The page tables stay, though, and while they do there is no room for 2 MiB
+ * Entries stay. Those that tracking left read-only cost a store one fault for each
+ * unit, as none at all would cost any access, and nobody waits for their removal.
+ * The page tables stay as well, and while they do there is no room for 2 MiB
  * entries. They go when the user unmaps, or with MADV_DONTNEED; a driver has
  * no means to free them.
  *
@@ -426,7 +427,6 @@ void precopy_tracker_disarm(struct precopy_memory *mem)
 	if (!mem->tracker)
 		return;
 	WRITE_ONCE(mem->tracker, NULL);
-	precopy_entries_remove(mem);
 	atomic64_set(&mem->stats->last_disarm_ns, ktime_get() - began);
 	trace_precopy_disarm(mem->dev);
 }
