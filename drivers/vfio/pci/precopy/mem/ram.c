@@ -25,6 +25,8 @@
  *	   it; or NULL
  * @pages: table of single pages, with NULL for a page that is not allocated; NULL
  *	   if the unit is one folio
+ * @nr: number of pages in @pages. It is raised after the page was added, so that
+ *	whoever finds all of them counted finds all of them.
  * @held: number of references on @folio that precopy_ram_hold() noted
  *
  * Whoever reads a unit holds memory.sem, or the lock of struct precopy_ram;
@@ -34,6 +36,7 @@
 struct precopy_ram_unit {
 	struct folio	*folio;
 	struct page	**pages;
+	unsigned int	nr;
 	unsigned int	held;
 };
 
@@ -93,6 +96,13 @@ static struct page *precopy_ram_unit_page(const struct precopy_ram_unit *u,
 		return folio_page(u->folio, i);
 	/* Pairs with precopy_ram_unit_add() */
 	return smp_load_acquire(&u->pages[i]);
+}
+
+static unsigned long precopy_ram_unit_nr(const struct precopy_ram *ram,
+					 const struct precopy_ram_unit *u)
+{
+	/* The count pairs with precopy_ram_unit_add() */
+	return u->folio ? 1UL << ram->order : smp_load_acquire(&u->nr);
 }
 
 /**
@@ -292,9 +302,9 @@ static bool precopy_ram_may_be_huge(const struct precopy_ram *ram)
 	       ram->order == PRECOPY_UNIT_ORDER;
 }
 
-/* Fill a table with pages that are contiguous in memory, or fail */
-static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
-			     gfp_t gfp)
+/* Fill an empty unit with single pages that are contiguous in memory, or fail */
+static bool precopy_ram_fill(struct precopy_ram *ram,
+			     struct precopy_ram_unit *u, gfp_t gfp)
 {
 	struct page *run = alloc_pages(precopy_ram_gfp_easy(gfp), ram->order);
 	unsigned long i;
@@ -303,7 +313,8 @@ static bool precopy_ram_fill(struct precopy_ram *ram, struct page **pages,
 		return false;
 	split_page(run, ram->order);
 	for (i = 0; i < (1UL << ram->order); i++)
-		pages[i] = run + i;
+		u->pages[i] = run + i;
+	u->nr = 1U << ram->order;
 	return true;
 }
 
@@ -339,22 +350,14 @@ static struct precopy_ram_unit *precopy_ram_unit_new(struct precopy_ram *ram,
 
 	u = precopy_ram_unit_alloc(ram, huge, NULL, gfp | __GFP_ZERO);
 	if (u && !huge && kind != PRECOPY_RAM_EXACT)
-		precopy_ram_fill(ram, u->pages, gfp | __GFP_ZERO);
+		precopy_ram_fill(ram, u, gfp | __GFP_ZERO);
 	return u;
 }
 
 static u64 precopy_ram_unit_bytes(const struct precopy_ram *ram,
 				  const struct precopy_ram_unit *u)
 {
-	u64 bytes = 0;
-	unsigned long i;
-
-	if (u->folio)
-		return PAGE_SIZE << ram->order;
-	for (i = 0; i < (1UL << ram->order); i++)
-		if (precopy_ram_unit_page(u, i))
-			bytes += PAGE_SIZE;
-	return bytes;
+	return (u64)precopy_ram_unit_nr(ram, u) * PAGE_SIZE;
 }
 
 static struct precopy_ram_unit *precopy_ram_unit_get(struct precopy_ram *ram,
@@ -397,6 +400,8 @@ static bool precopy_ram_unit_add(struct precopy_ram *ram,
 		return false;
 	/* Readers that hold memory.sem do not hold the lock */
 	smp_store_release(&u->pages[i], page);
+	/* Pairs with precopy_ram_unit_nr(): all counted, all there */
+	smp_store_release(&u->nr, u->nr + 1);
 	return true;
 }
 
@@ -621,13 +626,11 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 /* --- Changing the kind of a unit -------------------------------------- */
 
 static bool precopy_ram_fill_singly(struct precopy_ram *ram,
-				    struct page **pages, gfp_t gfp)
+				    struct precopy_ram_unit *u, gfp_t gfp)
 {
-	unsigned long i;
-
-	for (i = 0; i < (1UL << ram->order); i++) {
-		pages[i] = alloc_page(gfp);
-		if (!pages[i])
+	for (; u->nr < (1U << ram->order); u->nr++) {
+		u->pages[u->nr] = alloc_page(gfp);
+		if (!u->pages[u->nr])
 			return false;
 	}
 	return true;
@@ -659,8 +662,8 @@ struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 	if (u && huge)
 		good = u->folio;
 	else if (u)
-		good = precopy_ram_fill(ram, u->pages, gfp) ||
-		       precopy_ram_fill_singly(ram, u->pages, gfp);
+		good = precopy_ram_fill(ram, u, gfp) ||
+		       precopy_ram_fill_singly(ram, u, gfp);
 	if (good)
 		return u;
 	precopy_ram_unit_free(ram, u);
@@ -727,7 +730,7 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 
 	lockdep_assert_held(ram->sem);
-	return u && precopy_ram_unit_bytes(ram, u) == PAGE_SIZE << ram->order;
+	return u && precopy_ram_unit_nr(ram, u) == 1UL << ram->order;
 }
 
 /* --- Memory in use ---------------------------------------------------- */
@@ -737,6 +740,8 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
  * @ram: the contents
  * @unit: unit number
  * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
+ *
+ * Looks at each page only if the unit has holes.
  *
  * Context: memory.sem held.
  * Return: number of pages.
@@ -749,6 +754,10 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 
 	lockdep_assert_held(ram->sem);
 	bitmap_zero(pages, PRECOPY_UNIT_PAGES);
+	if (precopy_ram_unit_full(ram, unit)) {
+		bitmap_set(pages, 0, 1UL << ram->order);
+		return 1UL << ram->order;
+	}
 	for (i = 0; u && i < (1UL << ram->order); i++)
 		if (precopy_ram_unit_page(u, i))
 			__set_bit(i, pages);
