@@ -144,6 +144,8 @@ def fit_row(part, samples, key, name, unit, per):
 
 
 STEPS = (("track.arm", "arm: SET_STATE(PRE_COPY)"), ("track.arm.inner", "arm, in the driver"),
+         ("track.arm-again.inner", "arm with 4 KiB entries, in the driver"),
+         ("track.arm-again.pause", "longest pause of a thread that stores meanwhile"),
          ("track.collect-few", "collect 512 pages"), ("track.disarm", "disarm: SET_STATE(RUNNING)"),
          ("track.disarm.inner", "disarm, in the driver"))
 

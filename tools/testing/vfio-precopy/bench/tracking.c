@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,68 @@ static void bench_writes(struct precopy_dev *pd)
 
 /* --- In proportion to what? ---------------------------------------------- */
 
+/* A thread that stores to pages in turn, and its longest pause, ns */
+struct storer {
+	pthread_t thread;
+	volatile uint64_t *at;
+	size_t size;
+	volatile bool stop;
+	volatile uint64_t stores;
+	volatile uint64_t longest;
+};
+
+static void *storer_fn(void *arg)
+{
+	struct storer *s = arg;
+	uint64_t last = now_ns(), now;
+	size_t i;
+
+	for (i = 0; !s->stop; i = (i + PAGE) % s->size, last = now) {
+		s->at[i / sizeof(*s->at)] = i;
+		s->stores++;
+		now = now_ns();
+		if (now - last > s->longest)
+			s->longest = now - last;
+	}
+	return NULL;
+}
+
+static void storer_start(struct storer *s, void *at, size_t size)
+{
+	*s = (struct storer) { .at = at, .size = size };
+	if (pthread_create(&s->thread, NULL, storer_fn, s))
+		fatal("no thread");
+	while (s->stores < size / PAGE)
+		usleep(1000);
+}
+
+static void storer_stop(struct storer *s)
+{
+	s->stop = true;
+	pthread_join(s->thread, NULL);
+}
+
+/*
+ * Arm once more, after a migration that was cancelled: what was written is single
+ * pages, mapped by entries of 4 KiB. Meanwhile somebody stores to all of them.
+ */
+static void arm_again(struct precopy_dev *pd, size_t size)
+{
+	struct storer s;
+	uint64_t ns;
+	int data_fd;
+
+	touch_pages(pd->bar, size / PAGE, 4);
+	storer_start(&s, pd->bar, size);
+	s.longest = 0;
+	ns = set_state_ns(pd, VFIO_DEVICE_STATE_PRE_COPY, &data_fd);
+	storer_stop(&s);
+	bench_sample_step(pd, size, "track.arm-again", ns, "last_arm_ns");
+	sample(size, s.longest, "track.arm-again.pause");
+	bench_set_state(pd, VFIO_DEVICE_STATE_RUNNING);
+	close(data_fd);
+}
+
 /* Arm, collect a few pages and disarm with @size bytes in use */
 static void in_use_step(struct precopy_dev *pd, size_t size)
 {
@@ -223,6 +286,7 @@ static void in_use_step(struct precopy_dev *pd, size_t size)
 	ns = set_state_ns(pd, VFIO_DEVICE_STATE_RUNNING, NULL);
 	bench_sample_step(pd, size, "track.disarm", ns, "last_disarm_ns");
 	close(data_fd);
+	arm_again(pd, size);
 }
 
 static void bench_in_use(struct precopy_dev *pd)
