@@ -261,7 +261,7 @@ static int mount_it(struct slow_file *f, const char *dir)
 
 int slow_file_open(struct slow_file *f)
 {
-	char dir[] = "/tmp/slow.XXXXXX", path[64];
+	char dir[] = "/tmp/slow.XXXXXX";
 	int ret;
 
 	memset(f, 0, sizeof(*f));
@@ -270,9 +270,8 @@ int slow_file_open(struct slow_file *f)
 	start_server(f);
 	ret = mount_it(f, dir);
 	if (!ret) {
-		snprintf_assert(path, sizeof(path), "%s/data", dir);
-		f->fd = open(path, O_RDONLY | O_DIRECT);
-		ret = f->fd < 0 ? -errno : 0;
+		f->dir = open(dir, O_PATH | O_DIRECTORY);
+		ret = f->dir < 0 ? -errno : 0;
 		umount2(dir, MNT_DETACH);
 	}
 	rmdir(dir);
@@ -286,6 +285,8 @@ void slow_file_close(struct slow_file *f)
 		return;
 	if (f->fd > 0)
 		close(f->fd);
+	if (f->dir > 0)
+		close(f->dir);
 	close(f->sock);
 	close(f->asked);
 	close(f->answer);
@@ -308,13 +309,21 @@ void slow_file_ask(struct slow_file *f, void *to)
 	char byte;
 
 	f->to = to;
+	f->fd = openat(f->dir, "data", O_RDONLY | O_DIRECT);
+	VFIO_ASSERT_LE(0, f->fd);
 	VFIO_ASSERT_EQ(pthread_create(&f->reader, NULL, ask, f), 0);
 	VFIO_ASSERT_EQ(read(f->asked, &byte, 1), 1);
 }
 
+/*
+ * The kernel may release the pin after the read has returned, in a work item. The
+ * last close of the file waits for that, since nothing of it is cached.
+ */
 void slow_file_answer(struct slow_file *f, const void *data)
 {
 	VFIO_ASSERT_EQ(write(f->answer, data, SLOW_FILE_LEN),
 		       (ssize_t)SLOW_FILE_LEN);
 	VFIO_ASSERT_EQ(pthread_join(f->reader, NULL), 0);
+	VFIO_ASSERT_EQ(close(f->fd), 0);
+	f->fd = 0;
 }

@@ -15,7 +15,8 @@
 #define SLOW_FILE_LEN	4096
 
 struct slow_file {
-	int fd;
+	int dir;		/* where the file is */
+	int fd;			/* of a read that is under way */
 	int sock;		/* the kernel's end of the connection */
 	int asked;		/* pipe: a byte for each read that has arrived */
 	int answer;		/* pipe: what it shall return */
@@ -34,7 +35,7 @@ void slow_file_close(struct slow_file *f);
 
 /* Reads SLOW_FILE_LEN bytes to @to; returns when that is under way... */
 void slow_file_ask(struct slow_file *f, void *to);
-/* ...and completes it with @data. */
+/* ...and completes it with @data. Then nothing is pinned any more. */
 void slow_file_answer(struct slow_file *f, const void *data);
 
 #endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_SLOW_FILE_H */
