@@ -529,6 +529,54 @@ TEST_F_TIMEOUT(dirty, storm, MIG_TIMEOUT)
 	storm(_metadata, self, writers, ARRAY_SIZE(writers), storm_thread);
 }
 
+/* Stamps pages of the first unit by write(), and their shadow, until told to stop. */
+static void *region_thread(void *arg)
+{
+	struct writer *w = arg;
+	u64 offset, stamp;
+
+	for (; !w->stop; w->written++) {
+		offset = w->written * 7 % (SZ_2M / PRECOPY_PAGE - 1) * PRECOPY_PAGE;
+		stamp = w->written;
+		precopy_store(&w->self->t.a, offset, &stamp, sizeof(stamp), BY_PWRITE);
+	}
+	return NULL;
+}
+
+/*
+ * A unit is divided while its contents are stored to by write(), which needs no page
+ * table entry and so goes on meanwhile.
+ */
+TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
+{
+	u64 last = SZ_2M - PRECOPY_PAGE, splits, stamp, pass;
+	struct writer w;
+
+	for (pass = 0; pass < precopy_rounds(20); pass++) {
+		precopy_reset(&self->t.a);
+		memset(self->t.a.shadow, 0, SIZE);
+		fill_all(self);
+		ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+					   &self->t.data_fd));
+		tracking_collect(&self->t);
+		w = (struct writer){ .self = self };
+		ASSERT_EQ(0, pthread_create(&w.thread, NULL, region_thread, &w));
+		while (w.written < 10)
+			sched_yield();
+		splits = precopy_stat(bdfs[0], "splits");
+		stamp = ~pass;
+		precopy_store(&self->t.a, last, &stamp, sizeof(stamp), BY_MMAP);
+		w.stop = true;
+		ASSERT_EQ(0, pthread_join(w.thread, NULL));
+		EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+		ASSERT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow))
+			TH_LOG("pass %lu, %lu stores by write()", pass, w.written);
+		tracking_collect(&self->t);
+		ASSERT_EQ(0, tracking_lost(&self->t));
+		tracking_end(&self->t);
+	}
+}
+
 /*
  * The same with a mapping that is read-only most of the time, so that entries
  * go back and forth between all the states that they can be in while they are

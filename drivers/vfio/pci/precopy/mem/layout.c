@@ -12,10 +12,12 @@
  * not in a page cache.
  *
  * Both directions need memory.sem for write, nothing mapped, and no reference
- * but ours and those of page faults that wait for the split. A split that cannot
- * be done makes the unit loose (see mem/track.h).
+ * but ours and those of page faults that wait for the split. A split copies most of
+ * the contents before, while the unit is mapped read-only and others may hold the lock
+ * (see mem/move.h). A split that cannot be done makes the unit loose (see mem/track.h).
  */
 
+#include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
@@ -23,6 +25,7 @@
 #include "entries.h"
 #include "layout.h"
 #include "memory.h"
+#include "move.h"
 #include "ram.h"
 #include "reserve.h"
 #include "track.h"
@@ -70,18 +73,52 @@ static void precopy_layout_unhold(struct precopy_memory *mem,
 	precopy_ram_put(ram);
 }
 
+/*
+ * May the contents be copied while stores are noted? A reference is one through which
+ * a store might come unseen. None can be added: what has one was not writable since
+ * the unit was taken, and the flush of that ended the last walk which could have pinned.
+ */
+static bool precopy_layout_begin_copy(struct precopy_memory *mem,
+				      struct precopy_ram *ram,
+				      unsigned long unit)
+{
+	guard(rwsem_write)(&mem->sem);
+	if (mem->ram != ram || !precopy_layout_splittable(mem, unit) ||
+	    !precopy_ram_idle(ram, unit))
+		return false;
+	precopy_move_begin(mem, unit);
+	return true;
+}
+
+/* Copying 2 MiB takes long: others can fault and load meanwhile */
+static void precopy_layout_copy(struct precopy_memory *mem,
+				struct precopy_ram *ram, unsigned long unit,
+				struct precopy_ram_unit *spare)
+{
+	if (!spare || !precopy_layout_begin_copy(mem, ram, unit))
+		return;
+	if (precopy_ram_copy(ram, unit, spare))
+		return;
+	guard(rwsem_write)(&mem->sem);
+	precopy_move_cancel(mem);
+}
+
 /* Return: false to try again */
 static bool precopy_layout_try_split(struct precopy_memory *mem,
 				     struct precopy_ram *ram,
 				     unsigned long unit,
 				     struct precopy_ram_unit *spare, bool last)
 {
+	const unsigned long *pages;
+
+	precopy_layout_copy(mem, ram, unit, spare);
 	guard(rwsem_write)(&mem->sem);
-	/* Somebody else did it, or there is no reason any more */
+	pages = precopy_move_end(mem, unit);
+	/* There is no reason any more */
 	if (mem->ram != ram || !precopy_layout_splittable(mem, unit))
 		return true;
 	precopy_entries_remove_unit(mem, unit);
-	if (spare && precopy_ram_swap(ram, unit, spare)) {
+	if (spare && precopy_ram_swap(ram, unit, spare, pages)) {
 		atomic64_inc(&mem->stats->splits);
 		return true;
 	}
@@ -164,11 +201,14 @@ static void precopy_layout_try_collapse(struct precopy_memory *mem,
 					struct precopy_ram *ram,
 					struct precopy_ram_unit *spare)
 {
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+
 	guard(rwsem_write)(&mem->sem);
 	if (mem->ram != ram || !precopy_layout_collapsible(mem, unit))
 		return;
+	bitmap_fill(pages, PRECOPY_UNIT_PAGES);
 	precopy_entries_remove_unit(mem, unit);
-	if (precopy_ram_swap(ram, unit, spare))
+	if (precopy_ram_swap(ram, unit, spare, pages))
 		atomic64_inc(&mem->stats->collapses);
 }
 

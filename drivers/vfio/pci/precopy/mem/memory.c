@@ -21,6 +21,7 @@
 #include "charge.h"
 #include "entries.h"
 #include "memory.h"
+#include "move.h"
 #include "ram.h"
 #include "track.h"
 
@@ -58,6 +59,7 @@ int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
 		return -ENOMEM;
 	init_rwsem(&mem->sem);
 	mutex_init(&mem->split_mutex);
+	mem->move.unit = ULONG_MAX;
 	init_waitqueue_head(&mem->wait);
 	mem->dev = dev;
 	mem->mapping = mapping;
@@ -516,6 +518,7 @@ static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 					      index / PRECOPY_UNIT_PAGES))
 			return -ENOENT;
 		precopy_tracker_mark(mem, index);
+		precopy_move_store(mem, index);
 	}
 	memcpy_to_page(page, offset_in_page(offset), from, len);
 	return 0;

@@ -97,8 +97,20 @@ struct precopy_memory_stats {
 };
 
 /**
+ * struct precopy_move - the unit whose contents are copied to other pages (mem/move.h)
+ * @unit: unit number, or ULONG_MAX if there is none. Written with memory.sem held for
+ *	  write.
+ * @stored: bitmap of pages that were stored to since the copy began. Bits are set with
+ *	    memory.sem held for read.
+ */
+struct precopy_move {
+	unsigned long	unit;
+	DECLARE_BITMAP(stored, PRECOPY_UNIT_PAGES);
+};
+
+/**
  * struct precopy_memory - the memory behind the BAR
- * @sem: protects everything from @size to @tracker. Whoever inserts a page table
+ * @sem: protects everything from @size to @move. Whoever inserts a page table
  *	 entry or stores to the memory holds it for read, from looking at @ram,
  *	 @gate, @decode and @tracker to the end of the store; whoever changes one
  *	 of them holds it for write. So does whoever makes a 2 MiB entry: that
@@ -116,6 +128,7 @@ struct precopy_memory_stats {
  * @accepting: true if other devices may access the memory; not while the device has
  *	       stopped
  * @tracker: tracker that is told of every page written; NULL while not tracking
+ * @move: the unit that is split at present
  * @split_mutex: serialises splits, so that threads which fault on one unit at
  *		 the same time need one spare unit. Taken inside mmap_lock and
  *		 outside @sem.
@@ -138,6 +151,7 @@ struct precopy_memory {
 	bool				decode;
 	bool				accepting;
 	struct precopy_tracker		*tracker;
+	struct precopy_move		move;
 	struct mutex			split_mutex;	/* see above */
 	wait_queue_head_t		wait;
 	struct device			*dev;

@@ -689,10 +689,51 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
 }
 
 /**
+ * precopy_ram_idle - check whether a unit can be moved to other pages
+ * @ram: the contents
+ * @unit: unit number, of a unit in use
+ *
+ * Context: memory.sem held for write.
+ * Return: true if every page is there and has no memory error, and nobody has a
+ * reference on any.
+ */
+bool precopy_ram_idle(struct precopy_ram *ram, unsigned long unit)
+{
+	lockdep_assert_held_write(ram->sem);
+	return precopy_ram_unit_idle(ram, xa_load(&ram->units, unit));
+}
+
+/**
+ * precopy_ram_copy - copy the contents of a folio, before precopy_ram_swap()
+ * @ram: the contents, with a reference
+ * @unit: unit number, of a unit that is one folio
+ * @spare: unit to copy to
+ *
+ * Context: split_mutex held, so that the unit stays one folio; may sleep. memory.sem
+ * need not be held: what is stored meanwhile is copied or not.
+ * Return: true, or false at a page with a memory error.
+ */
+bool precopy_ram_copy(struct precopy_ram *ram, unsigned long unit,
+		      struct precopy_ram_unit *spare)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
+	unsigned long i;
+
+	for (i = 0; i < (1UL << ram->order); i++) {
+		if (copy_mc_highpage(precopy_ram_unit_page(spare, i),
+				     precopy_ram_unit_page(u, i)))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
+/**
  * precopy_ram_swap - move the contents of a unit to other pages
  * @ram: the contents
  * @unit: unit number, of a unit in use
  * @spare: unit to move to; has the old pages afterwards, for the caller to free
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits: the pages that are still to be copied
  *
  * Context: memory.sem held for write, nothing of the unit mapped.
  * Return: true, or false if a page is missing or has a memory error, or somebody
@@ -700,7 +741,7 @@ static bool precopy_ram_unit_idle(struct precopy_ram *ram,
  * changed.
  */
 bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
-		      struct precopy_ram_unit *spare)
+		      struct precopy_ram_unit *spare, const unsigned long *pages)
 {
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
 	unsigned long i;
@@ -708,7 +749,7 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 	lockdep_assert_held_write(ram->sem);
 	if (!precopy_ram_unit_idle(ram, u))
 		return false;
-	for (i = 0; i < (1UL << ram->order); i++)
+	for_each_set_bit(i, pages, 1UL << ram->order)
 		if (copy_mc_highpage(precopy_ram_unit_page(spare, i),
 				     precopy_ram_unit_page(u, i)))
 			return false;

@@ -51,8 +51,11 @@ bool precopy_ram_busy(struct precopy_ram *ram, unsigned long unit,
 
 struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 					   struct page **pages, gfp_t gfp);
-bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
+bool precopy_ram_idle(struct precopy_ram *ram, unsigned long unit);
+bool precopy_ram_copy(struct precopy_ram *ram, unsigned long unit,
 		      struct precopy_ram_unit *spare);
+bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
+		      struct precopy_ram_unit *spare, const unsigned long *pages);
 void precopy_ram_unit_free(struct precopy_ram *ram,
 			   struct precopy_ram_unit *u);
 bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit);

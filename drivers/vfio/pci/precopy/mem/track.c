@@ -32,6 +32,7 @@
 #include "charge.h"
 #include "entries.h"
 #include "memory.h"
+#include "move.h"
 #include "ram.h"
 #include "reserve.h"
 #include "track.h"
@@ -403,6 +404,7 @@ void precopy_tracker_arm(struct precopy_memory *mem,
 		cond_resched();
 	}
 	WRITE_ONCE(mem->tracker, tracker);
+	precopy_move_cancel(mem);
 	trace_precopy_arm(mem->dev,
 			  precopy_tracker_count(tracker, PRECOPY_INITIAL));
 }
@@ -427,6 +429,7 @@ void precopy_tracker_disarm(struct precopy_memory *mem)
 	if (!mem->tracker)
 		return;
 	WRITE_ONCE(mem->tracker, NULL);
+	precopy_move_cancel(mem);
 	atomic64_set(&mem->stats->last_disarm_ns, ktime_get() - began);
 	trace_precopy_disarm(mem->dev);
 }
