@@ -224,35 +224,39 @@ static bool ends_program(int nr)
  * Keep ignoring signals that the caller has ignored, for nohup and for "&" in a shell.
  * SIGTERM is an exception, because the processes of this program use it to end each other.
  */
-static void handle_signal(int nr, sigset_t *set)
+static bool handles_signal(int nr)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
-
-	if (inherited[nr].sa_handler == SIG_IGN && nr != SIGTERM)
-		return;
-	sigaction(nr, &sa, NULL);
-	sigaddset(set, nr);
-	/* Unblock signals that the caller has blocked, so that Ctrl-C works */
-	sigdelset(&normal_mask, nr);
+	return ends_program(nr) && (inherited[nr].sa_handler != SIG_IGN || nr == SIGTERM);
 }
 
+/*
+ * The signals are blocked before they have a handler: one that was handled outside of a
+ * wait would not end the next wait.
+ */
 void signals_init(void)
 {
+	struct sigaction sa = { .sa_handler = on_signal };
 	sigset_t set;
 	int nr;
 
 	sigemptyset(&set);
-	sigprocmask(SIG_BLOCK, NULL, &normal_mask);
 	for (nr = 1; nr <= SIGRTMAX; nr++) {
 		sigaction(nr, NULL, &inherited[nr]);
-		if (ends_program(nr))
-			handle_signal(nr, &set);
+		if (handles_signal(nr))
+			sigaddset(&set, nr);
+	}
+	sigprocmask(SIG_BLOCK, &set, &normal_mask);
+	for (nr = 1; nr <= SIGRTMAX; nr++) {
+		if (sigismember(&set, nr) != 1)
+			continue;
+		sigaction(nr, &sa, NULL);
+		/* Unblock signals that the caller has blocked, so that Ctrl-C works */
+		sigdelset(&normal_mask, nr);
 	}
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	/* If SIGCHLD were ignored, the exit status of a child would be lost */
 	signal(SIGCHLD, SIG_DFL);
-	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
 void signals_default(void)
@@ -293,6 +297,9 @@ int wait_fds(struct pollfd *fds, nfds_t nr, uint64_t deadline)
 	int ret;
 
 	left = deadline == NEVER ? 3600 * NS_PER_S : deadline > now ? deadline - now : 0;
+	/* A signal that came while it was allowed (signals_allow()) may not be known yet */
+	if (deadline == NEVER && caught)
+		left = 0;
 	ts.tv_sec = left / NS_PER_S;
 	ts.tv_nsec = left % NS_PER_S;
 	ret = ppoll(fds, nr, &ts, &normal_mask);

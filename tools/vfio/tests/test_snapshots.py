@@ -101,6 +101,17 @@ def test_load_needs_a_purpose():
     finish(holder, 0)
 
 
+def test_signal_before_the_first_wait():
+    """strace sends it while the program installs its handlers, one for each signal."""
+    with subprocess.Popen(["sleep", "100"], stdout=subprocess.PIPE) as silent:
+        loader = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "trace=rt_sigaction",
+                                   "-e", "inject=rt_sigaction:signal=INT:when=90", VM, "load", B,
+                                   "--verify"], stdin=silent.stdout, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        finish(loader, 130)
+        silent.kill()
+
+
 def test_load_can_be_interrupted():
     with subprocess.Popen(["sleep", "100"], stdout=subprocess.PIPE) as silent:
         loader = subprocess.Popen([VM, "load", B, "--verify"], stdin=silent.stdout, text=True,
