@@ -322,9 +322,9 @@ static void fill_all(dirty_t *self)
 }
 
 /*
- * What is mapped when tracking begins stays so, and writable, until it is sent, and
- * what is stored until then is sent with it. Then each page faults again. The second
- * time the units consist of single pages, and are mapped by such entries.
+ * Tracking begins without removing page table entries: stores cause no fault until the
+ * page is sent, and are sent with it. After that the first store to each page faults. In
+ * the second pass the units consist of single pages, which have entries of 4 KiB.
  */
 TEST_F_TIMEOUT(dirty, begin_keeps_entries, MIG_TIMEOUT)
 {
@@ -365,9 +365,9 @@ static u8 load_all(dirty_t *self)
 }
 
 /*
- * What is mapped when tracking ends stays so. It is read-only then, and a store makes
- * all of its unit writable. In the first round the units are folios, in the second they
- * consist of single pages that were sent.
+ * Tracking ends without removing page table entries. They are read-only then, and the
+ * first store to a unit makes all of its entries writable. In the first pass the units
+ * are folios, in the second they consist of single pages that were sent.
  */
 TEST_F_TIMEOUT(dirty, end_keeps_entries, MIG_TIMEOUT)
 {

@@ -21,7 +21,7 @@
 /* Changes of the phase in one run */
 #define MAX_STEPS	64
 
-/* What the kernel counts for a thread, in ns */
+/* Times of a thread that the kernel counts: on a processor, and waiting for one; ns */
 struct counters {
 	uint64_t ran;
 	uint64_t queued;

@@ -27,11 +27,11 @@
 #define SHARE		0.9999
 #define UNTRACKED_US	1000000
 #define QUICK_US	300000
-/* What reading does to accesses does not change after that */
+/* Time after which the initial data is not read any more: later reads cost the same */
 #define PASS_NS		10000000000ULL
 #define QUICK_PASS_NS	3000000000ULL
 #define FREEING_MS	60000
-/* What else the machine needs: page tables, sets of pages, programs */
+/* Memory left for page tables, sets of pages and programs, bytes */
 #define SPARE		(384 * MIB)
 
 enum phase {

@@ -409,7 +409,7 @@ enum op {
 	OP_PROTECT_SINGLE,	/* both at once, unless it is one folio */
 };
 
-/* What tracking may begin with */
+/* State of the page, its entry and its unit when tracking begins */
 enum start {
 	START_SENT,		/* a page in no set, without an entry */
 	START_INITIAL,		/* a page of the initial set, writable */
