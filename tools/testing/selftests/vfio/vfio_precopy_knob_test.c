@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -412,6 +413,26 @@ TEST_F_TIMEOUT(knob, load_rate_is_killable, MIG_TIMEOUT)
 	EXPECT_EQ(EAGAIN, errno);
 	mig_stream_free(&stream);
 	close(fd);
+}
+
+/* poll() promises no byte that the knob does not accept, and wakes when it does. */
+TEST_F_TIMEOUT(knob, load_rate_wakes_pollers, MIG_TIMEOUT)
+{
+	struct mig_stream stream = {};
+	struct pollfd pfd = { .events = POLLOUT };
+	int i;
+
+	pfd.fd = receive(_metadata, &self->e, &stream);
+	ASSERT_EQ(0, set("load_rate", 2));
+	ASSERT_EQ(0, fcntl(pfd.fd, F_SETFL, O_NONBLOCK));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(1, poll(&pfd, 1, 30000));
+		ASSERT_EQ(POLLOUT, pfd.revents);
+		ASSERT_EQ(1, write(pfd.fd, stream.data + i, 1))
+			TH_LOG("byte %d: %s", i, strerror(errno));
+	}
+	mig_stream_free(&stream);
+	close(pfd.fd);
 }
 
 int main(int argc, char *argv[])

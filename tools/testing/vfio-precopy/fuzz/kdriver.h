@@ -45,6 +45,7 @@ typedef unsigned long pgoff_t;
 #define PCI_CFG_SPACE_SIZE	256
 
 #define READ_ONCE(x)		(x)
+#define WRITE_ONCE(x, value)	((void)((x) = (value)))
 #define container_of(p, type, member) \
 	((type *)((char *)(p) - offsetof(type, member)))
 #define container_of_const(p, type, member) \
@@ -318,6 +319,13 @@ struct workqueue_struct;
 struct hrtimer {
 	int unused;
 };
+
+enum hrtimer_restart { HRTIMER_NORESTART };
+
+/* No load of the model has set the knob load_rate, which alone would start one */
+#define hrtimer_setup(timer, fn, clock, mode)	((void)(timer), (void)(fn))
+#define hrtimer_start(timer, time, mode)	((void)(timer), (void)(time))
+#define hrtimer_cancel(timer)			((void)(timer))
 
 void model_queue(struct work_struct *work);
 

@@ -8,6 +8,7 @@
 
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/hrtimer.h>
 #include <linux/math64.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
@@ -32,8 +33,9 @@
  * @buf: buffer of the decoder, PRECOPY_DECODE_BUF bytes
  * @records: records of the sections, for the decoder; NULL after the last
  * @pos: bytes of the stream accepted; owned by whoever has the session busy
- * @ready_at: time before which the test knob load_rate accepts no byte; owned by
+ * @ready_at: time before which the test knob load_rate accepts no byte; written by
  *	      whoever has the session busy
+ * @ready_timer: timer that wakes pollers at @ready_at
  * @error: error that the load failed with, or 0; sticky. From here on protected
  *	   by state_lock.
  * @at_barrier: true if a write stopped at the last byte of INITIAL_END
@@ -46,6 +48,7 @@ struct precopy_loading {
 	const struct precopy_section_record *records[PRECOPY_MAX_SECTIONS + 1];
 	u64			pos;
 	ktime_t			ready_at;
+	struct hrtimer		ready_timer;
 	int			error;
 	bool			at_barrier;
 };
@@ -223,6 +226,23 @@ static int precopy_load_test_error(struct precopy_loading *loading, size_t *n)
 	return 0;
 }
 
+static enum hrtimer_restart precopy_load_ready(struct hrtimer *timer)
+{
+	struct precopy_loading *loading =
+		container_of(timer, struct precopy_loading, ready_timer);
+
+	wake_up_all(&loading->session.pcd->wait);
+	return HRTIMER_NORESTART;
+}
+
+/* How long load_rate accepts no byte; not positive if it accepts one */
+static ktime_t precopy_load_pause(const struct precopy_loading *loading)
+{
+	if (!precopy_knob(loading->session.pcd, load_rate))
+		return 0;
+	return ktime_sub(READ_ONCE(loading->ready_at), ktime_get());
+}
+
 /*
  * The test knob: accept no more than so many bytes in a second, a tenth of it at once.
  *
@@ -232,7 +252,7 @@ static int precopy_load_throttle(struct precopy_loading *loading, bool nonblock,
 				 size_t *n)
 {
 	struct precopy_device *pcd = loading->session.pcd;
-	ktime_t left = ktime_sub(loading->ready_at, ktime_get());
+	ktime_t left = precopy_load_pause(loading);
 	u64 rate = precopy_knob(pcd, load_rate);
 	int ret = -ETIME;
 
@@ -247,8 +267,11 @@ static int precopy_load_throttle(struct precopy_loading *loading, bool nonblock,
 	if (ret != -ETIME)
 		return ret ? precopy_interrupted() : -ENODEV;
 	*n = clamp_t(u64, div_u64(rate, 10), 1, *n);
-	loading->ready_at = ktime_add_ns(ktime_get(),
-					 div64_u64(*n * NSEC_PER_SEC, rate));
+	WRITE_ONCE(loading->ready_at,
+		   ktime_add_ns(ktime_get(),
+				div64_u64(*n * NSEC_PER_SEC, rate)));
+	hrtimer_start(&loading->ready_timer, loading->ready_at,
+		      HRTIMER_MODE_ABS);
 	return 0;
 }
 
@@ -341,6 +364,8 @@ static __poll_t precopy_load_poll(struct file *filp,
 	if (loading->at_barrier &&
 	    loading->startup.phase == PRECOPY_STARTUP_STARTING)
 		return mask;
+	if (precopy_load_pause(loading) > 0)
+		return mask;
 	return mask | EPOLLOUT | EPOLLWRNORM;
 }
 
@@ -385,6 +410,7 @@ static void precopy_load_free(struct precopy_session *session)
 {
 	struct precopy_loading *loading = to_loading(session);
 
+	hrtimer_cancel(&loading->ready_timer);
 	precopy_startup_destroy(&loading->startup);
 	kvfree(loading->buf);
 	kfree(loading);
@@ -414,6 +440,8 @@ static struct precopy_loading *precopy_load_alloc(struct precopy_device *pcd,
 		return ERR_PTR(-ENOMEM);
 	precopy_session_init(&loading->session, pcd, generation,
 			     precopy_load_free);
+	hrtimer_setup(&loading->ready_timer, precopy_load_ready,
+		      CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	precopy_session_params(pcd, &params);
 	loading->buf = kvmalloc(PRECOPY_DECODE_BUF, GFP_KERNEL_ACCOUNT);
 	if (precopy_startup_init(&loading->startup, &loading->session) ||
