@@ -60,6 +60,7 @@ void precopy_device_reset(struct precopy_device *pcd)
 		}
 		precopy_memory_reset(&pcd->memory, pcd->generation);
 	}
+	precopy_memory_settle(&pcd->memory);
 	wake_up_all(&pcd->wait);
 	atomic64_inc(&pcd->stats.resets);
 	if (session)
@@ -175,14 +176,16 @@ static int precopy_open_device(struct vfio_device *vdev)
 	ret = precopy_open_engine(pcd);
 	if (ret)
 		goto err_unfreeze;
-	ret = vfio_pci_core_enable(pcd->core);
+	ret = precopy_memory_open(&pcd->memory, size);
 	if (ret)
 		goto err_engine;
+	ret = vfio_pci_core_enable(pcd->core);
+	if (ret)
+		goto err_memory;
 	pcd->core->vconfig[PCI_INTERRUPT_PIN] = 0;
 	vdev->migration_flags = PRECOPY_MIG_FLAGS;
 	if (precopy_knob(pcd, no_precopy))
 		vdev->migration_flags &= ~VFIO_MIGRATION_PRE_COPY;
-	precopy_memory_open(&pcd->memory, size);
 	precopy_config_init(pcd);
 	precopy_device_reset(pcd);
 	/* After the reset, startups of the previous user add no more samples */
@@ -191,6 +194,8 @@ static int precopy_open_device(struct vfio_device *vdev)
 	vfio_pci_core_finish_enable(pcd->core);
 	return 0;
 
+err_memory:
+	precopy_memory_close(&pcd->memory);
 err_engine:
 	precopy_close_engine(pcd);
 err_unfreeze:

@@ -348,6 +348,154 @@ TEST_F_TIMEOUT(race, state_ends_poll, MIG_TIMEOUT)
 	check_works(_metadata, self);
 }
 
+/* ------------------------------------------------------------------------ */
+/* Loads and stores during a reset                                          */
+
+#define BUSY_SIZE	SZ_16M
+#define BUSY_THREADS	4
+#define BUSY_ACCESSES	5000
+
+FIXTURE(busy) {
+	struct precopy_dev a;
+	pthread_t threads[BUSY_THREADS];
+	bool begun;		/* the reset */
+	bool over;		/* it has returned */
+	bool stop;
+	u64 accesses;
+	u64 survived;		/* loads of what was stored before the reset */
+	u64 failed;		/* write() */
+};
+
+FIXTURE_VARIANT(busy) {
+	bool collected;
+};
+
+FIXTURE_VARIANT_ADD(busy, not_tracked) {};
+
+/* Most entries are read-only. */
+FIXTURE_VARIANT_ADD(busy, collected) {
+	.collected = true,
+};
+
+FIXTURE_SETUP(busy)
+{
+	precopy_open(&self->a, bdfs[0], "iommufd", BUSY_SIZE);
+}
+
+FIXTURE_TEARDOWN(busy)
+{
+	precopy_close(&self->a);
+}
+
+typedef FIXTURE_DATA(busy) busy_t;
+
+/*
+ * Loads what was there before the reset, and stores beside it. The store is the first
+ * to the page since the memory was collected, if the reset has begun.
+ */
+static void *use_memory(void *arg)
+{
+	unsigned int rnd = gettid();
+	busy_t *self = arg;
+	volatile u64 *page;
+	bool over;
+
+	while (!__atomic_load_n(&self->stop, __ATOMIC_RELAXED)) {
+		page = (u64 *)(self->a.bar + PRECOPY_PAGE *
+			       (rand_r(&rnd) % precopy_nr_pages(&self->a)));
+		over = __atomic_load_n(&self->over, __ATOMIC_ACQUIRE);
+		if (page[0] && over)
+			__atomic_fetch_add(&self->survived, 1, __ATOMIC_RELAXED);
+		if (__atomic_load_n(&self->begun, __ATOMIC_RELAXED))
+			page[1] = 1;
+		__atomic_fetch_add(&self->accesses, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/*
+ * write() allocates memory without a page fault, so that the next fault finds it there,
+ * and entries of what was there before beside it.
+ */
+static void *write_memory(void *arg)
+{
+	unsigned int rnd = gettid();
+	busy_t *self = arg;
+	u64 one = 1, page;
+
+	while (!__atomic_load_n(&self->stop, __ATOMIC_RELAXED)) {
+		page = rand_r(&rnd) % precopy_nr_pages(&self->a);
+		if (__atomic_load_n(&self->begun, __ATOMIC_RELAXED) &&
+		    pwrite(self->a.fd, &one, sizeof(one), self->a.bar_offset +
+			   page * PRECOPY_PAGE + sizeof(one)) != sizeof(one))
+			__atomic_fetch_add(&self->failed, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void wait_for_accesses(busy_t *self, u64 nr)
+{
+	nr += __atomic_load_n(&self->accesses, __ATOMIC_RELAXED);
+	while (__atomic_load_n(&self->accesses, __ATOMIC_RELAXED) < nr)
+		usleep(1000);
+}
+
+static void reset_busy_device(struct __test_metadata *_metadata, busy_t *self)
+{
+	int i;
+
+	__atomic_store_n(&self->begun, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&self->over, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&self->stop, false, __ATOMIC_RELAXED);
+	for (i = 0; i < BUSY_THREADS; i++)
+		ASSERT_EQ(0, pthread_create(&self->threads[i], NULL,
+					    i ? use_memory : write_memory, self));
+	wait_for_accesses(self, BUSY_ACCESSES);
+	__atomic_store_n(&self->begun, true, __ATOMIC_RELAXED);
+	precopy_reset(&self->a);
+	__atomic_store_n(&self->over, true, __ATOMIC_RELEASE);
+	wait_for_accesses(self, BUSY_ACCESSES);
+	__atomic_store_n(&self->stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < BUSY_THREADS; i++)
+		ASSERT_EQ(0, pthread_join(self->threads[i], NULL));
+}
+
+/* By a store to each, so that all other entries are of a page, and read-only. */
+static void split_units(struct precopy_dev *pd)
+{
+	u64 offset;
+
+	for (offset = 0; offset < pd->size; offset += SZ_2M)
+		*(volatile u64 *)(pd->bar + offset) = ~0ULL;
+}
+
+/*
+ * Entries are removed while others use the memory. When the reset has returned, none
+ * is left; and no store fails meanwhile.
+ */
+TEST_F_TIMEOUT(busy, nothing_survives_a_reset, MIG_TIMEOUT)
+{
+	struct mig_stream stream = {};
+	u64 i, page;
+	int fd = -1;
+
+	for (i = 0; i < precopy_rounds(8); i++) {
+		for (page = 0; page < precopy_nr_pages(&self->a); page++)
+			*(volatile u64 *)(self->a.bar + page * PRECOPY_PAGE) = ~0ULL;
+		if (variant->collected) {
+			ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &fd));
+			ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, SZ_64K));
+			split_units(&self->a);
+			ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, SZ_64K));
+			mig_stream_free(&stream);
+			ASSERT_EQ(0, close(fd));
+		}
+		reset_busy_device(_metadata, self);
+		ASSERT_EQ(0, self->survived);
+		ASSERT_EQ(0, self->failed);
+	}
+}
+
 int main(int argc, char *argv[])
 {
 	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);

@@ -336,10 +336,12 @@ static void precopy_config_store(struct precopy_device *pcd, const u8 *bytes,
 {
 	size_t i;
 
-	guard(rwsem_write)(&pcd->memory.sem);
-	for (i = 0; i < len; i++)
-		precopy_config_set(pcd, offset + i, bytes[i]);
-	precopy_config_apply(pcd);
+	scoped_guard(rwsem_write, &pcd->memory.sem) {
+		for (i = 0; i < len; i++)
+			precopy_config_set(pcd, offset + i, bytes[i]);
+		precopy_config_apply(pcd);
+	}
+	precopy_memory_settle(&pcd->memory);
 }
 
 /**

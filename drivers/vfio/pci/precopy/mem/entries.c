@@ -16,14 +16,16 @@
  * precopy_entries_remove - remove all page table entries of the BAR
  * @mem: the memory
  *
- * Context: may sleep; memory.sem held, so that nobody makes new ones if it is
- * held for write; mmap_lock may be held.
+ * Context: may sleep; memory.sem held for write, so that nobody makes new ones;
+ * mmap_lock may be held.
  */
 void precopy_entries_remove(struct precopy_memory *mem)
 {
-	lockdep_assert_held(&mem->sem);
+	lockdep_assert_held_write(&mem->sem);
 	unmap_mapping_range(mem->mapping, (loff_t)mem->pgoff << PAGE_SHIFT,
 			    mem->size, true);
+	if (mem->revoked)
+		bitmap_zero(mem->revoked, precopy_memory_nr_units(mem));
 }
 
 /**
@@ -40,6 +42,61 @@ void precopy_entries_remove_unit(struct precopy_memory *mem,
 	unmap_mapping_range(mem->mapping,
 			    ((loff_t)mem->pgoff << PAGE_SHIFT) +
 			    unit * PRECOPY_UNIT_SIZE, PRECOPY_UNIT_SIZE, true);
+}
+
+/**
+ * precopy_entries_revoke - let page table entries be removed before they are used again
+ * @mem: the memory
+ *
+ * Removing the entries of a large memory takes long. They are removed by unit, by
+ * precopy_memory_settle(), while others can use the lock. Until then loads and stores
+ * through them go on; whoever finds that the unit has to have a new entry removes
+ * the others of the unit first.
+ *
+ * Context: memory.sem held for write, by a caller who calls precopy_memory_settle()
+ * after it.
+ */
+void precopy_entries_revoke(struct precopy_memory *mem)
+{
+	unsigned long unit = 0;
+
+	lockdep_assert_held_write(&mem->sem);
+	if (!mem->ram)
+		return;
+	for (; (unit = precopy_ram_next_unit(mem->ram, unit)) != ULONG_MAX; unit++)
+		set_bit(unit, mem->revoked);
+}
+
+/**
+ * precopy_entries_revoked - check whether entries of a unit may map what is gone
+ * @mem: the memory, open
+ * @unit: unit number
+ *
+ * Context: memory.sem held until an entry of the unit is made.
+ * Return: true if precopy_entries_settle() has to come first.
+ */
+bool precopy_entries_revoked(const struct precopy_memory *mem,
+			     unsigned long unit)
+{
+	lockdep_assert_held(&mem->sem);
+	return test_bit(unit, mem->revoked);
+}
+
+/**
+ * precopy_entries_settle - remove the entries of a unit that are revoked
+ * @mem: the memory, open
+ * @unit: unit number
+ *
+ * Context: may sleep; memory.sem not held; mmap_lock may be held.
+ */
+void precopy_entries_settle(struct precopy_memory *mem, unsigned long unit)
+{
+	/* A hint: whoever makes an entry looks again, with the lock */
+	if (!test_bit(unit, mem->revoked))
+		return;
+	guard(rwsem_write)(&mem->sem);
+	if (test_and_clear_bit(unit, mem->revoked))
+		precopy_entries_remove_unit(mem, unit);
 }
 
 /* Write-protect and clean: a walk with one flush for each */

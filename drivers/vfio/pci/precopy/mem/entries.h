@@ -3,9 +3,15 @@
 #ifndef PRECOPY_ENTRIES_H
 #define PRECOPY_ENTRIES_H
 
+#include <linux/types.h>
+
 struct precopy_memory;
 
 void precopy_entries_remove(struct precopy_memory *mem);
+void precopy_entries_revoke(struct precopy_memory *mem);
+bool precopy_entries_revoked(const struct precopy_memory *mem,
+			     unsigned long unit);
+void precopy_entries_settle(struct precopy_memory *mem, unsigned long unit);
 void precopy_entries_remove_unit(struct precopy_memory *mem,
 				 unsigned long unit);
 void precopy_entries_protect(struct precopy_memory *mem, unsigned long unit,

@@ -21,6 +21,7 @@
 #include <linux/wait.h>
 
 #include "access.h"
+#include "entries.h"
 #include "layout.h"
 #include "memory.h"
 #include "ram.h"
@@ -120,6 +121,7 @@ static vm_fault_t precopy_fault_prepare(const struct vm_fault *vmf, bool write,
 
 	if (!precopy_fault_allowed(mem))
 		return 0;
+	precopy_entries_settle(mem, precopy_fault_unit(vmf));
 	/* -ECANCELED, a reset in between, is no reason to give up */
 	ret = precopy_memory_populate(mem, READ_ONCE(mem->generation),
 				      precopy_fault_index(vmf),
@@ -204,6 +206,8 @@ static vm_fault_t precopy_huge_insert(struct precopy_memory *mem,
 	if (precopy_memory_access(mem) || !precopy_huge_possible(vmf) ||
 	    precopy_huge_marks(mem, vmf))
 		return VM_FAULT_FALLBACK;
+	if (precopy_entries_revoked(mem, unit))
+		return 0;
 	folio = precopy_ram_huge_folio(mem->ram, unit);
 	if (!folio)
 		return mem->tracker ? VM_FAULT_FALLBACK : 0;
@@ -336,7 +340,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 	if (ret)
 		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;
 	page = precopy_memory_page(mem, index);
-	if (!page)
+	if (!page || precopy_entries_revoked(mem, unit))
 		return 0;
 	if (PageHWPoison(page))
 		return VM_FAULT_HWPOISON;

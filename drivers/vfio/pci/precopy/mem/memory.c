@@ -7,6 +7,7 @@
  * for write. Stores through a mapping are in mem/fault.c.
  */
 
+#include <linux/bitmap.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
@@ -86,13 +87,19 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_memory_destroy);
  * @size: size of the BAR, bytes
  *
  * Context: in the opener's context; its memory cgroup will be charged.
+ * Return: 0 or -ENOMEM.
  */
-void precopy_memory_open(struct precopy_memory *mem, u64 size)
+int precopy_memory_open(struct precopy_memory *mem, u64 size)
 {
 	guard(rwsem_write)(&mem->sem);
 	mem->size = size;
+	mem->revoked = bitmap_zalloc(precopy_memory_nr_units(mem),
+				     GFP_KERNEL_ACCOUNT);
+	if (!mem->revoked)
+		return -ENOMEM;
 	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
 	mem->memcg = get_mem_cgroup_from_mm(current->mm);
+	return 0;
 }
 
 /**
@@ -104,20 +111,12 @@ void precopy_memory_close(struct precopy_memory *mem)
 	guard(rwsem_write)(&mem->sem);
 	mem_cgroup_put(mem->memcg);
 	mem->memcg = NULL;
+	bitmap_free(mem->revoked);
+	mem->revoked = NULL;
 }
 
-/**
- * precopy_memory_discard - empty the memory
- * @mem: the memory
- *
- * Stops tracking, opens the gate and takes away the contents. The entries
- * must be gone before the lock is: a fault that found one of the old
- * contents' pages mapped could not insert a new page. Pages are freed by a
- * worker.
- *
- * Context: memory.sem held for write.
- */
-void precopy_memory_discard(struct precopy_memory *mem)
+/* Stop tracking, open the gate and take away the contents, which a worker frees */
+static void precopy_memory_forget(struct precopy_memory *mem)
 {
 	struct precopy_ram *ram = mem->ram;
 
@@ -125,10 +124,23 @@ void precopy_memory_discard(struct precopy_memory *mem)
 	mem->ram = NULL;
 	WRITE_ONCE(mem->tracker, NULL);
 	WRITE_ONCE(mem->gate, PRECOPY_GATE_OPEN);
-	if (mem->size)
-		precopy_entries_remove(mem);
 	precopy_ram_put(ram);
 	wake_up_all(&mem->wait);
+}
+
+/**
+ * precopy_memory_discard - empty the memory, with its page table entries
+ * @mem: the memory, open
+ *
+ * The entries must be gone before the lock is, or be revoked: a fault that found one
+ * of the old contents' pages mapped could not insert a new page.
+ *
+ * Context: memory.sem held for write.
+ */
+void precopy_memory_discard(struct precopy_memory *mem)
+{
+	precopy_memory_forget(mem);
+	precopy_entries_remove(mem);
 }
 
 /**
@@ -136,14 +148,47 @@ void precopy_memory_discard(struct precopy_memory *mem)
  * @mem: the memory
  * @generation: generation of the device from now on
  *
- * Context: memory.sem held for write.
+ * Context: memory.sem held for write, by a caller who calls precopy_memory_settle()
+ * before the reset is over.
  */
 void precopy_memory_reset(struct precopy_memory *mem, u64 generation)
 {
 	lockdep_assert_held_write(&mem->sem);
 	WRITE_ONCE(mem->generation, generation);
 	mem->accepting = true;
-	precopy_memory_discard(mem);
+	precopy_entries_revoke(mem);
+	precopy_memory_forget(mem);
+}
+
+static unsigned long precopy_memory_next_revoked(struct precopy_memory *mem,
+						 unsigned long from)
+{
+	unsigned long nr_units, unit;
+
+	/* So that whoever has found a unit before us has removed its entries */
+	guard(rwsem_read)(&mem->sem);
+	nr_units = mem->revoked ? precopy_memory_nr_units(mem) : 0;
+	unit = find_next_bit(mem->revoked, nr_units, from);
+	return unit < nr_units ? unit : ULONG_MAX;
+}
+
+/**
+ * precopy_memory_settle - wait until page table entries that were revoked are removed
+ * @mem: the memory
+ *
+ * Accesses wait for the unit that they are to, and not for the others.
+ *
+ * Context: may sleep, for a time in proportion to the memory that was in use;
+ * memory.sem not held; memory_lock of the core may be held.
+ */
+void precopy_memory_settle(struct precopy_memory *mem)
+{
+	unsigned long unit = 0;
+
+	for (; (unit = precopy_memory_next_revoked(mem, unit)) != ULONG_MAX; unit++) {
+		precopy_entries_settle(mem, unit);
+		cond_resched();
+	}
 }
 
 /**
@@ -172,13 +217,14 @@ void precopy_memory_set_gate(struct precopy_memory *mem,
  * Without memory decode accesses must fail. Removing the page table entries makes
  * accesses by mmap fault, and the fault checks the bit.
  *
- * Context: memory.sem held for write.
+ * Context: memory.sem held for write, by a caller who calls precopy_memory_settle()
+ * before the write to COMMAND is over.
  */
 void precopy_memory_set_decode(struct precopy_memory *mem, bool decode)
 {
 	lockdep_assert_held_write(&mem->sem);
 	if (mem->decode && !decode)
-		precopy_entries_remove(mem);
+		precopy_entries_revoke(mem);
 	mem->decode = decode;
 }
 

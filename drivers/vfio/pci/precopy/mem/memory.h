@@ -10,6 +10,7 @@
 #include <linux/atomic.h>
 #include <linux/errno.h>
 #include <linux/kref.h>
+#include <linux/math.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/sched/signal.h>
@@ -128,6 +129,8 @@ struct precopy_move {
  * @accepting: true if other devices may access the memory; not while the device has
  *	       stopped
  * @tracker: tracker that is told of every page written; NULL while not tracking
+ * @revoked: bitmap of units whose page table entries have to be removed before one is
+ *	     made (precopy_entries_revoke()); NULL while the device is closed
  * @move: the unit that is split at present
  * @split_mutex: serialises splits, so that threads which fault on one unit at
  *		 the same time need one spare unit. Taken inside mmap_lock and
@@ -151,6 +154,7 @@ struct precopy_memory {
 	bool				decode;
 	bool				accepting;
 	struct precopy_tracker		*tracker;
+	unsigned long			*revoked;
 	struct precopy_move		move;
 	struct mutex			split_mutex;	/* see above */
 	wait_queue_head_t		wait;
@@ -161,16 +165,23 @@ struct precopy_memory {
 	struct precopy_memory_stats	*stats;
 };
 
+static inline unsigned long
+precopy_memory_nr_units(const struct precopy_memory *mem)
+{
+	return DIV_ROUND_UP(mem->size, PRECOPY_UNIT_SIZE);
+}
+
 /* --- Life ------------------------------------------------------------- */
 
 int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
 			struct address_space *mapping, pgoff_t pgoff,
 			struct workqueue_struct *wq);
 void precopy_memory_destroy(struct precopy_memory *mem);
-void precopy_memory_open(struct precopy_memory *mem, u64 size);
+int precopy_memory_open(struct precopy_memory *mem, u64 size);
 void precopy_memory_close(struct precopy_memory *mem);
 void precopy_memory_discard(struct precopy_memory *mem);
 void precopy_memory_reset(struct precopy_memory *mem, u64 generation);
+void precopy_memory_settle(struct precopy_memory *mem);
 
 /* --- The user's accesses ---------------------------------------------- */
 
