@@ -421,6 +421,8 @@ def engine(samples):
 
 WHO = (("pause", "VM ran nowhere"), ("qemu", "QEMU reports"), ("device", "device's stop-copy"),
        ("guest", "guest silent"))
+WHERE = (("guest", "longest"), ("running", "while the source ran"), ("pause", "VM ran nowhere"),
+         ("resumed", "running, but not heard"))
 
 
 def downtime(samples):
@@ -437,6 +439,11 @@ def downtime(samples):
             rows.append(["", "ratio"] + [spread(samples.ratio(
                 f"{base}.precopy.{who}", f"{base}.stopcopy.{who}", x)) for who, _ in WHO])
         part.table(f"over {name}, ms", [name, "", *(n for _, n in WHO)], rows)
+        base = f"downtime.{axis}.precopy"
+        part.table(f"where the guest was silent with pre-copy, over {name}, ms",
+                   [name, *(n for _, n in WHERE)],
+                   [[f"{x:g} {label}"] + [spread(samples.get(f"{base}.{where}", x)) for where, _ in WHERE]
+                    for x in samples.xs(f"{base}.running")])
         for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
             line = samples.line(f"downtime.{axis}.{kind}.pause")
             if line:
@@ -449,7 +456,8 @@ def downtime(samples):
     part.notes.append("VM ran nowhere: from stopping the source's device to running on the target. "
                       "Device's stop-copy: from its STOP_COPY on the source to the last byte loaded "
                       "on the target, which has to start first. Guest silent: the longest time "
-                      "between two heartbeats of the guest's program, as heard outside.")
+                      "between two heartbeats of the guest's program, as heard outside. Running, but not "
+                      "heard: from the target's start to the first heartbeat there.")
     return part
 
 

@@ -118,6 +118,8 @@ class Run:
     after: int = 0
     heard: int = None           # the guest's first heartbeat on the target
     silence: int = 0            # the longest time without a heartbeat, ns
+    silence_running: int = 0    # the same, while the source ran
+    resumed: int = 0            # when the target ran
     at_rest: dict = field(default_factory=dict)     # faults until the guest was ready
     tracked: dict = field(default_factory=dict)     # and while it migrated, at the source
     disturbed: dict = field(default_factory=dict)
@@ -386,6 +388,8 @@ def watch_after(source: VM, target: VM, guest: Guest, run: Run) -> None:
     run.during = guest.iterations(run.started, stopped)
     run.after = guest.iterations(resumed)
     run.silence = guest.longest_silence(run.started)
+    run.silence_running = guest.longest_silence(run.started, stopped)
+    run.resumed = resumed
     start = len(guest.lines)
     run.result = ask_guest(guest, target, "check", "RESULT")
     run.bad = guest.bad_lines(start)

@@ -188,11 +188,12 @@ class Guest:
         with self.lock:
             return next((t for t, _ in self.beats if t >= since), None)
 
-    def longest_silence(self, since: int) -> int:
-        """The longest time between two beats (ns)."""
+    def longest_silence(self, since: int, until: int = None) -> int:
+        """The longest time between two beats (ns), the second of them not after until."""
         with self.lock:
             times = [t for t, _ in self.beats]
-        return max((b - a for a, b in zip(times, times[1:]) if b >= since), default=0)
+        return max((b - a for a, b in zip(times, times[1:])
+                    if b >= since and (not until or b <= until)), default=0)
 
 
 class VM:
