@@ -127,6 +127,26 @@ static int precopy_hold_set(void *data, u64 value)
 DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_fops, precopy_hold_get, precopy_hold_set,
 			 "%llu\n");
 
+static int precopy_hold_split_get(void *data, u64 *value)
+{
+	struct precopy_device *pcd = data;
+
+	*value = READ_ONCE(pcd->memory.hold_split);
+	return 0;
+}
+
+static int precopy_hold_split_set(void *data, u64 value)
+{
+	struct precopy_device *pcd = data;
+
+	WRITE_ONCE(pcd->memory.hold_split,
+		   value ? PRECOPY_SPLIT_HOLD : PRECOPY_SPLIT_GO);
+	wake_up_all(&pcd->memory.wait);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(precopy_hold_split_fops, precopy_hold_split_get,
+			 precopy_hold_split_set, "%llu\n");
+
 static int precopy_hold_step_get(void *data, u64 *value)
 {
 	struct precopy_device *pcd = data;
@@ -196,6 +216,8 @@ static void precopy_debugfs_knobs(struct precopy_device *pcd,
 	debugfs_create_file("hold", 0600, dir, pcd, &precopy_hold_fops);
 	debugfs_create_file("hold_startup_at", 0600, dir, pcd,
 			    &precopy_hold_startup_at_fops);
+	debugfs_create_file("hold_split", 0600, dir, pcd,
+			    &precopy_hold_split_fops);
 	debugfs_create_file("reinit", 0200, dir, pcd, &precopy_reinit_fops);
 	precopy_debugfs_engine_knobs(pcd, dir);
 }

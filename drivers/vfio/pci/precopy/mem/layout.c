@@ -17,10 +17,12 @@
  * (see mem/move.h). A split that cannot be done makes the unit loose (see mem/track.h).
  */
 
+#include <linux/atomic.h>
 #include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/wait.h>
 
 #include "entries.h"
 #include "layout.h"
@@ -90,6 +92,16 @@ static bool precopy_layout_begin_copy(struct precopy_memory *mem,
 	return true;
 }
 
+/* Test knob: what happens between the copy and the end of a split, at leisure */
+static void precopy_layout_linger(struct precopy_memory *mem)
+{
+	if (IS_ENABLED(CONFIG_PRECOPY_VFIO_PCI_TEST) &&
+	    cmpxchg(&mem->hold_split, PRECOPY_SPLIT_HOLD,
+		    PRECOPY_SPLIT_HELD) == PRECOPY_SPLIT_HOLD)
+		wait_event_killable(mem->wait, READ_ONCE(mem->hold_split) !=
+					       PRECOPY_SPLIT_HELD);
+}
+
 /* Copying 2 MiB takes long: others can fault and load meanwhile */
 static void precopy_layout_copy(struct precopy_memory *mem,
 				struct precopy_ram *ram, unsigned long unit,
@@ -97,8 +109,10 @@ static void precopy_layout_copy(struct precopy_memory *mem,
 {
 	if (!spare || !precopy_layout_begin_copy(mem, ram, unit))
 		return;
-	if (precopy_ram_copy(ram, unit, spare))
+	if (precopy_ram_copy(ram, unit, spare)) {
+		precopy_layout_linger(mem);
 		return;
+	}
 	guard(rwsem_write)(&mem->sem);
 	precopy_move_cancel(mem);
 }

@@ -110,6 +110,18 @@ struct precopy_move {
 };
 
 /**
+ * enum precopy_hold_split - values of the test knob hold_split
+ * @PRECOPY_SPLIT_GO: splits do not wait
+ * @PRECOPY_SPLIT_HOLD: the next split waits between its copy and its end
+ * @PRECOPY_SPLIT_HELD: a split waits there, until the value is changed
+ */
+enum precopy_hold_split {
+	PRECOPY_SPLIT_GO,
+	PRECOPY_SPLIT_HOLD,
+	PRECOPY_SPLIT_HELD,
+};
+
+/**
  * struct precopy_memory - the memory behind the BAR
  * @sem: protects everything from @size to @move. Whoever inserts a page table
  *	 entry or stores to the memory holds it for read, from looking at @ram,
@@ -132,6 +144,8 @@ struct precopy_move {
  * @revoked: bitmap of units whose page table entries have to be removed before one is
  *	     made (precopy_entries_revoke()); NULL while the device is closed
  * @move: the unit that is split at present
+ * @hold_split: test knob: whether splits wait, see enum precopy_hold_split. Needs no
+ *		lock; a split that waits is woken through @wait.
  * @split_mutex: serialises splits, so that threads which fault on one unit at
  *		 the same time need one spare unit. Taken inside mmap_lock and
  *		 outside @sem.
@@ -156,6 +170,7 @@ struct precopy_memory {
 	struct precopy_tracker		*tracker;
 	unsigned long			*revoked;
 	struct precopy_move		move;
+	u32				hold_split;
 	struct mutex			split_mutex;	/* see above */
 	wait_queue_head_t		wait;
 	struct device			*dev;

@@ -170,6 +170,52 @@ int precopy_knob(const char *bdf, const char *knob, u64 value)
 	return precopy_file_write(path, buf);
 }
 
+void precopy_knob_wait(const char *bdf, const char *knob, u64 value)
+{
+	u64 deadline = precopy_now_ms() + BLOCKING_MS;
+	char path[PATH_MAX], buf[32];
+
+	knob_path(path, bdf, knob);
+	for (;;) {
+		VFIO_ASSERT_EQ(file_read(path, buf, sizeof(buf)), 0);
+		if (strtoull(buf, NULL, 0) == value)
+			return;
+		VFIO_ASSERT_LT(precopy_now_ms(), deadline, "%s stays %s\n",
+			       knob, buf);
+		usleep(1000);
+	}
+}
+
+/* Values of the knob hold_split, see the ABI's description */
+#define SPLIT_HOLD	1
+#define SPLIT_HELD	2
+
+#define HELD_STAMP	0x5111d0f0aULL
+
+static void *held_store(void *arg)
+{
+	struct precopy_held_split *held = arg;
+
+	*(volatile u64 *)(held->pd->bar + held->offset) = HELD_STAMP;
+	return NULL;
+}
+
+void precopy_hold_split(struct precopy_held_split *held, struct precopy_dev *pd,
+			u64 offset)
+{
+	*held = (struct precopy_held_split){ .pd = pd, .offset = offset };
+	*(u64 *)(pd->shadow + offset) = HELD_STAMP;
+	VFIO_ASSERT_EQ(precopy_knob(pd->bdf, "hold_split", SPLIT_HOLD), 0);
+	VFIO_ASSERT_EQ(pthread_create(&held->thread, NULL, held_store, held), 0);
+	precopy_knob_wait(pd->bdf, "hold_split", SPLIT_HELD);
+}
+
+void precopy_release_split(struct precopy_held_split *held)
+{
+	VFIO_ASSERT_EQ(precopy_knob(held->pd->bdf, "hold_split", 0), 0);
+	VFIO_ASSERT_EQ(pthread_join(held->thread, NULL), 0);
+}
+
 u64 precopy_stat(const char *bdf, const char *name)
 {
 	char path[PATH_MAX], word[64];
@@ -213,7 +259,7 @@ static void clear_knobs(const char *bdf)
 		"startup_delay_ms", "startup_fail", "slow_stop_ms",
 		"fail_save_at", "fail_load_at", "data_size", "hold",
 		"hold_startup_at", "load_rate", "hot_pages", "step_delay_ms",
-		"hold_step", "fail_job_at", "fail_job_errno",
+		"hold_step", "hold_split", "fail_job_at", "fail_job_errno",
 	};
 	size_t i;
 

@@ -8,6 +8,7 @@
 #ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H
 #define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_PRECOPY_DEVICE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -63,6 +64,23 @@ u64 precopy_sysfs_u64(const char *bdf, const char *file);
 /* Test knobs below the vfio device's debugfs folder. */
 bool precopy_has_knob(const char *bdf, const char *knob);
 int precopy_knob(const char *bdf, const char *knob, u64 value);
+/* Waits until the driver has changed the value of a knob to @value. */
+void precopy_knob_wait(const char *bdf, const char *knob, u64 value);
+
+/*
+ * A store, by a thread, that waits in the middle of the split of its unit: the contents
+ * are copied, and the copy is not used yet. The shadow has the store from the beginning.
+ */
+struct precopy_held_split {
+	struct precopy_dev *pd;
+	u64 offset;
+	pthread_t thread;
+};
+
+void precopy_hold_split(struct precopy_held_split *held, struct precopy_dev *pd,
+			u64 offset);
+/* Returns when the store is done. */
+void precopy_release_split(struct precopy_held_split *held);
 
 /* A line of the driver's statistics there, or ~0 if there is no such. */
 u64 precopy_stat(const char *bdf, const char *name);
