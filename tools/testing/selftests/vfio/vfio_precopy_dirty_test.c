@@ -578,6 +578,34 @@ TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
 }
 
 /*
+ * Tracking ends and begins again while a unit is divided: what is stored meanwhile,
+ * through entries that are writable as nobody tracks, is in the result.
+ */
+TEST_F_TIMEOUT(dirty, tracking_begins_anew_during_a_split, MIG_TIMEOUT)
+{
+	struct precopy_held_split held;
+	u64 splits;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	fill_all(self);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+	splits = precopy_stat(bdfs[0], "splits");
+	precopy_hold_split(&held, &self->t.a, 300 * PRECOPY_PAGE);
+	tracking_end(&self->t);
+	precopy_fill(&self->t.a, 3, 100, ++self->t.seed, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+	precopy_release_split(&held);
+	EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/*
  * The same with a mapping that is read-only most of the time, so that entries
  * go back and forth between all the states that they can be in while they are
  * collected.

@@ -474,6 +474,29 @@ TEST_F_TIMEOUT(reinit, given_up, MIG_TIMEOUT)
 	finish(_metadata, self, 0);
 }
 
+/* The memory is counted anew while a unit is divided, and written until it is sent. */
+TEST_F_TIMEOUT(reinit, during_a_split, MIG_TIMEOUT)
+{
+	struct precopy_held_split held;
+	u64 splits;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	begin(self);
+	drain(self);
+	splits = precopy_stat(bdfs[0], "splits");
+	precopy_hold_split(&held, &self->a, 300 * PRECOPY_PAGE);
+	ASSERT_EQ(0, reinit_now());
+	/* Less than the PREFACE, which is made now */
+	ASSERT_EQ(16, mig_stream_read(&self->stream, self->fd, 16));
+	precopy_fill(&self->a, 3, 100, 2, BY_MMAP);
+	drain(self);
+	precopy_release_split(&held);
+	EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+	finish(_metadata, self, 1);
+}
+
 /* A page that the kernel stores to meanwhile, unseen, waits for it to end. */
 TEST_F_TIMEOUT(reinit, pinned, MIG_TIMEOUT)
 {

@@ -386,7 +386,9 @@ static void precopy_tracker_arm_unit(struct precopy_memory *mem,
  * Entries may be there, and writable. Whoever made one held memory.sem, and pages
  * and units stay, so each maps a page that is found in use here. Stores through it
  * need no mark while the page is in the initial set, and whoever takes the page out
- * has to protect it.
+ * has to protect it. A split that is under way copies its unit once more: since
+ * tracking ended, or from now on if it is begun anew, stores may come unseen. (It gives
+ * up if it ends while nobody tracks.)
  *
  * Costs in proportion to what is in use.
  *
@@ -429,7 +431,6 @@ void precopy_tracker_disarm(struct precopy_memory *mem)
 	if (!mem->tracker)
 		return;
 	WRITE_ONCE(mem->tracker, NULL);
-	precopy_move_cancel(mem);
 	atomic64_set(&mem->stats->last_disarm_ns, ktime_get() - began);
 	trace_precopy_disarm(mem->dev);
 }
