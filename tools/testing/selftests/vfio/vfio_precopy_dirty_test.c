@@ -401,6 +401,46 @@ TEST_F_TIMEOUT(dirty, end_keeps_entries, MIG_TIMEOUT)
 	}
 }
 
+/*
+ * A split leaves a unit without entries but for the page that was stored to. The first
+ * load maps all of its other pages, read-only, so a store to each is noticed, and does
+ * not take the right to be stored to from the first.
+ */
+TEST_F_TIMEOUT(dirty, loads_after_a_split, MIG_TIMEOUT)
+{
+	u64 before, unit;
+
+	if (precopy_stat(bdfs[0], "read_faults") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
+	fill_all(self);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+	for (unit = 0; unit < SIZE / SZ_2M; unit++)
+		tracking_by_store(&self->t, unit * 512 + 77, 2);
+	before = precopy_stat(bdfs[0], "read_faults");
+	load_all(self);
+	EXPECT_EQ(before + unit, precopy_stat(bdfs[0], "read_faults"));
+	EXPECT_EQ(unit * TRACKING_PAGE_COST, tracking_dirty_bytes(&self->t));
+
+	before = nr_faults();
+	load_all(self);
+	for (unit = 0; unit < SIZE / SZ_2M; unit++)
+		tracking_by_store(&self->t, unit * 512 + 77, 3);
+	EXPECT_EQ(before, nr_faults());
+	EXPECT_EQ(0, tracking_carry(&self->t));
+
+	load_all(self);
+	EXPECT_EQ(before, nr_faults());
+	fill_all(self);
+	EXPECT_EQ(before + SIZE / PRECOPY_PAGE, nr_faults());
+	EXPECT_EQ(SIZE / PRECOPY_PAGE * TRACKING_PAGE_COST,
+		  tracking_dirty_bytes(&self->t));
+	tracking_collect(&self->t);
+	EXPECT_EQ(0, tracking_lost(&self->t));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
 #define SPARSE_FIRST	520
 #define SPARSE_NR	8
 #define SPARSE_HOLE	700	/* in the same unit */

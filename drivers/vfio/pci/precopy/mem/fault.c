@@ -275,20 +275,22 @@ static vm_fault_t precopy_fault_enter(struct vm_fault *vmf, struct page *page,
 }
 
 /*
- * Fault-around: map the rest of the unit as well, writable; while stores to it need
- * not be noticed.
- * A unit may have no 2 MiB entry because it is not one folio, because the mapping
- * is not aligned, or because page tables are left of a time when it was tracked.
- * Then it costs one fault instead of 512. Entries that are there and read-only, as
- * tracking leaves them, become writable.
+ * Fault-around: map the rest of the unit as well. A unit may have no 2 MiB entry
+ * because it is not one folio, because the mapping is not aligned, or because page
+ * tables are left of a time when it was tracked. Then it costs one fault instead of
+ * 512.
+ *
+ * While stores to the unit need not be noticed, entries are @writable, and those that
+ * are there and read-only, as tracking leaves them, become so. Otherwise new ones are
+ * read-only and clean, which needs no marks, and others stay as they are.
  */
 static void precopy_fault_around(struct precopy_memory *mem,
-				 struct vm_fault *vmf)
+				 struct vm_fault *vmf, bool writable)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long index = precopy_fault_index(vmf);
 	unsigned long in_unit = index % PRECOPY_UNIT_PAGES;
-	unsigned long i, before, after;
+	unsigned long i, before, after, nr = 0;
 
 	before = min(in_unit, (vmf->address - vma->vm_start) >> PAGE_SHIFT);
 	after = min(PRECOPY_UNIT_PAGES - in_unit,
@@ -302,11 +304,12 @@ static void precopy_fault_around(struct precopy_memory *mem,
 
 		if (!page || i == index || PageHWPoison(page))
 			continue;
-		if (vmf_insert_page_mkwrite(&next, page, true) !=
+		if (vmf_insert_page_mkwrite(&next, page, writable) !=
 		    VM_FAULT_NOPAGE)
 			break;
-		atomic64_inc(&mem->stats->around_pages);
+		nr++;
 	}
+	atomic64_add(nr, &mem->stats->around_pages);
 }
 
 /* Is there all that it takes to notice a store to this unit? */
@@ -353,8 +356,8 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 	if (mark)
 		precopy_tracker_mark(mem, index);
 	fault = precopy_fault_enter(vmf, page, write || !notice);
-	if (!notice && fault == VM_FAULT_NOPAGE)
-		precopy_fault_around(mem, vmf);
+	if (!mark && fault == VM_FAULT_NOPAGE)
+		precopy_fault_around(mem, vmf, !notice);
 	return fault;
 }
 
