@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -198,6 +199,69 @@ TEST_F_TIMEOUT(dirty_map, moved_mapping, MIG_TIMEOUT)
 			      self->m.t.a.fd, self->m.t.a.bar_offset);
 	ASSERT_NE(MAP_FAILED, self->m.second);
 	EXPECT_EQ(0, tracking_passes(&self->m.t, by_moved, &self->m));
+}
+
+/* Long enough for a thread to get its turn, however busy the machine is */
+#define MMAP_MS		20000
+
+/* A thread that maps and unmaps memory when it is told to */
+struct mapper {
+	pthread_t thread;
+	volatile bool go;
+	volatile bool done;
+};
+
+static void *map_memory(void *arg)
+{
+	struct mapper *m = arg;
+	void *map;
+
+	while (!m->go)
+		usleep(1000);
+	map = mmap(NULL, PRECOPY_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
+		   -1, 0);
+	VFIO_ASSERT_NE(map, MAP_FAILED);
+	VFIO_ASSERT_EQ(munmap(map, PRECOPY_PAGE), 0);
+	m->done = true;
+	return NULL;
+}
+
+/* Where no entry can be larger than 4 KiB, so that the mm asks for one page */
+static u8 *map_unaligned(map_t *self)
+{
+	u8 *at = mmap_reserve(SIZE + SZ_2M, SZ_2M, PRECOPY_PAGE);
+
+	VFIO_ASSERT_EQ(mmap(at, SIZE, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_FIXED, self->t.a.fd,
+			    self->t.a.bar_offset), (void *)at);
+	return at;
+}
+
+/* A store takes long, because its unit is divided. Other threads can map memory. */
+TEST_F_TIMEOUT(dirty_map, memory_mapped_during_a_split, MIG_TIMEOUT)
+{
+	u64 end = precopy_now_ms() + MMAP_MS;
+	struct precopy_held_split held;
+	struct mapper mapper = {};
+	map_t *m = &self->m;
+	struct precopy_dev other;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	ASSERT_EQ(0, pthread_create(&mapper.thread, NULL, map_memory, &mapper));
+	m->second = map_unaligned(m);
+	other = m->t.a;
+	other.bar = m->second;
+	tracking_begin(&m->t);
+	precopy_hold_split(&held, &other, 30 * PRECOPY_PAGE);
+	mapper.go = true;
+	while (!mapper.done && precopy_now_ms() < end)
+		usleep(1000);
+	EXPECT_TRUE(mapper.done);
+	precopy_release_split(&held);
+	ASSERT_EQ(0, pthread_join(mapper.thread, NULL));
+	tracking_collect(&m->t);
+	EXPECT_EQ(0, tracking_finish(&m->t));
 }
 
 /* A second user of the mapping comes, looks, and goes. */

@@ -411,8 +411,22 @@ static vm_fault_t precopy_page_mkwrite(struct vm_fault *vmf)
 	return fault == VM_FAULT_RETRY ? VM_FAULT_NOPAGE : fault;
 }
 
+/*
+ * Maps nothing: memory.sem cannot be taken here, under RCU, and precopy_fault() maps
+ * the rest of the unit itself. But the mm handles a fault of user space with no lock
+ * except that of the VMA only if there is this callback. Otherwise each fault is begun,
+ * given up, and done once more with mmap_lock held, for which other threads wait. The
+ * handlers here only need the VMA to stay as it is.
+ */
+static vm_fault_t precopy_map_pages(struct vm_fault *vmf, pgoff_t start,
+				    pgoff_t end)
+{
+	return 0;
+}
+
 static const struct vm_operations_struct precopy_vm_ops = {
 	.fault		= precopy_fault,
+	.map_pages	= precopy_map_pages,
 	.huge_fault	= precopy_huge_fault,
 	.page_mkwrite	= precopy_page_mkwrite,
 };

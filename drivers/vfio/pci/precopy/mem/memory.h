@@ -127,8 +127,8 @@ enum precopy_hold_split {
  *	 entry or stores to the memory holds it for read, from looking at @ram,
  *	 @gate, @decode and @tracker to the end of the store; whoever changes one
  *	 of them holds it for write. So does whoever makes a 2 MiB entry: that
- *	 must not meet a page table. Taken inside mmap_lock (faults) and
- *	 memory_lock (reset); never held across a user copy, a wait or an
+ *	 must not meet a page table. Taken inside mmap_lock or the lock of a VMA
+ *	 (faults) and memory_lock (reset); never held across a user copy, a wait or an
  *	 allocation of the memory itself (of page tables and of the tracker's
  *	 bits it is).
  * @size: size of the memory, bytes; fixed while the device is open
@@ -147,8 +147,8 @@ enum precopy_hold_split {
  * @hold_split: test knob: whether splits wait, see enum precopy_hold_split. Needs no
  *		lock; a split that waits is woken through @wait.
  * @split_mutex: serialises splits, so that threads which fault on one unit at
- *		 the same time need one spare unit. Taken inside mmap_lock and
- *		 outside @sem.
+ *		 the same time need one spare unit. Taken inside mmap_lock, or
+ *		 the lock of a VMA, and outside @sem.
  * @wait: accesses that wait for the gate
  * @dev: device that messages and events name
  * @mapping: address space that maps the BAR
