@@ -557,6 +557,110 @@ TEST_F_TIMEOUT(huge, mappings, MIG_TIMEOUT)
 	munmap(map, HUGE_SIZE);
 }
 
+/* ------------------------------------------------------------------------ */
+/* How often KVM has to drop its own entries for a collect                  */
+
+#define TRACE		"/sys/kernel/tracing/trace"
+#define TRACE_UNMAP	"/sys/kernel/tracing/events/kvm/kvm_unmap_hva_range/enable"
+
+#define UNITS		(SIZE / SZ_2M)
+#define UNIT_PAGES	(SZ_2M / PRECOPY_PAGE)
+
+FIXTURE(unmap) {
+	struct precopy_dev a;
+	struct kvm_guest guest;
+	struct mig_stream stream;
+	int data_fd;
+};
+
+FIXTURE_SETUP(unmap)
+{
+	const char *missing = kvm_guest_missing();
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	if (precopy_file_write(TRACE_UNMAP, "0"))
+		SKIP(return, "KVM's calls cannot be traced");
+	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	kvm_guest_init(&self->guest, 1);
+	ASSERT_EQ(0, kvm_guest_set_bar(&self->guest, self->a.bar, SIZE));
+	self->data_fd = -1;
+}
+
+FIXTURE_TEARDOWN(unmap)
+{
+	precopy_file_write(TRACE_UNMAP, "0");
+	kvm_guest_cleanup(&self->guest);
+	mig_stream_free(&self->stream);
+	if (self->data_fd >= 0)
+		close(self->data_fd);
+	precopy_close(&self->a);
+}
+
+typedef FIXTURE_DATA(unmap) unmap_t;
+
+/* Calls of KVM's notifier for addresses in the BAR, as the trace has them */
+static u64 calls_traced(unmap_t *self)
+{
+	u64 bar = (uintptr_t)self->a.bar, nr = 0;
+	unsigned long start;
+	char line[512], *at;
+	FILE *f;
+
+	f = fopen(TRACE, "r");
+	VFIO_ASSERT_NOT_NULL(f);
+	while (fgets(line, sizeof(line), f)) {
+		at = strstr(line, "unmap range: ");
+		if (at && sscanf(at, "unmap range: %lx", &start) == 1)
+			nr += start >= bar && start < bar + SIZE;
+	}
+	fclose(f);
+	return nr;
+}
+
+/* Store to @nr pages of each unit, @stride pages from each other, and collect them. */
+static u64 calls_for(unmap_t *self, u64 nr, u64 stride, u64 value)
+{
+	u64 unit, i;
+
+	for (unit = 0; unit < UNITS; unit++)
+		for (i = 0; i < nr; i++)
+			precopy_store(&self->a, (unit * UNIT_PAGES + i * stride) *
+				      PRECOPY_PAGE, &value, sizeof(value), BY_MMAP);
+	VFIO_ASSERT_EQ(precopy_file_write(TRACE, "\n"), 0);
+	VFIO_ASSERT_EQ(precopy_file_write(TRACE_UNMAP, "1"), 0);
+	VFIO_ASSERT_EQ(mig_stream_drain(&self->stream, self->data_fd, SZ_1M),
+		       -ENOMSG);
+	VFIO_ASSERT_EQ(precopy_file_write(TRACE_UNMAP, "0"), 0);
+	return calls_traced(self);
+}
+
+/*
+ * Three for a unit, however many pages were written and however they are scattered,
+ * or one for each page if there are few.
+ */
+TEST_F_TIMEOUT(unmap, calls_for_a_collect, MIG_TIMEOUT)
+{
+	static const struct {
+		u64 nr, stride, calls;
+	} steps[] = {
+		{ UNIT_PAGES, 1, 3 }, { UNIT_PAGES / 2, 2, 3 }, { 16, 32, 3 },
+		{ 7, 73, 3 }, { 2, 511, 2 }, { 3, 1, 1 }, { 1, 1, 1 },
+	};
+	size_t i;
+
+	precopy_fill(&self->a, 0, SIZE / PRECOPY_PAGE, 1, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &self->data_fd));
+	ASSERT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->data_fd, SZ_1M));
+	/* Units are single pages from now on. */
+	calls_for(self, 1, 1, 1);
+	for (i = 0; i < ARRAY_SIZE(steps); i++)
+		EXPECT_EQ(UNITS * steps[i].calls,
+			  calls_for(self, steps[i].nr, steps[i].stride, i + 2))
+			TH_LOG("%lu pages of each unit", steps[i].nr);
+	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+}
+
 int main(int argc, char *argv[])
 {
 	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);

@@ -99,6 +99,12 @@ void precopy_entries_settle(struct precopy_memory *mem, unsigned long unit)
 		precopy_entries_remove_unit(mem, unit);
 }
 
+/*
+ * So few pages need no walks before the seal: its flushes are no more than those of the
+ * walks, and it spares the entries in between, which guests may be using.
+ */
+#define PRECOPY_FEW_PAGES	4
+
 /* Write-protect and clean: a walk with one flush for each */
 static void precopy_entries_clean(struct precopy_memory *mem,
 				  unsigned long unit,
@@ -117,16 +123,16 @@ static void precopy_entries_clean(struct precopy_memory *mem,
 					  &cleaned_end);
 }
 
-/* How many of @max pages, all of them there, follow each other in memory? */
-static unsigned long precopy_entries_run(struct precopy_ram *ram,
-					 unsigned long page, unsigned long max)
+/* Seal the pages from @i on that follow each other in memory, and return their number */
+static unsigned long precopy_entries_seal_run(struct precopy_memory *mem,
+					      unsigned long unit,
+					      unsigned long i, unsigned long end)
 {
-	unsigned long pfn = page_to_pfn(precopy_ram_page(ram, page));
-	unsigned long n = 1;
+	unsigned long page = unit * PRECOPY_UNIT_PAGES + i;
+	unsigned long n = precopy_ram_run(mem->ram, page, end - i);
 
-	while (n < max &&
-	       page_to_pfn(precopy_ram_page(ram, page + n)) == pfn + n)
-		n++;
+	mapping_wrprotect_range(mem->mapping, mem->pgoff + page,
+				page_to_pfn(precopy_ram_page(mem->ram, page)), n);
 	return n;
 }
 
@@ -136,26 +142,24 @@ static unsigned long precopy_entries_run(struct precopy_ram *ram,
  * notified. Between the two walks of precopy_entries_clean() entries are like
  * that, and neither order of the walks closes the gap (the model in
  * tests/dirty_kunit.c shows it). So a last walk makes every entry read-only
- * and clean in one step under its page table lock. It would flush entry by
- * entry, but hardly ever finds one to change; what remains is a call of the
- * MMU notifiers for each run of pages.
+ * and clean in one step under its page table lock. It flushes entry by entry,
+ * but after the other two hardly ever finds one to change.
+ *
+ * What remains is a call of the MMU notifiers for each run of pages. A run may
+ * include pages in between that are not to be protected, if @all. The walks have
+ * done the same to those: it costs their next store a fault, and nothing if they
+ * are read-only, as all pages are that are in no set.
  */
 static void precopy_entries_seal(struct precopy_memory *mem, unsigned long unit,
-				 const unsigned long *pages)
+				 const unsigned long *pages, bool all)
 {
-	unsigned long start, end, first, n;
+	unsigned long i, end = find_last_bit(pages, PRECOPY_UNIT_PAGES) + 1;
 
-	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES) {
-		for (; start < end; start += n) {
-			first = unit * PRECOPY_UNIT_PAGES + start;
-			n = precopy_entries_run(mem->ram, first, end - start);
-			mapping_wrprotect_range(mem->mapping,
-						mem->pgoff + first,
-						page_to_pfn(precopy_ram_page(mem->ram,
-									     first)),
-						n);
-		}
-	}
+	for (i = find_first_bit(pages, end); i < end;
+	     i = find_next_bit(pages, end, i))
+		i += precopy_entries_seal_run(mem, unit, i,
+					      all ? end :
+					      find_next_zero_bit(pages, end, i));
 }
 
 /**
@@ -164,12 +168,18 @@ static void precopy_entries_seal(struct precopy_memory *mem, unsigned long unit,
  * @unit: unit that the pages are in; not one folio
  * @pages: bitmap of PRECOPY_UNIT_PAGES bits, not empty; the pages are there
  *
+ * If there are not just a few, the pages between them are protected, too, so that the
+ * number of calls does not depend on how they are scattered.
+ *
  * Context: may sleep; memory.sem held. All TLBs are flushed on return.
  */
 void precopy_entries_protect(struct precopy_memory *mem, unsigned long unit,
 			     const unsigned long *pages)
 {
+	bool few = bitmap_weight(pages, PRECOPY_UNIT_PAGES) <= PRECOPY_FEW_PAGES;
+
 	lockdep_assert_held(&mem->sem);
-	precopy_entries_clean(mem, unit, pages);
-	precopy_entries_seal(mem, unit, pages);
+	if (!few)
+		precopy_entries_clean(mem, unit, pages);
+	precopy_entries_seal(mem, unit, pages, !few);
 }

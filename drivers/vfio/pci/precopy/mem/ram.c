@@ -271,6 +271,32 @@ struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index)
 }
 
 /**
+ * precopy_ram_run - count pages that follow each other in memory
+ * @ram: the contents
+ * @index: page number in the BAR, of a page that is there
+ * @max: greatest number to return; not beyond the unit's end
+ *
+ * Context: memory.sem held.
+ * Return: the number of pages from @index on, with consecutive page frames.
+ */
+unsigned long precopy_ram_run(struct precopy_ram *ram, unsigned long index,
+			      unsigned long max)
+{
+	struct precopy_ram_unit *u = xa_load(&ram->units, index / PRECOPY_UNIT_PAGES);
+	unsigned long first = index % PRECOPY_UNIT_PAGES, n = 1;
+	unsigned long pfn = page_to_pfn(precopy_ram_unit_page(u, first));
+	struct page *page;
+
+	lockdep_assert_held(ram->sem);
+	for (; n < max; n++) {
+		page = precopy_ram_unit_page(u, first + n);
+		if (!page || page_to_pfn(page) != pfn + n)
+			break;
+	}
+	return n;
+}
+
+/**
  * precopy_ram_huge_folio - the folio that is all of a unit
  * @ram: the contents, or NULL
  * @unit: unit number

@@ -36,6 +36,8 @@ struct precopy_ram *precopy_ram_get(struct precopy_ram *ram);
 void precopy_ram_put(struct precopy_ram *ram);
 
 struct page *precopy_ram_page(struct precopy_ram *ram, unsigned long index);
+unsigned long precopy_ram_run(struct precopy_ram *ram, unsigned long index,
+			      unsigned long max);
 int precopy_ram_populate(struct precopy_ram *ram, unsigned long index,
 			 bool huge, gfp_t gfp);
 int precopy_ram_populate_unit(struct precopy_ram *ram, unsigned long unit);
