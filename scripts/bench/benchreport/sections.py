@@ -444,6 +444,12 @@ def downtime(samples):
                    [name, *(n for _, n in WHERE)],
                    [[f"{x:g} {label}"] + [spread(samples.get(f"{base}.{where}", x)) for where, _ in WHERE]
                     for x in samples.xs(f"{base}.running")])
+        part.table(f"what was left to send when the VM stopped, over {name}",
+                   [name, "MiB", "device's stop-copy, ms", "ms a MiB"],
+                   [[f"{x:g} {label}"] + [spread(samples.get(f"{base}.{what}", x))
+                                          for what in ("left", "device")] +
+                    [spread(samples.ratio(f"{base}.device", f"{base}.left", x))]
+                    for x in samples.xs(f"{base}.left")])
         for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):
             line = samples.line(f"downtime.{axis}.{kind}.pause")
             if line:
