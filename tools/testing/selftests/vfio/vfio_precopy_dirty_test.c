@@ -645,6 +645,46 @@ TEST_F_TIMEOUT(dirty, tracking_begins_anew_during_a_split, MIG_TIMEOUT)
 	EXPECT_EQ(0, tracking_finish(&self->t));
 }
 
+/* Long enough for a thread to get its turn, however busy the machine is */
+#define BESIDE_MS	20000
+
+static void *store_and_say(void *arg)
+{
+	struct writer *w = arg;
+
+	*(volatile u64 *)(w->self->t.a.bar + w->first * PRECOPY_PAGE) = 1;
+	w->written = 1;
+	return NULL;
+}
+
+/* While a unit is divided, a store to another does not wait for the end of that. */
+TEST_F_TIMEOUT(dirty, two_splits_at_a_time, MIG_TIMEOUT)
+{
+	struct writer w = { .self = self, .first = 600 };
+	u64 splits, end = precopy_now_ms() + BESIDE_MS;
+	struct precopy_held_split held;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	fill_all(self);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+	splits = precopy_stat(bdfs[0], "splits");
+	precopy_hold_split(&held, &self->t.a, 300 * PRECOPY_PAGE);
+	*(u64 *)(self->t.a.shadow + w.first * PRECOPY_PAGE) = 1;
+	ASSERT_EQ(0, pthread_create(&w.thread, NULL, store_and_say, &w));
+	while (!w.written && precopy_now_ms() < end)
+		usleep(1000);
+	EXPECT_EQ(1, w.written);
+	EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+	precopy_release_split(&held);
+	ASSERT_EQ(0, pthread_join(w.thread, NULL));
+	EXPECT_EQ(splits + 2, precopy_stat(bdfs[0], "splits"));
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
 /*
  * The same with a mapping that is read-only most of the time, so that entries
  * go back and forth between all the states that they can be in while they are

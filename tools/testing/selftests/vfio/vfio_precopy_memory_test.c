@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,6 +215,52 @@ static void limit_to(struct __test_metadata *_metadata,
 		     memory_t *self, u64 more)
 {
 	ASSERT_EQ(0, cg_limit(self->cgroup, more));
+}
+
+/* What a thread needs to find that there is no memory, usually */
+#define TAKE_MS		300
+
+static void *store_to_second_unit(void *arg)
+{
+	struct precopy_dev *pd = arg;
+
+	*(volatile u64 *)(pd->bar + WIRE_UNIT) = 1;
+	return NULL;
+}
+
+/*
+ * Two units are divided, and there is memory to copy one: the second waits for what the
+ * first one gives back.
+ */
+TEST_F_TIMEOUT(memory, splits_take_turns, MIG_TIMEOUT)
+{
+	u64 splits, failed = precopy_stat(bdfs[0], "failed_splits");
+	struct precopy_held_split held;
+	struct mig_stream stream = {};
+	pthread_t thread;
+	int fd;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	touch_units(&self->a, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->a.dev, VFIO_DEVICE_STATE_PRE_COPY, &fd));
+	ASSERT_EQ(-ENOMSG, mig_stream_drain(&stream, fd, SZ_64K));
+	splits = precopy_stat(bdfs[0], "splits");
+	precopy_hold_split(&held, &self->a, 0);
+	limit_to(_metadata, self, SZ_1M);
+	*(u64 *)(self->a.shadow + WIRE_UNIT) = 1;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, store_to_second_unit,
+				    &self->a));
+	usleep(TAKE_MS * 1000);
+	EXPECT_EQ(splits, precopy_stat(bdfs[0], "splits"));
+	precopy_release_split(&held);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(splits + 2, precopy_stat(bdfs[0], "splits"));
+	EXPECT_EQ(failed, precopy_stat(bdfs[0], "failed_splits"));
+	cg_write(self->cgroup, "memory.max", "max");
+	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
+	mig_stream_free(&stream);
+	close(fd);
 }
 
 static void works_after_reset(struct __test_metadata *_metadata,

@@ -114,7 +114,7 @@ static void precopy_layout_copy(struct precopy_memory *mem,
 		return;
 	}
 	guard(rwsem_write)(&mem->sem);
-	precopy_move_cancel(mem);
+	precopy_move_cancel(mem, unit);
 }
 
 /* Return: false to try again */
@@ -158,24 +158,57 @@ precopy_layout_begin_split(struct precopy_memory *mem, unsigned long unit,
 	return precopy_ram_get(mem->ram);
 }
 
-/* One thread at a time, so that a second one finds the unit split and allocates nothing */
-static void precopy_layout_do_split(struct precopy_memory *mem,
-				    unsigned long unit)
+static void precopy_layout_use_spare(struct precopy_memory *mem,
+				     struct precopy_ram *ram, unsigned long unit,
+				     struct precopy_ram_unit *spare)
 {
-	struct precopy_ram_unit *spare;
-	struct precopy_ram *ram;
-	struct page **pages;
 	int try = 0;
 
-	guard(mutex)(&mem->split_mutex);
-	ram = precopy_layout_begin_split(mem, unit, &pages);
-	if (!ram)
-		return;
-	spare = precopy_ram_spare(ram, false, pages, PRECOPY_GFP_EASY);
 	while (!precopy_layout_try_split(mem, ram, unit, spare,
 					 ++try == PRECOPY_SPLIT_TRIES))
 		usleep_range(20, 100);
 	precopy_ram_unit_free(ram, spare);
+}
+
+/* While others split other units. Return: false if there is no memory. */
+static bool precopy_layout_split_beside(struct precopy_memory *mem,
+					struct precopy_ram *ram,
+					unsigned long unit, struct page **pages)
+{
+	struct precopy_ram_unit *spare;
+
+	guard(rwsem_read)(&mem->split_sem);
+	spare = precopy_ram_spare(ram, false, pages, PRECOPY_GFP_EASY);
+	if (!spare)
+		return false;
+	precopy_layout_use_spare(mem, ram, unit, spare);
+	return true;
+}
+
+/* When all others have given back as many pages as they allocated */
+static void precopy_layout_split_alone(struct precopy_memory *mem,
+				       struct precopy_ram *ram,
+				       unsigned long unit)
+{
+	guard(rwsem_write)(&mem->split_sem);
+	precopy_layout_use_spare(mem, ram, unit,
+				 precopy_ram_spare(ram, false, NULL,
+						   PRECOPY_GFP_EASY));
+}
+
+/* One thread a unit, so that a second one finds the unit split and allocates nothing */
+static void precopy_layout_do_split(struct precopy_memory *mem,
+				    unsigned long unit)
+{
+	struct precopy_ram *ram;
+	struct page **pages;
+
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
+	ram = precopy_layout_begin_split(mem, unit, &pages);
+	if (!ram)
+		return;
+	if (!precopy_layout_split_beside(mem, ram, unit, pages))
+		precopy_layout_split_alone(mem, ram, unit);
 	precopy_ram_put(ram);
 }
 

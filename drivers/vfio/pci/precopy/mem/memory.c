@@ -59,8 +59,8 @@ int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
 	if (!mem->stats)
 		return -ENOMEM;
 	init_rwsem(&mem->sem);
-	mutex_init(&mem->split_mutex);
-	mem->move.unit = ULONG_MAX;
+	init_rwsem(&mem->split_sem);
+	precopy_moves_init(mem);
 	init_waitqueue_head(&mem->wait);
 	mem->dev = dev;
 	mem->mapping = mapping;
@@ -76,7 +76,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_memory_init);
  */
 void precopy_memory_destroy(struct precopy_memory *mem)
 {
-	mutex_destroy(&mem->split_mutex);
+	precopy_moves_destroy(mem);
 	precopy_stats_put(mem->stats);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_memory_destroy);

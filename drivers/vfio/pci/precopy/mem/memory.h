@@ -97,14 +97,21 @@ struct precopy_memory_stats {
 	atomic64_t	collapses;
 };
 
+/* Splits that may be under way at a time: of units with different remainders */
+#define PRECOPY_MOVES	8
+
 /**
- * struct precopy_move - the unit whose contents are copied to other pages (mem/move.h)
+ * struct precopy_move - a unit whose contents are copied to other pages (mem/move.h)
+ * @lock: serialises splits of the units that share this object, so that a second thread
+ *	  which faults on a unit finds it split. Taken inside mmap_lock, or the lock of a
+ *	  VMA, and outside memory.split_sem.
  * @unit: unit number, or ULONG_MAX if there is none. Written with memory.sem held for
  *	  write.
  * @stored: bitmap of pages that were stored to since the copy began. Bits are set with
  *	    memory.sem held for read.
  */
 struct precopy_move {
+	struct mutex	lock;	/* see above */
 	unsigned long	unit;
 	DECLARE_BITMAP(stored, PRECOPY_UNIT_PAGES);
 };
@@ -123,7 +130,7 @@ enum precopy_hold_split {
 
 /**
  * struct precopy_memory - the memory behind the BAR
- * @sem: protects everything from @size to @move. Whoever inserts a page table
+ * @sem: protects everything from @size to @moves. Whoever inserts a page table
  *	 entry or stores to the memory holds it for read, from looking at @ram,
  *	 @gate, @decode and @tracker to the end of the store; whoever changes one
  *	 of them holds it for write. So does whoever makes a 2 MiB entry: that
@@ -143,12 +150,14 @@ enum precopy_hold_split {
  * @tracker: tracker that is told of every page written; NULL while not tracking
  * @revoked: bitmap of units whose page table entries have to be removed before one is
  *	     made (precopy_entries_revoke()); NULL while the device is closed
- * @move: the unit that is split at present
+ * @moves: units that are split at present; one belongs to all units with the same
+ *	   remainder
  * @hold_split: test knob: whether splits wait, see enum precopy_hold_split. Needs no
  *		lock; a split that waits is woken through @wait.
- * @split_mutex: serialises splits, so that threads which fault on one unit at
- *		 the same time need one spare unit. Taken inside mmap_lock, or
- *		 the lock of a VMA, and outside @sem.
+ * @split_sem: held for read by each split, from the allocation of its spare unit until
+ *	       the old pages are given back; for write by one that found no memory, so
+ *	       that the pages of one spare unit suffice. Taken inside the lock of a move
+ *	       and outside @sem.
  * @wait: accesses that wait for the gate
  * @dev: device that messages and events name
  * @mapping: address space that maps the BAR
@@ -169,9 +178,9 @@ struct precopy_memory {
 	bool				accepting;
 	struct precopy_tracker		*tracker;
 	unsigned long			*revoked;
-	struct precopy_move		move;
+	struct precopy_move		moves[PRECOPY_MOVES];
 	u32				hold_split;
-	struct mutex			split_mutex;	/* see above */
+	struct rw_semaphore		split_sem;
 	wait_queue_head_t		wait;
 	struct device			*dev;
 	struct address_space		*mapping;

@@ -672,7 +672,7 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
  *	 to be killed for a unit that could stay as it is.
  *
  * Context: process context, may sleep; no lock of this driver held but
- * split_mutex.
+ * those of a move and memory.split_sem.
  * Return: a unit with all of its pages, or NULL.
  */
 struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
@@ -735,7 +735,7 @@ bool precopy_ram_idle(struct precopy_ram *ram, unsigned long unit)
  * @unit: unit number, of a unit that is one folio
  * @spare: unit to copy to
  *
- * Context: split_mutex held, so that the unit stays one folio; may sleep. memory.sem
+ * Context: the unit's move locked, so that it stays one folio; may sleep. memory.sem
  * need not be held: what is stored meanwhile is copied or not.
  * Return: true, or false at a page with a memory error.
  */

@@ -261,7 +261,7 @@ static unsigned long precopy_tracker_next_prepare(struct precopy_memory *mem,
 	return unit;
 }
 
-/* The pages of one spare unit are all that splits need at a time */
+/* The pages of one spare unit are all that splits need, if they take turns */
 static int precopy_tracker_try_spare(struct precopy_memory *mem)
 {
 	struct precopy_ram *ram = NULL;
@@ -386,9 +386,9 @@ static void precopy_tracker_arm_unit(struct precopy_memory *mem,
  * Entries may be there, and writable. Whoever made one held memory.sem, and pages
  * and units stay, so each maps a page that is found in use here. Stores through it
  * need no mark while the page is in the initial set, and whoever takes the page out
- * has to protect it. A split that is under way copies its unit once more: since
- * tracking ended, or from now on if it is begun anew, stores may come unseen. (It gives
- * up if it ends while nobody tracks.)
+ * has to protect it. Splits that are under way copy their units once more: since
+ * tracking ended, or from now on if it is begun anew, stores may come unseen. (They give
+ * up if they end while nobody tracks.)
  *
  * Costs in proportion to what is in use.
  *
@@ -406,7 +406,7 @@ void precopy_tracker_arm(struct precopy_memory *mem,
 		cond_resched();
 	}
 	WRITE_ONCE(mem->tracker, tracker);
-	precopy_move_cancel(mem);
+	precopy_moves_cancel(mem);
 	trace_precopy_arm(mem->dev,
 			  precopy_tracker_count(tracker, PRECOPY_INITIAL));
 }

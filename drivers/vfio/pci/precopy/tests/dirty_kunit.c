@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Dirty bitmap: its own properties, and a model of how it is used that is
- * searched for lost stores.
+ * searched for lost stores; and what is noted while a unit is copied.
  */
 #include <linux/bitmap.h>
 #include <linux/completion.h>
@@ -15,6 +15,7 @@
 #include <kunit/test.h>
 
 #include "../mem/dirty.h"
+#include "../mem/move.h"
 
 #define UNIT	PRECOPY_UNIT_PAGES
 
@@ -850,6 +851,82 @@ static void dirty_protocol(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, m->lost, m->protocol->lossy);
 }
 
+/* --- Copies that are made while stores are noted ---------------------- */
+
+#define MOVE_UNIT	3UL
+#define MOVE_NEXT	4UL
+#define MOVE_SHARES	(MOVE_UNIT + PRECOPY_MOVES)	/* the same struct precopy_move */
+
+static struct precopy_memory *new_moves(struct kunit *test)
+{
+	struct precopy_memory *mem = kunit_kzalloc(test, sizeof(*mem), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, mem);
+	init_rwsem(&mem->sem);
+	precopy_moves_init(mem);
+	return mem;
+}
+
+static void move_begin(struct precopy_memory *mem, unsigned long unit)
+{
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
+	guard(rwsem_write)(&mem->sem);
+	precopy_move_begin(mem, unit);
+}
+
+static void move_store(struct precopy_memory *mem, unsigned long page)
+{
+	guard(rwsem_read)(&mem->sem);
+	precopy_move_store(mem, page);
+}
+
+/* Ends a move, and returns how many pages are to be copied once more. */
+static unsigned int move_end(struct precopy_memory *mem, unsigned long unit)
+{
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
+	guard(rwsem_write)(&mem->sem);
+	return bitmap_weight(precopy_move_end(mem, unit), UNIT);
+}
+
+static void dirty_move_notes_stores(struct kunit *test)
+{
+	struct precopy_memory *mem = new_moves(test);
+
+	move_store(mem, MOVE_UNIT * UNIT);
+	move_begin(mem, MOVE_UNIT);
+	move_begin(mem, MOVE_NEXT);
+	move_store(mem, MOVE_UNIT * UNIT + 7);
+	move_store(mem, MOVE_UNIT * UNIT + 7);
+	move_store(mem, MOVE_NEXT * UNIT);
+	move_store(mem, MOVE_NEXT * UNIT + UNIT - 1);
+	move_store(mem, MOVE_SHARES * UNIT + 9);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), 1);
+	KUNIT_EXPECT_TRUE(test, test_bit(7, precopy_move_of(mem, MOVE_UNIT)->stored));
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_NEXT), 2);
+	/* Nothing of it is left for the next one. */
+	move_begin(mem, MOVE_SHARES);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_SHARES), 0);
+}
+
+static void dirty_move_cancelled(struct kunit *test)
+{
+	struct precopy_memory *mem = new_moves(test);
+
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), UNIT);
+	move_begin(mem, MOVE_UNIT);
+	move_begin(mem, MOVE_NEXT);
+	move_store(mem, MOVE_UNIT * UNIT + 7);
+	down_write(&mem->sem);
+	precopy_moves_cancel(mem);
+	up_write(&mem->sem);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), UNIT);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_NEXT), UNIT);
+	/* It ends once. */
+	move_begin(mem, MOVE_UNIT);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), 0);
+	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), UNIT);
+}
+
 static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_size, size_gen_params),
 	KUNIT_CASE(dirty_bad_size),
@@ -861,6 +938,8 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE(dirty_random),
 	KUNIT_CASE(dirty_parallel_marks),
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
+	KUNIT_CASE(dirty_move_notes_stores),
+	KUNIT_CASE(dirty_move_cancelled),
 	{}
 };
 
