@@ -101,6 +101,7 @@ int precopy_memory_open(struct precopy_memory *mem, u64 size)
 	mem->memcg = get_mem_cgroup_from_mm(current->mm);
 	return 0;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_open);
 
 /**
  * precopy_memory_close - stop charging the user
@@ -114,6 +115,7 @@ void precopy_memory_close(struct precopy_memory *mem)
 	bitmap_free(mem->revoked);
 	mem->revoked = NULL;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_close);
 
 /* Stop tracking, open the gate and take away the contents, which a worker frees */
 static void precopy_memory_forget(struct precopy_memory *mem)
@@ -159,6 +161,7 @@ void precopy_memory_reset(struct precopy_memory *mem, u64 generation)
 	precopy_entries_revoke(mem);
 	precopy_memory_forget(mem);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_reset);
 
 static unsigned long precopy_memory_next_revoked(struct precopy_memory *mem,
 						 unsigned long from)
@@ -812,6 +815,7 @@ int precopy_memory_populate_unit(struct precopy_memory *mem, u64 generation,
 	precopy_ram_put(ram);
 	return ret;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_populate_unit);
 
 /**
  * precopy_memory_copy_in - store data of a migration stream

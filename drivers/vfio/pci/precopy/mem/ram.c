@@ -59,6 +59,7 @@ struct precopy_ram_unit {
  * @exact: whether only pages that are asked for are allocated, see
  *	   precopy_ram_set_exact()
  * @bytes: size of the pages allocated, bytes
+ * @changes: number of times that a unit was added or became one folio
  * @work: work that frees the pages, since the last put may come with locks held that
  *	  should not wait for that
  */
@@ -73,6 +74,7 @@ struct precopy_ram {
 	unsigned int		order;
 	bool			exact;
 	atomic64_t		bytes;
+	atomic_long_t		changes;
 	struct work_struct	work;
 };
 
@@ -407,6 +409,8 @@ static struct precopy_ram_unit *precopy_ram_unit_get(struct precopy_ram *ram,
 		return xa_is_err(old) ? ERR_PTR(xa_err(old)) : old;
 	}
 	atomic64_add(bytes, &ram->bytes);
+	/* Pairs with precopy_ram_changes(): what is counted is found */
+	atomic_long_inc_return(&ram->changes);
 	return u;
 }
 
@@ -781,6 +785,8 @@ bool precopy_ram_swap(struct precopy_ram *ram, unsigned long unit,
 			return false;
 	guard(spinlock)(&ram->lock);
 	swap(*u, *spare);
+	if (u->folio)
+		atomic_long_inc(&ram->changes);
 	return true;
 }
 
@@ -802,13 +808,28 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit)
 
 /* --- Memory in use ---------------------------------------------------- */
 
+/* Looks at each page only if the unit has holes */
+static void precopy_ram_pages_of(const struct precopy_ram *ram,
+				 const struct precopy_ram_unit *u,
+				 unsigned long *pages)
+{
+	unsigned long i;
+
+	bitmap_zero(pages, PRECOPY_UNIT_PAGES);
+	if (precopy_ram_unit_nr(ram, u) == 1UL << ram->order) {
+		bitmap_set(pages, 0, 1UL << ram->order);
+		return;
+	}
+	for (i = 0; i < (1UL << ram->order); i++)
+		if (precopy_ram_unit_page(u, i))
+			__set_bit(i, pages);
+}
+
 /**
  * precopy_ram_unit_pages - get the pages of a unit that are there
  * @ram: the contents
  * @unit: unit number
  * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
- *
- * Looks at each page only if the unit has holes.
  *
  * Context: memory.sem held.
  * Return: number of pages.
@@ -817,18 +838,55 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages)
 {
 	struct precopy_ram_unit *u = xa_load(&ram->units, unit);
-	unsigned long i;
 
 	lockdep_assert_held(ram->sem);
 	bitmap_zero(pages, PRECOPY_UNIT_PAGES);
-	if (precopy_ram_unit_full(ram, unit)) {
-		bitmap_set(pages, 0, 1UL << ram->order);
-		return 1UL << ram->order;
-	}
-	for (i = 0; u && i < (1UL << ram->order); i++)
-		if (precopy_ram_unit_page(u, i))
-			__set_bit(i, pages);
+	if (u)
+		precopy_ram_pages_of(ram, u, pages);
 	return bitmap_weight(pages, PRECOPY_UNIT_PAGES);
+}
+
+/**
+ * precopy_ram_next_pages - find a unit in use, and its pages
+ * @ram: the contents, or NULL
+ * @unit: unit to start from; result: the unit found
+ * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
+ * @huge: result: whether the unit is one folio
+ *
+ * One look-up, for those who go through all units with memory.sem held for write.
+ *
+ * Context: memory.sem held.
+ * Return: false if there is none at or after @unit.
+ */
+bool precopy_ram_next_pages(struct precopy_ram *ram, unsigned long *unit,
+			    unsigned long *pages, bool *huge)
+{
+	struct precopy_ram_unit *u;
+
+	if (!ram)
+		return false;
+	lockdep_assert_held(ram->sem);
+	u = xa_find(&ram->units, unit, ULONG_MAX - 1, XA_PRESENT);
+	if (!u)
+		return false;
+	precopy_ram_pages_of(ram, u, pages);
+	*huge = u->folio;
+	return true;
+}
+
+/**
+ * precopy_ram_changes - count the changes after which a unit may need more memory
+ * @ram: the contents, or NULL
+ *
+ * A unit that is added is counted after it can be found.
+ *
+ * Context: memory.sem held.
+ * Return: number of units that were added or became one folio, which does not change
+ * back.
+ */
+unsigned long precopy_ram_changes(const struct precopy_ram *ram)
+{
+	return ram ? atomic_long_read_acquire(&ram->changes) : 0;
 }
 
 /**

@@ -64,6 +64,9 @@ bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit);
 
 unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages);
+bool precopy_ram_next_pages(struct precopy_ram *ram, unsigned long *unit,
+			    unsigned long *pages, bool *huge);
+unsigned long precopy_ram_changes(const struct precopy_ram *ram);
 unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 				    unsigned long from);
 u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units);

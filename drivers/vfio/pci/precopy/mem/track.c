@@ -26,6 +26,8 @@
 #include <linux/slab.h>
 #include <linux/wait.h>
 
+#include <kunit/visibility.h>
+
 #define CREATE_TRACE_POINTS
 #include "trace.h"
 
@@ -62,6 +64,7 @@ struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
 	if (!tracker)
 		return NULL;
 	tracker->expect_stores = expect_stores;
+	tracker->prepared = ULONG_MAX;
 	tracker->wait = wait;
 	tracker->lock = lock;
 	xa_init_flags(&tracker->reserve, XA_FLAGS_ACCOUNT);
@@ -75,6 +78,7 @@ struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
 	precopy_tracker_free(tracker);
 	return NULL;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_create);
 
 /**
  * precopy_tracker_free - free a tracker
@@ -94,6 +98,7 @@ void precopy_tracker_free(struct precopy_tracker *tracker)
 	bitmap_free(tracker->loose);
 	kfree(tracker);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_free);
 
 /**
  * precopy_tracker_reserve - make room for marks in a unit
@@ -301,6 +306,12 @@ static int precopy_tracker_prepare_units(struct precopy_memory *mem,
 	return any_huge ? precopy_tracker_try_spare(mem) : 0;
 }
 
+static unsigned long precopy_tracker_changes(struct precopy_memory *mem)
+{
+	guard(rwsem_read)(&mem->sem);
+	return precopy_ram_changes(mem->ram);
+}
+
 /**
  * precopy_tracker_prepare - make room for all that is in use
  * @mem: the memory
@@ -315,10 +326,13 @@ int precopy_tracker_prepare(struct precopy_memory *mem,
 			    struct precopy_tracker *tracker)
 {
 	struct mem_cgroup *memcg __free(precopy_memcg) = precopy_memcg_get(mem);
+	unsigned long changes = precopy_tracker_changes(mem);
 	int ret;
 
 	CLASS(precopy_charge, old)(memcg);
 	ret = precopy_tracker_prepare_units(mem, tracker);
+	if (!ret)
+		tracker->prepared = changes;
 	if (ret == -ENOMEM)
 		dev_err_ratelimited(mem->dev,
 				    "not enough memory to track what is written\n");
@@ -341,8 +355,10 @@ static bool precopy_tracker_unit_prepared(const struct precopy_memory *mem,
  * @mem: the memory
  * @tracker: tracker of the memory, or to be armed
  *
+ * Takes no time if nothing has come into use since precopy_tracker_prepare().
+ *
  * Context: memory.sem held for write, until the tracker is armed.
- * Return: false if something has come into use since precopy_tracker_prepare().
+ * Return: false if there is no room for something that has.
  */
 bool precopy_tracker_prepared(const struct precopy_memory *mem,
 			      struct precopy_tracker *tracker)
@@ -350,6 +366,8 @@ bool precopy_tracker_prepared(const struct precopy_memory *mem,
 	unsigned long unit;
 
 	lockdep_assert_held_write(&mem->sem);
+	if (tracker->prepared == precopy_ram_changes(mem->ram))
+		return true;
 	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
 	     unit = precopy_tracker_next_used(mem, unit + 1)) {
 		if (!precopy_tracker_unit_prepared(mem, tracker, unit))
@@ -358,24 +376,23 @@ bool precopy_tracker_prepared(const struct precopy_memory *mem,
 	}
 	return true;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepare);
 
 /*
  * A unit without room has come since precopy_tracker_prepared(), as pages may that
  * this does not find: nobody can have mapped them yet, let alone stored to them.
  */
-static void precopy_tracker_arm_unit(struct precopy_memory *mem,
-				     struct precopy_tracker *tracker,
-				     unsigned long unit)
+static void precopy_tracker_arm_unit(struct precopy_tracker *tracker,
+				     unsigned long unit,
+				     const unsigned long *pages, bool huge)
 {
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-
 	if (!precopy_tracker_reserved(tracker, unit))
 		return;
-	precopy_ram_unit_pages(mem->ram, unit, pages);
 	precopy_dirty_fill(&tracker->sets[PRECOPY_INITIAL], unit, pages);
-	if (precopy_ram_huge_folio(mem->ram, unit))
+	if (huge)
 		__set_bit(unit, tracker->loose);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepared);
 
 /**
  * precopy_tracker_arm - begin tracking
@@ -397,12 +414,13 @@ static void precopy_tracker_arm_unit(struct precopy_memory *mem,
 void precopy_tracker_arm(struct precopy_memory *mem,
 			 struct precopy_tracker *tracker)
 {
-	unsigned long unit;
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	unsigned long unit = 0;
+	bool huge;
 
 	lockdep_assert_held_write(&mem->sem);
-	for (unit = precopy_tracker_next_used(mem, 0); unit != ULONG_MAX;
-	     unit = precopy_tracker_next_used(mem, unit + 1)) {
-		precopy_tracker_arm_unit(mem, tracker, unit);
+	for (; precopy_ram_next_pages(mem->ram, &unit, pages, &huge); unit++) {
+		precopy_tracker_arm_unit(tracker, unit, pages, huge);
 		cond_resched();
 	}
 	WRITE_ONCE(mem->tracker, tracker);

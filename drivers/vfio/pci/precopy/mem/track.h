@@ -24,6 +24,9 @@
  *	     and were not split yet (see mem/reserve.c)
  * @expect_stores: whether @reserve is filled. Not in a session that begins when
  *		   the device has stopped. Constant.
+ * @prepared: number of changes of the memory (precopy_ram_changes()) before room was
+ *	      made for all of it; ULONG_MAX if it never was. Owned by whoever is
+ *	      about to arm.
  * @wait: woken when there is a first dirty page. Constant.
  * @lock: held while pages move from one set to another, so that a count taken
  *	  with it held misses none. Constant.
@@ -41,6 +44,7 @@ struct precopy_tracker {
 	unsigned long		*loose;
 	struct xarray		reserve;
 	bool			expect_stores;
+	unsigned long		prepared;
 	wait_queue_head_t	*wait;
 	spinlock_t		*lock;	/* see above */
 	unsigned long		recheck_from;

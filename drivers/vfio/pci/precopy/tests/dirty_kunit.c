@@ -5,6 +5,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/completion.h>
+#include <linux/device.h>
 #include <linux/errno.h>
 #include <linux/kthread.h>
 #include <linux/minmax.h>
@@ -12,6 +13,8 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <kunit/test.h>
 
 #include "../mem/dirty.h"
@@ -927,6 +930,76 @@ static void dirty_move_cancelled(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), UNIT);
 }
 
+/* --- Room for what is in use ------------------------------------------ */
+
+#define ROOM_UNITS	4UL
+
+struct room {
+	struct device dev;
+	struct precopy_memory mem;
+	struct precopy_tracker *tracker;
+	struct workqueue_struct *wq;
+	wait_queue_head_t wait;
+	spinlock_t lock;	/* that of the tracker's counts */
+};
+
+static void room_free(void *arg)
+{
+	struct room *r = arg;
+
+	precopy_tracker_free(r->tracker);
+	/* No entry maps this memory */
+	down_write(&r->mem.sem);
+	precopy_memory_reset(&r->mem, 1);
+	up_write(&r->mem.sem);
+	precopy_memory_close(&r->mem);
+	destroy_workqueue(r->wq);
+	precopy_memory_destroy(&r->mem);
+}
+
+static struct room *new_room(struct kunit *test)
+{
+	struct room *r = kunit_kzalloc(test, sizeof(*r), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, r);
+	r->dev.init_name = "kunit";
+	init_waitqueue_head(&r->wait);
+	spin_lock_init(&r->lock);
+	r->wq = alloc_workqueue("precopy-kunit", WQ_UNBOUND, 0);
+	KUNIT_ASSERT_NOT_NULL(test, r->wq);
+	KUNIT_ASSERT_EQ(test, 0, precopy_memory_init(&r->mem, &r->dev, NULL, 0, r->wq));
+	KUNIT_ASSERT_EQ(test, 0, precopy_memory_open(&r->mem,
+						     ROOM_UNITS * PRECOPY_UNIT_SIZE));
+	r->tracker = precopy_tracker_create(r->mem.size, true, &r->wait, &r->lock);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, room_free, r));
+	KUNIT_ASSERT_NOT_NULL(test, r->tracker);
+	return r;
+}
+
+static bool room_suffices(struct room *r)
+{
+	guard(rwsem_write)(&r->mem.sem);
+	return precopy_tracker_prepared(&r->mem, r->tracker);
+}
+
+/* What has come into use since room was made is noticed, and other units are not in the way. */
+static void dirty_room_for_use(struct kunit *test)
+{
+	struct room *r = new_room(test);
+	unsigned long unit;
+
+	KUNIT_EXPECT_EQ(test, 0, precopy_tracker_prepare(&r->mem, r->tracker));
+	KUNIT_EXPECT_TRUE(test, room_suffices(r));
+	for (unit = ROOM_UNITS; unit--;) {
+		KUNIT_ASSERT_LT(test, 0, precopy_memory_populate_unit(&r->mem, 0, unit));
+		KUNIT_EXPECT_FALSE(test, room_suffices(r));
+		KUNIT_EXPECT_EQ(test, 0, precopy_tracker_prepare(&r->mem, r->tracker));
+		KUNIT_EXPECT_TRUE(test, room_suffices(r));
+		KUNIT_EXPECT_EQ(test, 0, precopy_memory_populate_unit(&r->mem, 0, unit));
+		KUNIT_EXPECT_TRUE(test, room_suffices(r));
+	}
+}
+
 static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_size, size_gen_params),
 	KUNIT_CASE(dirty_bad_size),
@@ -940,6 +1013,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
 	KUNIT_CASE(dirty_move_notes_stores),
 	KUNIT_CASE(dirty_move_cancelled),
+	KUNIT_CASE(dirty_room_for_use),
 	{}
 };
 
