@@ -67,8 +67,8 @@ FIXTURE_SETUP(kvm)
 		SKIP(return, "needs two devices");
 	if (missing)
 		SKIP(return, "%s", missing);
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
+	precopy_open(&self->b, bdfs[1], NULL, SIZE);
 	precopy_replica_init(&self->replica, SIZE);
 	kvm_guest_init(&self->guest, 1);
 	self->vcpu = &self->guest.vcpus[0];
@@ -444,7 +444,7 @@ FIXTURE_SETUP(huge)
 
 	if (missing)
 		SKIP(return, "%s", missing);
-	precopy_open(&self->a, bdfs[0], "iommufd", HUGE_SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, HUGE_SIZE);
 	kvm_guest_init(&self->guest, 1);
 	self->vcpu = &self->guest.vcpus[0];
 	self->data_fd = -1;
@@ -581,7 +581,7 @@ FIXTURE_SETUP(unmap)
 		SKIP(return, "%s", missing);
 	if (precopy_file_write(TRACE_UNMAP, "0"))
 		SKIP(return, "KVM's calls cannot be traced");
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	kvm_guest_init(&self->guest, 1);
 	ASSERT_EQ(0, kvm_guest_set_bar(&self->guest, self->a.bar, SIZE));
 	self->data_fd = -1;

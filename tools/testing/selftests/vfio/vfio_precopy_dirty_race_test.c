@@ -84,8 +84,8 @@ FIXTURE_SETUP(race)
 		SKIP(return, "needs two devices");
 	if (missing)
 		SKIP(return, "%s", missing);
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
+	precopy_open(&self->b, bdfs[1], NULL, SIZE);
 	self->guest_map = mmap(mmap_reserve(SIZE, SZ_2M, 0), SIZE,
 			       PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 			       self->a.fd, self->a.bar_offset);

@@ -608,7 +608,8 @@ TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
 		precopy_store(&self->t.a, last, &stamp, sizeof(stamp), BY_MMAP);
 		w.stop = true;
 		ASSERT_EQ(0, pthread_join(w.thread, NULL));
-		EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+		if (splits != ~0ULL)
+			EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
 		ASSERT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow))
 			TH_LOG("pass %lu, %lu stores by write()", pass, w.written);
 		tracking_collect(&self->t);

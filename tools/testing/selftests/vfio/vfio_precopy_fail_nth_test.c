@@ -441,8 +441,8 @@ FIXTURE_SETUP(fail_nth)
 		TH_LOG("every %uth failure from %u", self->stride, self->first);
 	storm_catch_sigbus();
 
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
+	precopy_open(&self->b, bdfs[1], NULL, SIZE);
 	precopy_fill(&self->a, 0, 5, 1, BY_MMAP);
 	precopy_fill(&self->a, UNIT_PAGES + 3, 1, 2, BY_PWRITE);
 	self->want = malloc_assert(SIZE);
@@ -863,8 +863,8 @@ TEST_F_TIMEOUT(fail_nth, engine, 3600)
 
 	precopy_close(&self->a);
 	precopy_close(&self->b);
-	precopy_open_model(&self->a, bdfs[0], "iommufd", SIZE, "engine");
-	precopy_open_model(&self->b, bdfs[1], "iommufd", SIZE, "engine");
+	precopy_open_model(&self->a, bdfs[0], NULL, SIZE, "engine");
+	precopy_open_model(&self->b, bdfs[1], NULL, SIZE, "engine");
 	self->ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->ram);
@@ -943,7 +943,7 @@ TEST_F_TIMEOUT(fail_nth, open, 3600)
 	TH_LOG("open: %u failures told, of %u", refused, nth - 1);
 	/* Of a few failures, none may be one that is told */
 	EXPECT_LT(0, self->stride > 1 ? injected : refused);
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	EXPECT_EQ(0, precopy_migrate(&self->a, &self->b, nth));
 }
 

@@ -410,7 +410,7 @@ static void prepare(const char *bdf)
 {
 	struct wire w;
 
-	precopy_open(&f.pd, bdf, "iommufd", SIZE);
+	precopy_open(&f.pd, bdf, NULL, SIZE);
 	wire_init(&w, bdf, SIZE);
 	f.dev = (struct fuzz_device) {
 		.vendor = w.header.vendor, .device = w.header.device,

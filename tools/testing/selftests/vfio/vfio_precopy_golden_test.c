@@ -46,7 +46,7 @@ static void open_used(struct precopy_dev *pd, size_t size)
 {
 	u64 page;
 
-	precopy_open(pd, bdfs[0], "iommufd", size);
+	precopy_open(pd, bdfs[0], NULL, size);
 	for (page = 0; page < precopy_nr_pages(pd); page += 131)
 		precopy_fill(pd, page, 2, 1, page & 1 ? BY_MMAP : BY_PWRITE);
 }

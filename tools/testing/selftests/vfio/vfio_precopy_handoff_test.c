@@ -77,10 +77,10 @@ FIXTURE_SETUP(handoff)
 		SKIP(return, "no test knobs in debugfs");
 	self->fd = -1;
 	self->two = nr_bdfs > 1;
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	self->a_open = true;
 	if (self->two)
-		precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+		precopy_open(&self->b, bdfs[1], NULL, SIZE);
 	wire_init(&self->wire, bdfs[0], SIZE);
 }
 
@@ -104,7 +104,7 @@ static void close_a(handoff_t *self)
 
 static void open_a(handoff_t *self, size_t size)
 {
-	precopy_open(&self->a, bdfs[0], "iommufd", size);
+	precopy_open(&self->a, bdfs[0], NULL, size);
 	self->a_open = true;
 }
 

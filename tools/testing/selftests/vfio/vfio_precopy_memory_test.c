@@ -135,7 +135,7 @@ FIXTURE_SETUP(memory)
 		 CGROUP_ROOT "/precopy-test-%d", getpid());
 	ASSERT_EQ(0, mkdir(self->cgroup, 0755));
 	ASSERT_EQ(0, cg_write(self->cgroup, "cgroup.procs", "0"));
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	ASSERT_EQ(0, cg_write(CGROUP_ROOT, "cgroup.procs", "0"));
 }
 
@@ -407,6 +407,8 @@ TEST_F_TIMEOUT(memory, target_starts_where_its_source_ran, MIG_TIMEOUT)
 	u64 before = cg_kernel_bytes(self->cgroup);
 	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
+	if (precopy_stat(bdfs[0], "bytes_in_use") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
 	store_a_page_to_each(&self->a, SIZE / WIRE_UNIT - 1);
 	starts_where_it_ran(_metadata, self, before, limit);
@@ -418,6 +420,8 @@ TEST_F_TIMEOUT(memory, target_allocates_what_its_source_had, MIG_TIMEOUT)
 	struct mig_stream stream = {};
 	u64 used;
 
+	if (precopy_stat(bdfs[0], "bytes_in_use") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
 	limit_to(_metadata, self, USED + SINGLES);
 	store_a_page_to_each(&self->a, SIZE / WIRE_UNIT - 1);
 	used = handoff_stat(bdfs[0], "bytes_in_use");
@@ -437,6 +441,8 @@ TEST_F_TIMEOUT(memory, sparse_units_leave_memory_for_whole_ones, MIG_TIMEOUT)
 	u64 first = SIZE / WIRE_UNIT - UNITS, whole = UNITS - 1;
 	u64 limit = cg_current(self->cgroup) + USED + SINGLES;
 
+	if (precopy_stat(bdfs[0], "bytes_in_use") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
 	ASSERT_EQ(0, cg_limit_at(self->cgroup, limit));
 	precopy_fill(&self->a, first * UNIT_PAGES, whole * UNIT_PAGES, 1,
 		     BY_PWRITE);
@@ -453,6 +459,8 @@ TEST_F_TIMEOUT(memory, startup_prepares_no_more_than_is_in_use, MIG_TIMEOUT)
 	unsigned int i;
 	int fd;
 
+	if (precopy_stat(bdfs[0], "bytes_in_use") == ~0ULL)
+		SKIP(return, "no statistics in debugfs");
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		wire_init(&w, bdfs[0], SIZE);
 		wire_put_header(&w);
@@ -538,7 +546,7 @@ static void use_in_child(const char *cgroup, use_fn use)
 
 	if (cg_write(cgroup, "cgroup.procs", "0"))
 		_exit(1);
-	precopy_open(&pd, bdfs[0], "iommufd", SIZE);
+	precopy_open(&pd, bdfs[0], NULL, SIZE);
 	if (cg_limit(cgroup, USED))
 		_exit(2);
 	_exit(use(&pd) == -ENOMEM ? 0 : 3);
@@ -567,8 +575,8 @@ static void beyond_the_limit(struct __test_metadata *_metadata, user_t *self,
 	} else {
 		EXPECT_EQ(0, WEXITSTATUS(status));
 	}
-	precopy_open(&a, bdfs[0], "iommufd", SZ_4M);
-	precopy_open(&b, bdfs[1], "iommufd", SZ_4M);
+	precopy_open(&a, bdfs[0], NULL, SZ_4M);
+	precopy_open(&b, bdfs[1], NULL, SZ_4M);
 	EXPECT_EQ(0, precopy_migrate(&a, &b, 1));
 	precopy_close(&a);
 	precopy_close(&b);
@@ -626,7 +634,7 @@ static void precopy_in_child(const char *cgroup)
 
 	if (cg_write(cgroup, "cgroup.procs", "0"))
 		_exit(1);
-	precopy_open(&pd, bdfs[0], "iommufd", MANY);
+	precopy_open(&pd, bdfs[0], NULL, MANY);
 	store_to_each_unit(&pd, 1);
 	if (precopy_with_headroom(&pd, cgroup, SZ_256K) != -ENOMEM)
 		_exit(2);

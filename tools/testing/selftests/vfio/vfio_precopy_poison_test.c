@@ -42,7 +42,7 @@ typedef FIXTURE_DATA(poison) poison_t;
 
 FIXTURE_SETUP(poison)
 {
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	precopy_fill(&self->a, 0, PAGES, 1, BY_MMAP);
 }
 
@@ -112,12 +112,18 @@ TEST_F_TIMEOUT(poison, accesses, MIG_TIMEOUT)
 
 TEST_F_TIMEOUT(poison, saving, MIG_TIMEOUT)
 {
-	int fd;
+	int fd, ret;
 
 	if (!poison(self))
 		SKIP(return, "the kernel cannot pretend memory errors");
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &fd));
-	EXPECT_EQ(-EIO, mig_stream_drain(&self->stream, fd, SZ_64K));
+	ret = mig_stream_drain(&self->stream, fd, SZ_64K);
+	/* An older kernel keeps a reference on the page, which has to wait then. */
+	if (ret == -ENOMSG) {
+		ASSERT_EQ(0, mig_set_state(self->a.dev, STOP_COPY, NULL));
+		ret = mig_stream_drain(&self->stream, fd, SZ_64K);
+	}
+	EXPECT_EQ(-EIO, ret);
 	/* It is not left out by trying again */
 	EXPECT_EQ(-EIO, mig_stream_drain(&self->stream, fd, SZ_64K));
 	close(fd);

@@ -379,7 +379,7 @@ FIXTURE_VARIANT_ADD(busy, collected) {
 
 FIXTURE_SETUP(busy)
 {
-	precopy_open(&self->a, bdfs[0], "iommufd", BUSY_SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, BUSY_SIZE);
 }
 
 FIXTURE_TEARDOWN(busy)

@@ -58,8 +58,8 @@ FIXTURE_SETUP(reinit)
 		SKIP(return, "no test knob reinit in debugfs");
 	self->fd = -1;
 	self->to_fd = -1;
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
+	precopy_open(&self->b, bdfs[1], NULL, SIZE);
 }
 
 FIXTURE_TEARDOWN(reinit)
@@ -159,7 +159,7 @@ TEST_F_TIMEOUT(reinit, opt_in_lasts, MIG_TIMEOUT)
 
 	precopy_close(&self->a);
 	EXPECT_EQ(-EINVAL, reinit_now());
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	close(self->fd);
 	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &self->fd));
 	drain(self);
@@ -508,8 +508,8 @@ TEST_F_TIMEOUT(reinit, pinned, MIG_TIMEOUT)
 	precopy_close(&self->a);
 	precopy_close(&self->b);
 	missing = slow_file_open(&file);
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
-	precopy_open(&self->b, bdfs[1], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
+	precopy_open(&self->b, bdfs[1], NULL, SIZE);
 	if (missing)
 		SKIP(return, "no 9p file to read from");
 	begin(self);

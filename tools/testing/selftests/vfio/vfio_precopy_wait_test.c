@@ -80,7 +80,7 @@ FIXTURE_SETUP(large)
 	self->buf = mmap(NULL, BIG, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->buf);
-	precopy_open(&self->a, bdfs[0], "iommufd", BIG);
+	precopy_open(&self->a, bdfs[0], NULL, BIG);
 }
 
 FIXTURE_TEARDOWN(large)
@@ -198,7 +198,7 @@ FIXTURE_SETUP(wait)
 		SKIP(return, "no cgroups in " CGROUP_ROOT);
 	ASSERT_EQ(0, pipe(self->pipe));
 	ASSERT_EQ(0, pipe(self->ready));
-	precopy_open(&self->a, bdfs[0], "iommufd", SIZE);
+	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	begin_startup(self);
 }
 

@@ -274,6 +274,19 @@ void precopy_prepare(const char *bdf, size_t memory_size, const char *model)
 	clear_knobs(bdf);
 }
 
+bool precopy_has_mode(const char *mode)
+{
+	return !strstr(mode, "iommufd") || !access("/dev/iommu", R_OK | W_OK);
+}
+
+const char *precopy_mode(const char *mode)
+{
+	if (mode)
+		return mode;
+	return precopy_has_mode(MODE_IOMMUFD) ? MODE_IOMMUFD :
+						MODE_VFIO_TYPE1V2_IOMMU;
+}
+
 void precopy_open_model(struct precopy_dev *pd, const char *bdf,
 			const char *mode, size_t memory_size, const char *model)
 {
@@ -282,7 +295,7 @@ void precopy_open_model(struct precopy_dev *pd, const char *bdf,
 	precopy_prepare(bdf, memory_size, model);
 	memset(pd, 0, sizeof(*pd));
 	pd->bdf = bdf;
-	pd->iommu = iommu_init(mode);
+	pd->iommu = iommu_init(precopy_mode(mode));
 	pd->dev = vfio_pci_device_init(bdf, pd->iommu);
 	pd->fd = pd->dev->fd;
 

@@ -28,8 +28,8 @@ void tracking_open(struct precopy_tracking *t, char **bdfs, size_t size)
 	memset(t, 0, sizeof(*t));
 	t->data_fd = -1;
 	t->seed = 1000;
-	precopy_open(&t->a, bdfs[0], "iommufd", size);
-	precopy_open(&t->b, bdfs[1], "iommufd", size);
+	precopy_open(&t->a, bdfs[0], NULL, size);
+	precopy_open(&t->b, bdfs[1], NULL, size);
 	replica_begin(t);
 	t->stored = calloc_assert(precopy_nr_pages(&t->a), sizeof(*t->stored));
 	t->due = calloc_assert(precopy_nr_pages(&t->a), sizeof(*t->due));

@@ -37,9 +37,14 @@ struct precopy_dev {
  */
 void precopy_require(char **bdfs, int nr_bdfs);
 
+/* Kernels may lack iommufd: then modes that use it cannot be tried. */
+bool precopy_has_mode(const char *mode);
+/* @mode, or if it is NULL one that there is, iommufd if possible. */
+const char *precopy_mode(const char *mode);
+
 /*
  * memory_size and model ("memory" unless named) are set first; the shadow is all
- * zero, as the memory is.
+ * zero, as the memory is. @mode is as for precopy_mode().
  */
 void precopy_open(struct precopy_dev *pd, const char *bdf, const char *mode,
 		  size_t memory_size);
