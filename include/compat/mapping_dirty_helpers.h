@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Replacements for kernels built without CONFIG_MAPPING_DIRTY_HELPERS, an option that
- * a user cannot enable alone. scripts/kdir-build includes this file first.
+ * Replacements that do nothing, for kernels built without CONFIG_MAPPING_DIRTY_HELPERS,
+ * an option that a user cannot enable alone, and for those where mapping_wrprotect_range.h
+ * is in use.
  *
  * precopy_entries_clean() is an optimisation. precopy_entries_seal(), which runs after
  * it, makes every entry read-only and clean by itself, but flushes the TLB for each
@@ -11,26 +12,25 @@
 #ifndef _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H
 #define _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H
 
-#include <linux/types.h>
+#include <linux/mm.h>
 
-struct address_space;
-
-#ifndef CONFIG_MAPPING_DIRTY_HELPERS
 static inline unsigned long
-wp_shared_mapping_range(struct address_space *mapping, pgoff_t first_index,
-			pgoff_t nr)
+precopy_compat_wp_shared(struct address_space *mapping, pgoff_t first_index,
+			 pgoff_t nr)
 {
 	return 0;
 }
 
+#define wp_shared_mapping_range precopy_compat_wp_shared
+
 static inline unsigned long
-clean_record_shared_mapping_range(struct address_space *mapping,
-				  pgoff_t first_index, pgoff_t nr,
-				  pgoff_t bitmap_pgoff, unsigned long *bitmap,
-				  pgoff_t *start, pgoff_t *end)
+precopy_compat_clean_shared(struct address_space *mapping, pgoff_t first_index,
+			    pgoff_t nr, pgoff_t bitmap_pgoff,
+			    unsigned long *bitmap, pgoff_t *start, pgoff_t *end)
 {
 	return 0;
 }
-#endif
+
+#define clean_record_shared_mapping_range precopy_compat_clean_shared
 
 #endif /* _PRECOPY_COMPAT_MAPPING_DIRTY_HELPERS_H */

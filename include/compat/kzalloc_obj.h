@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* kzalloc_obj() and kzalloc_flex(), for kernels that lack them */
+#ifndef _PRECOPY_COMPAT_KZALLOC_OBJ_H
+#define _PRECOPY_COMPAT_KZALLOC_OBJ_H
+
+#include <linux/overflow.h>
+#include <linux/slab.h>
+
+#define kzalloc_obj(what, gfp) \
+	kzalloc(sizeof(typeof(what)), gfp)
+#define kzalloc_flex(what, member, count, gfp) \
+	kzalloc(struct_size_t(typeof(what), member, count), gfp)
+
+#endif /* _PRECOPY_COMPAT_KZALLOC_OBJ_H */

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the headers for missing members of struct vfio_device_ops share: each defines a
+ * structure that begins with the kernel's and adds the member, and gives it the kernel's
+ * name. Needs -fms-extensions.
+ */
+#ifndef _PRECOPY_COMPAT_VFIO_DEVICE_OPS_H
+#define _PRECOPY_COMPAT_VFIO_DEVICE_OPS_H
+
+#include <linux/vfio.h>
+#include <linux/vfio_pci_core.h>
+
+/* The kernel knows the beginning only */
+#define _vfio_alloc_device(size, dev, ops) \
+	_vfio_alloc_device(size, dev, (const void *)(ops))
+
+#endif /* _PRECOPY_COMPAT_VFIO_DEVICE_OPS_H */
