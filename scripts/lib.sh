@@ -362,8 +362,8 @@ make_kernel() {
 		"${patched[@]}" /precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
 }
 
-# bed_need root|src|base|l1|kvm|debug|kcsan|clang|arm64|powerpc|distro|older ...: make what is
-# missing; sets ROOT, SRC, BASE, DISTRO, OLDER_ROOT, and KERNEL_DIR to the last kernel named.
+# bed_need root|src|base|l1|kvm|debug|kcsan|clang|arm64|powerpc|distro|release|older ...: make
+# what is missing; sets ROOT, SRC, BASE, DISTRO, OLDER_ROOT, and KERNEL_DIR to the last kernel named.
 bed_need() {
 	local want guess
 	need_root
@@ -385,11 +385,13 @@ bed_need() {
 			entry_make "kernel.$want" "$(kernel_key "$want")" 3000 $guess "building the '$want' kernel $(source_version)" make_kernel
 			# shellcheck disable=SC2034
 			KERNEL_DIR=$ENTRY/build ;;
-		distro)
+		distro|release)
 			[ -f "$CACHE/distro-$(distro_key)/complete" ] || need_mmdebstrap
-			entry_make distro "$(distro_key)" 1500 180 "making a clean Debian $SUITE root, with the distribution's newest kernel" make_distro
+			entry_make distro "$(distro_key)" 1500 180 "making a clean Debian $SUITE root, with the distribution's kernels" make_distro
 			# shellcheck disable=SC2034
-			DISTRO=$ENTRY/tree KERNEL_DIR=$ENTRY/build ;;
+			DISTRO=$ENTRY/tree KERNEL_DIR=$ENTRY/build
+			# shellcheck disable=SC2034
+			[ "$want" = distro ] || KERNEL_DIR=$ENTRY/release/build ;;
 		older)
 			[ -f "$CACHE/older-$(older_key)/complete" ] || need_mmdebstrap
 			entry_make older "$(older_key)" 600 60 "making a Debian $OLDER root, to build packages in" make_older
