@@ -428,7 +428,8 @@ WHERE = (("guest", "longest"), ("running", "while the source ran"), ("pause", "V
 def downtime(samples):
     part = Section("Downtime of a migrating VM", "L1, QEMU with nested KVM")
     for axis, name, label in (("memory", "memory in use", "MiB"), ("startup", "target's startup", "s"),
-                              ("dma", "DMA of the device", "MiB/s")):
+                              ("dma", "DMA of the device", "MiB/s"),
+                              ("limit", "QEMU's downtime limit", "ms")):
         rows = []
         for x in samples.xs(f"downtime.{axis}.stopcopy.qemu"):
             for kind, kind_name in (("precopy", "pre-copy"), ("stopcopy", "stop-copy")):

@@ -55,6 +55,7 @@ class Setup:
     in_use_mib: int = 40
     read_mib: int = 0           # after a check the guest has read, and so uses, all of it
     guest_options: str = ""
+    limit_ms: int = DOWNTIME_MS    # QEMU's downtime limit with pre-copy
     bandwidth: int = FAST       # what QEMU may send, bytes a second
     reinit: bool = False        # let the initial data begin anew after the first ack
     cancel_first: bool = False  # begin a migration and take it back before
@@ -89,7 +90,7 @@ class Setup:
         a record's header for each page, less than a part in 128.
         """
         if self.precopy:
-            return DOWNTIME_MS
+            return self.limit_ms
         in_use = max(self.in_use_mib, self.read_mib) << 20
         return (in_use + in_use // 128 + MARGIN) * 1000 // BANDWIDTH
 
