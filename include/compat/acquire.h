@@ -11,11 +11,6 @@
 #include <linux/errno.h>
 
 #define ACQUIRE(_name, _var)	 CLASS(_name, _var)
-#define ACQUIRE_ERR(_name, _var)			\
-({							\
-	const class_##_name##_t *_held = (_var);	\
-							\
-	*_held ? 0 : -EINTR;				\
-})
+#define ACQUIRE_ERR(_name, _var) (class_##_name##_lock_ptr(_var) ? 0 : -EINTR)
 
 #endif /* _PRECOPY_COMPAT_ACQUIRE_H */
