@@ -636,8 +636,29 @@ static u64 calls_for(unmap_t *self, u64 nr, u64 stride, u64 value)
 }
 
 /*
+ * The kernel has no walk that write-protects and cleans: the driver was built to remove
+ * entries instead, in one walk.
+ */
+static bool entries_are_removed(void)
+{
+	bool any = false, found = false;
+	char line[512];
+	FILE *f;
+
+	f = fopen("/proc/kallsyms", "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		any = true;
+		found |= !!strstr(line, " mapping_wrprotect_range\n");
+	}
+	if (f)
+		fclose(f);
+	return any && !found;
+}
+
+/*
  * Three for a unit, however many pages were written and however they are scattered,
- * or one for each page if there are few.
+ * or one for each page if there are few. Where entries are removed there is one instead
+ * of three.
  */
 TEST_F_TIMEOUT(unmap, calls_for_a_collect, MIG_TIMEOUT)
 {
@@ -647,6 +668,7 @@ TEST_F_TIMEOUT(unmap, calls_for_a_collect, MIG_TIMEOUT)
 		{ UNIT_PAGES, 1, 3 }, { UNIT_PAGES / 2, 2, 3 }, { 16, 32, 3 },
 		{ 7, 73, 3 }, { 2, 511, 2 }, { 3, 1, 1 }, { 1, 1, 1 },
 	};
+	u64 walks = entries_are_removed() ? 1 : 3;
 	size_t i;
 
 	precopy_fill(&self->a, 0, SIZE / PRECOPY_PAGE, 1, BY_MMAP);
@@ -655,7 +677,7 @@ TEST_F_TIMEOUT(unmap, calls_for_a_collect, MIG_TIMEOUT)
 	/* Units are single pages from now on. */
 	calls_for(self, 1, 1, 1);
 	for (i = 0; i < ARRAY_SIZE(steps); i++)
-		EXPECT_EQ(UNITS * steps[i].calls,
+		EXPECT_EQ(UNITS * (steps[i].calls == 3 ? walks : steps[i].calls),
 			  calls_for(self, steps[i].nr, steps[i].stride, i + 2))
 			TH_LOG("%lu pages of each unit", steps[i].nr);
 	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
