@@ -17,7 +17,7 @@
 
 #include "mapping_dirty_helpers.h"
 
-/* Nobody asks for the number of entries changed. All TLBs are flushed on return. */
+/* Returns 0: the driver does not use the number of entries. All TLBs are flushed. */
 static inline int
 precopy_compat_wrprotect_range(struct address_space *mapping, pgoff_t pgoff,
 			       unsigned long pfn, unsigned long nr_pages)

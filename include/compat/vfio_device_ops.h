@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the headers for missing members of struct vfio_device_ops share: each defines a
- * structure that begins with the kernel's and adds the member, and gives it the kernel's
- * name. Needs -fms-extensions.
+ * Some kernels lack members of struct vfio_device_ops. One header for each such member
+ * includes this one. It defines a structure that begins with the kernel's structure and
+ * adds the member, and gives it the kernel's name. This needs -fms-extensions.
  */
 #ifndef _PRECOPY_COMPAT_VFIO_DEVICE_OPS_H
 #define _PRECOPY_COMPAT_VFIO_DEVICE_OPS_H

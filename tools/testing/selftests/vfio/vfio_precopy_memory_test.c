@@ -217,7 +217,7 @@ static void limit_to(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, cg_limit(self->cgroup, more));
 }
 
-/* What a thread needs to find that there is no memory, usually */
+/* A thread usually finds within this time that there is no memory */
 #define TAKE_MS		300
 
 static void *store_to_second_unit(void *arg)

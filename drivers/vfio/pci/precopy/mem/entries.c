@@ -8,6 +8,8 @@
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
+#include <kunit/visibility.h>
+
 #include "entries.h"
 #include "memory.h"
 #include "ram.h"
@@ -64,40 +66,46 @@ void precopy_entries_revoke(struct precopy_memory *mem)
 	if (!mem->ram)
 		return;
 	for (; (unit = precopy_ram_next_unit(mem->ram, unit)) != ULONG_MAX; unit++)
-		set_bit(unit, mem->revoked);
+		__set_bit(unit, mem->revoked);
 }
 
 /**
  * precopy_entries_revoked - check whether entries of a unit may map what is gone
- * @mem: the memory, open
+ * @mem: the memory
  * @unit: unit number
  *
  * Context: memory.sem held until an entry of the unit is made.
- * Return: true if precopy_entries_settle() has to come first.
+ * Return: true if precopy_entries_settle() has to come first; false if the device is
+ * closed, or was opened again with less memory.
  */
 bool precopy_entries_revoked(const struct precopy_memory *mem,
 			     unsigned long unit)
 {
 	lockdep_assert_held(&mem->sem);
-	return test_bit(unit, mem->revoked);
+	return mem->revoked && unit < precopy_memory_nr_units(mem) &&
+	       test_bit(unit, mem->revoked);
 }
 
 /**
  * precopy_entries_settle - remove the entries of a unit that are revoked
- * @mem: the memory, open
+ * @mem: the memory. A reset of the carrier may call this while the device is closed.
  * @unit: unit number
  *
  * Context: may sleep; memory.sem not held; mmap_lock may be held.
  */
 void precopy_entries_settle(struct precopy_memory *mem, unsigned long unit)
 {
-	/* A hint: whoever makes an entry looks again, with the lock */
-	if (!test_bit(unit, mem->revoked))
-		return;
+	/* Page faults call this, and seldom find any: they need not exclude each other */
+	scoped_guard(rwsem_read, &mem->sem)
+		if (!precopy_entries_revoked(mem, unit))
+			return;
 	guard(rwsem_write)(&mem->sem);
-	if (test_and_clear_bit(unit, mem->revoked))
-		precopy_entries_remove_unit(mem, unit);
+	if (!precopy_entries_revoked(mem, unit))
+		return;
+	__clear_bit(unit, mem->revoked);
+	precopy_entries_remove_unit(mem, unit);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_entries_settle);
 
 /*
  * So few pages need no walks before the seal: its flushes are no more than those of the
@@ -145,8 +153,8 @@ static unsigned long precopy_entries_seal_run(struct precopy_memory *mem,
  * and clean in one step under its page table lock. It flushes entry by entry,
  * but after the other two hardly ever finds one to change.
  *
- * What remains is a call of the MMU notifiers for each run of pages. A run may
- * include pages in between that are not to be protected, if @all. The walks have
+ * It calls the MMU notifiers once for each run of pages. With @all, a run may
+ * include pages in between that are not to be protected. The walks have
  * done the same to those: it costs their next store a fault, and nothing if they
  * are read-only, as all pages are that are in no set.
  */

@@ -193,6 +193,7 @@ void precopy_memory_settle(struct precopy_memory *mem)
 		cond_resched();
 	}
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_memory_settle);
 
 /**
  * precopy_memory_set_gate - let accesses to the BAR pass, wait, or fail

@@ -18,6 +18,7 @@
 #include <kunit/test.h>
 
 #include "../mem/dirty.h"
+#include "../mem/entries.h"
 #include "../mem/move.h"
 
 #define UNIT	PRECOPY_UNIT_PAGES
@@ -982,7 +983,7 @@ static bool room_suffices(struct room *r)
 	return precopy_tracker_prepared(&r->mem, r->tracker);
 }
 
-/* What has come into use since room was made is noticed, and other units are not in the way. */
+/* The tracker notices units that come into use after it has made room for all others. */
 static void dirty_room_for_use(struct kunit *test)
 {
 	struct room *r = new_room(test);
@@ -1000,6 +1001,18 @@ static void dirty_room_for_use(struct kunit *test)
 	}
 }
 
+/* A reset of the carrier may find a unit, and the device closed, or open and smaller. */
+static void dirty_settle_after_close(struct kunit *test)
+{
+	struct room *r = new_room(test);
+
+	precopy_memory_close(&r->mem);
+	precopy_entries_settle(&r->mem, ROOM_UNITS - 1);
+	KUNIT_ASSERT_EQ(test, 0, precopy_memory_open(&r->mem, PRECOPY_UNIT_SIZE));
+	precopy_entries_settle(&r->mem, 1000 * BITS_PER_LONG);
+	precopy_memory_settle(&r->mem);
+}
+
 static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_size, size_gen_params),
 	KUNIT_CASE(dirty_bad_size),
@@ -1014,6 +1027,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE(dirty_move_notes_stores),
 	KUNIT_CASE(dirty_move_cancelled),
 	KUNIT_CASE(dirty_room_for_use),
+	KUNIT_CASE(dirty_settle_after_close),
 	{}
 };
 
