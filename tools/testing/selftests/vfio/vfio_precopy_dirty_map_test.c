@@ -404,17 +404,6 @@ TEST_F_TIMEOUT(dirty_map_writers, events_around_collect, MIG_TIMEOUT)
 #define NUMA_NR		4
 #define NUMA_DEBUG	"/sys/kernel/debug/sched/numa_balancing/"
 
-static int set_file(const char *path, const char *value)
-{
-	int ret, fd = open(path, O_WRONLY);
-
-	if (fd < 0)
-		return -errno;
-	ret = write(fd, value, strlen(value)) < 0 ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
 static long minor_faults(void)
 {
 	struct rusage usage;
@@ -473,13 +462,13 @@ static void numa_hints(struct __test_metadata *_metadata, map_t *self)
 
 TEST_F_TIMEOUT(dirty_map, numa_hint_around_collect, 180)
 {
-	if (set_file("/proc/sys/kernel/numa_balancing", "1"))
+	if (precopy_file_write("/proc/sys/kernel/numa_balancing", "1"))
 		SKIP(return, "no NUMA balancing: %s", strerror(errno));
-	set_file(NUMA_DEBUG "scan_delay_ms", "10");
-	set_file(NUMA_DEBUG "scan_period_min_ms", "10");
-	set_file(NUMA_DEBUG "scan_period_max_ms", "20");
+	precopy_file_write(NUMA_DEBUG "scan_delay_ms", "10");
+	precopy_file_write(NUMA_DEBUG "scan_period_min_ms", "10");
+	precopy_file_write(NUMA_DEBUG "scan_period_max_ms", "20");
 	numa_hints(_metadata, &self->m);
-	set_file("/proc/sys/kernel/numa_balancing", "0");
+	precopy_file_write("/proc/sys/kernel/numa_balancing", "0");
 }
 
 /* Who may touch the memory through a fault handler in user space: nobody. */

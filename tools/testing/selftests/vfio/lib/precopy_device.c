@@ -22,52 +22,7 @@
 #define CLOSING_MS	60000
 #define BLOCKING_MS	60000
 
-static struct {
-	pid_t pid;
-	int nr;
-	char **bdfs;
-	char memory_size[MAX_DEVICES][32];
-	char model[MAX_DEVICES][32];
-} saved;
-
-static void restore_attributes(void)
-{
-	int i;
-
-	/* Children of the test harness inherit this handler. */
-	if (getpid() != saved.pid)
-		return;
-
-	for (i = 0; i < saved.nr; i++) {
-		precopy_sysfs_write(saved.bdfs[i], "memory_size",
-				    saved.memory_size[i]);
-		precopy_sysfs_write(saved.bdfs[i], "model", saved.model[i]);
-	}
-}
-
-void precopy_require(char **bdfs, int nr_bdfs)
-{
-	char *driver;
-	int i;
-
-	saved.pid = getpid();
-	saved.bdfs = bdfs;
-	saved.nr = nr_bdfs < MAX_DEVICES ? nr_bdfs : MAX_DEVICES;
-
-	for (i = 0; i < saved.nr; i++) {
-		driver = sysfs_driver_get(bdfs[i]);
-		if (!driver || strcmp(driver, PRECOPY_DRIVER))
-			ksft_exit_skip("%s is bound to %s, not to %s\n",
-				       bdfs[i], driver ?: "no driver",
-				       PRECOPY_DRIVER);
-		free(driver);
-		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "memory_size",
-						  saved.memory_size[i], 32), 0);
-		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "model",
-						  saved.model[i], 32), 0);
-	}
-	VFIO_ASSERT_EQ(atexit(restore_attributes), 0);
-}
+#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
 
 int precopy_file_write(const char *path, const char *value)
 {
@@ -99,6 +54,68 @@ static int file_read(const char *path, char *buf, size_t len)
 	buf[strcspn(buf, "\n")] = 0;
 
 	return ret;
+}
+
+static struct {
+	pid_t pid;
+	int nr;
+	char **bdfs;
+	char memory_size[MAX_DEVICES][32];
+	char model[MAX_DEVICES][32];
+	char numa_balancing[8];
+} saved;
+
+static void restore_attributes(void)
+{
+	int i;
+
+	/* Children of the test harness inherit this handler. */
+	if (getpid() != saved.pid)
+		return;
+
+	for (i = 0; i < saved.nr; i++) {
+		precopy_sysfs_write(saved.bdfs[i], "memory_size",
+				    saved.memory_size[i]);
+		precopy_sysfs_write(saved.bdfs[i], "model", saved.model[i]);
+	}
+	if (*saved.numa_balancing)
+		precopy_file_write(NUMA_BALANCING, saved.numa_balancing);
+}
+
+/*
+ * Programs count faults and calls of MMU notifiers. NUMA balancing adds to both,
+ * whenever it likes. Who is about NUMA hints turns them on.
+ */
+static void stop_numa_balancing(void)
+{
+	if (!file_read(NUMA_BALANCING, saved.numa_balancing,
+		       sizeof(saved.numa_balancing)))
+		precopy_file_write(NUMA_BALANCING, "0");
+}
+
+void precopy_require(char **bdfs, int nr_bdfs)
+{
+	char *driver;
+	int i;
+
+	saved.pid = getpid();
+	saved.bdfs = bdfs;
+	saved.nr = nr_bdfs < MAX_DEVICES ? nr_bdfs : MAX_DEVICES;
+
+	for (i = 0; i < saved.nr; i++) {
+		driver = sysfs_driver_get(bdfs[i]);
+		if (!driver || strcmp(driver, PRECOPY_DRIVER))
+			ksft_exit_skip("%s is bound to %s, not to %s\n",
+				       bdfs[i], driver ?: "no driver",
+				       PRECOPY_DRIVER);
+		free(driver);
+		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "memory_size",
+						  saved.memory_size[i], 32), 0);
+		VFIO_ASSERT_EQ(precopy_sysfs_read(bdfs[i], "model",
+						  saved.model[i], 32), 0);
+	}
+	VFIO_ASSERT_EQ(atexit(restore_attributes), 0);
+	stop_numa_balancing();
 }
 
 static void sysfs_path(char *path, const char *bdf, const char *file)
