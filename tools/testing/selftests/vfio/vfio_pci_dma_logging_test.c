@@ -237,9 +237,10 @@ TEST_F_TIMEOUT(mig, report_only_sets_bits, MIG_TIMEOUT) /* R61 */
 			EXPECT_EQ(0, dma_log_report(m->dev, sub[i].iova,
 						    sub[i].length,
 						    sub[i].page_size, bitmap));
-			for (word = 0; word < WORDS; word++)
+			for (word = 0; word < WORDS; word++) {
 				EXPECT_EQ(want[word], bitmap[word] & want[word])
 					TH_LOG("sub-range %u", i);
+			}
 		}
 	}
 	EXPECT_EQ(0, dma_log_stop(m->dev));

@@ -47,20 +47,22 @@ TEST_F_TIMEOUT(mig, unknown_flags_are_einval, MIG_TIMEOUT) /* R2 */
 {
 	u32 bit;
 
-	for (bit = 19; bit < 32; bit++)
+	for (bit = 19; bit < 32; bit++) {
 		EXPECT_EQ(-EINVAL, raw_feature(self->m.fd, 16, MIG_GET | 1U << bit))
 			TH_LOG("bit %u", bit);
+	}
 }
 
 TEST_F_TIMEOUT(mig, get_with_set_is_einval, MIG_TIMEOUT) /* R3 */
 {
 	u16 feature;
 
-	for (feature = 0; feature < 16; feature++)
+	for (feature = 0; feature < 16; feature++) {
 		EXPECT_EQ(-EINVAL, raw_feature(self->m.fd, 64, feature |
 					       VFIO_DEVICE_FEATURE_GET |
 					       VFIO_DEVICE_FEATURE_SET))
 			TH_LOG("feature %u", feature);
+	}
 }
 
 /* The features of migration, and what may be done with each. */

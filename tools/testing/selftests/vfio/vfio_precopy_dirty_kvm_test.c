@@ -220,9 +220,10 @@ static void collect(struct __test_metadata *_metadata, kvm_t *self,
 
 	ASSERT_EQ(-ENOMSG, precopy_replica_drain(&self->replica, self->data_fd,
 						 self->load_fd));
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
 		EXPECT_EQ(1, self->replica.reports[pages[i]])
 			TH_LOG("page %lu", pages[i]);
+	}
 	EXPECT_EQ(nr, self->replica.nr_reports);
 	EXPECT_EQ(0, memcmp(self->replica.image, self->a.shadow, SIZE));
 	precopy_replica_clear_reports(&self->replica);
@@ -676,10 +677,11 @@ TEST_F_TIMEOUT(unmap, calls_for_a_collect, MIG_TIMEOUT)
 	ASSERT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->data_fd, SZ_1M));
 	/* Units are single pages from now on. */
 	calls_for(self, 1, 1, 1);
-	for (i = 0; i < ARRAY_SIZE(steps); i++)
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
 		EXPECT_EQ(UNITS * (steps[i].calls == 3 ? walks : steps[i].calls),
 			  calls_for(self, steps[i].nr, steps[i].stride, i + 2))
 			TH_LOG("%lu pages of each unit", steps[i].nr);
+	}
 	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
 }
 

@@ -571,6 +571,7 @@ TEST_F_TIMEOUT(engine_migration, clearing_without_restart, MIG_TIMEOUT)
 {
 	struct mig_stream stream = {};
 	struct engine *a = &self->a;
+	ssize_t ret;
 
 	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
 	vmm_precopy(_metadata, self);
@@ -589,8 +590,10 @@ TEST_F_TIMEOUT(engine_migration, clearing_without_restart, MIG_TIMEOUT)
 	precopy_fill(&a->pd, 0, 500, 3, BY_MMAP);
 	ASSERT_EQ(0, mig_set_state(a->pd.dev, PC, &self->save));
 	ASSERT_EQ(0, mig_set_state(self->b.pd.dev, RES, &self->load));
-	while (stream.len < 250 * PRECOPY_PAGE)
-		ASSERT_LT(0, mig_stream_read(&stream, self->save, CHUNK));
+	do {
+		ret = mig_stream_read(&stream, self->save, CHUNK);
+		ASSERT_LT(0, ret);
+	} while (stream.len < 250 * PRECOPY_PAGE);
 	clear(_metadata, a);
 	EXPECT_EQ(0, info_of(self).flags);
 	precopy_fill(&a->pd, 480, 3, 4, BY_MMAP);

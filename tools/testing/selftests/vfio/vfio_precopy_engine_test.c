@@ -144,9 +144,10 @@ TEST_F_TIMEOUT(engine, config_is_read_by_any_width, MIG_TIMEOUT)
 	ASSERT_EQ((ssize_t)sizeof(whole),
 		  pread(self->e.pd.fd, whole, sizeof(whole),
 			dev->config_space.offset));
-	for (i = 0; i < sizeof(whole); i++)
+	for (i = 0; i < sizeof(whole); i++) {
 		ASSERT_EQ(whole[i], vfio_pci_config_readb(dev, i))
 			TH_LOG("offset %#x", i);
+	}
 	for (i = 0; i < sizeof(whole); i += sizeof(half)) {
 		half = vfio_pci_config_readw(dev, i);
 		ASSERT_EQ(0, memcmp(&half, whole + i, sizeof(half)))
@@ -225,8 +226,10 @@ TEST_F_TIMEOUT(engine, capabilities, MIG_TIMEOUT)
 		ASSERT_NE(0, sizes[id]) TH_LOG("capability %#x", id);
 		ASSERT_EQ(0, seen[id]++);
 		ASSERT_LE(at + sizes[id], sizeof(used));
-		for (i = 0; i < sizes[id]; i++)
-			ASSERT_EQ(0, used[at + i]++) TH_LOG("capability %#x", id);
+		for (i = 0; i < sizes[id]; i++) {
+			ASSERT_EQ(0, used[at + i]++)
+				TH_LOG("capability %#x", id);
+		}
 	}
 	EXPECT_EQ(3, nr);
 	/* Nothing is outside of them, and there are no extended ones. */

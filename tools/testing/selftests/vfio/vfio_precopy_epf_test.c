@@ -213,9 +213,10 @@ TEST_F_TIMEOUT(epf, addresses_that_are_none, MIG_TIMEOUT)
 	struct engine *e = &self->e;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(bad); i++)
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		EXPECT_EQ(bad[i].status, engine_epf_run(e, &bad[i].epf))
 			TH_LOG("command %u", i);
+	}
 	EXPECT_EQ(errors + ARRAY_SIZE(bad), precopy_stat(bdfs[0], "dma_errors"));
 	/* What is there was copied */
 	memcpy(self->want + RAM - 5000, self->want, 5000);

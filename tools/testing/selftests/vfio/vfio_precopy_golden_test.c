@@ -210,10 +210,11 @@ TEST_F_TIMEOUT(golden_engine, v1_1_loads, MIG_TIMEOUT)
 		precopy_fill(pd, 0, 600, i, BY_MMAP);
 		engine_write32(&self->e, PRECOPY_ENGINE_CMD_SEQ, 1);
 		ASSERT_EQ(0, mig_load(pd->dev, &self->stream, chunks[i]));
-		for (k = 0; k < ARRAY_SIZE(v1_1_registers); k++)
+		for (k = 0; k < ARRAY_SIZE(v1_1_registers); k++) {
 			EXPECT_EQ(v1_1_registers[k].value,
 				  engine_read32(&self->e, v1_1_registers[k].at))
 				TH_LOG("register %x", v1_1_registers[k].at);
+		}
 		EXPECT_EQ(0, precopy_differ(pd, self->want));
 		ASSERT_EQ(0, mig_set_state(pd->dev, RUNNING, NULL));
 		precopy_reset(pd);
