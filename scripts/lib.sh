@@ -268,6 +268,15 @@ kernel_fragments() {	# FLAVOUR
 	esac
 }
 
+# What a kernel's modules are built with beside its own options, as lines of NAME=VALUE.
+# kbuild compiles anew what was built with other flags.
+module_env() {	# FLAVOUR
+	case $1 in
+	debug) echo GCOV_PROFILE=y ;;
+	l1|kvm|kcsan) echo "KCFLAGS=-femit-struct-debug-detailed=any -fvar-tracking" ;;
+	esac
+}
+
 # What contrib/kvm changes in a kernel: not the text of the patch.
 kvm_change() {
 	sed '1,/^---$/d' "$TOP"/contrib/kvm/0001-*.patch | grep '^[-+@]'
