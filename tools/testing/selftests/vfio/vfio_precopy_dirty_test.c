@@ -583,6 +583,15 @@ static void *region_thread(void *arg)
 	return NULL;
 }
 
+/* All pages are there, sent once, and tracked, and each unit is one folio. */
+static void track_filled(struct __test_metadata *_metadata, dirty_t *self)
+{
+	fill_all(self);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+}
+
 /*
  * A unit is divided while its contents are stored to by write(), which needs no page
  * table entry and so goes on meanwhile.
@@ -595,10 +604,7 @@ TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
 	for (pass = 0; pass < precopy_rounds(20); pass++) {
 		precopy_reset(&self->t.a);
 		memset(self->t.a.shadow, 0, SIZE);
-		fill_all(self);
-		ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
-					   &self->t.data_fd));
-		tracking_collect(&self->t);
+		track_filled(_metadata, self);
 		w = (struct writer){ .self = self };
 		ASSERT_EQ(0, pthread_create(&w.thread, NULL, region_thread, &w));
 		while (w.written < 10)
@@ -629,12 +635,9 @@ TEST_F_TIMEOUT(dirty, tracking_begins_anew_during_a_split, MIG_TIMEOUT)
 
 	if (!precopy_has_knob(bdfs[0], "hold_split"))
 		SKIP(return, "no test knob hold_split in debugfs");
-	fill_all(self);
-	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
-				   &self->t.data_fd));
-	tracking_collect(&self->t);
-	splits = precopy_stat(bdfs[0], "splits");
+	track_filled(_metadata, self);
 	precopy_hold_split(&held, &self->t.a, 300 * PRECOPY_PAGE);
+	splits = precopy_stat(bdfs[0], "splits");
 	tracking_end(&self->t);
 	precopy_fill(&self->t.a, 3, 100, ++self->t.seed, BY_MMAP);
 	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
@@ -667,12 +670,9 @@ TEST_F_TIMEOUT(dirty, two_splits_at_a_time, MIG_TIMEOUT)
 
 	if (!precopy_has_knob(bdfs[0], "hold_split"))
 		SKIP(return, "no test knob hold_split in debugfs");
-	fill_all(self);
-	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
-				   &self->t.data_fd));
-	tracking_collect(&self->t);
-	splits = precopy_stat(bdfs[0], "splits");
+	track_filled(_metadata, self);
 	precopy_hold_split(&held, &self->t.a, 300 * PRECOPY_PAGE);
+	splits = precopy_stat(bdfs[0], "splits");
 	*(u64 *)(self->t.a.shadow + w.first * PRECOPY_PAGE) = 1;
 	ASSERT_EQ(0, pthread_create(&w.thread, NULL, store_and_say, &w));
 	while (!w.written && precopy_now_ms() < end)
