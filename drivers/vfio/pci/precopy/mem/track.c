@@ -338,6 +338,7 @@ int precopy_tracker_prepare(struct precopy_memory *mem,
 				    "not enough memory to track what is written\n");
 	return ret;
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepare);
 
 /* A unit that is not one folio any more needs no reserve */
 static bool precopy_tracker_unit_prepared(const struct precopy_memory *mem,
@@ -376,7 +377,7 @@ bool precopy_tracker_prepared(const struct precopy_memory *mem,
 	}
 	return true;
 }
-EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepare);
+EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepared);
 
 /*
  * A unit without room has come since precopy_tracker_prepared(), as pages may that
@@ -392,7 +393,6 @@ static void precopy_tracker_arm_unit(struct precopy_tracker *tracker,
 	if (huge)
 		__set_bit(unit, tracker->loose);
 }
-EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepared);
 
 /**
  * precopy_tracker_arm - begin tracking
