@@ -33,9 +33,7 @@ before the acknowledgment, and the acknowledgment before the VM stops; and with 
 enters ``RUNNING``. QEMU, both drivers and the trace must agree on the number of bytes. The page is
 written only if all migrations fulfil these conditions.
 
-{tries}
-
-.. contents::
+{tries}.. contents::
    :local:
    :depth: 1
 """
@@ -45,8 +43,8 @@ Downtime
 ========
 
 In ms, from the last action of the guest at the source to its first at the target. The machine is
-emulated, with two processors for everything, so compare only neighbouring values; :doc:`benchmarks`
-has the driver's own share. Each VM migrates back and forth between the two versions of QEMU. The
+emulated, with two processors for everything, and may have had other work: these values show what
+works, not how fast it is. :doc:`benchmarks` has the driver's own share of the downtime. Each VM migrates back and forth between the two versions of QEMU. The
 machine type is ``{machine}``, except in the last column.
 
 IOMMU
@@ -272,7 +270,7 @@ def tries(book: Book) -> str:
     if failed:
         said.append(f"Failed attempts were repeated ({failed} {'times' if failed > 1 else 'time'}), "
                     "see below.")
-    return " ".join(said)
+    return " ".join(said) + "\n\n" if said else ""
 
 
 def failures(book: Book) -> str:
