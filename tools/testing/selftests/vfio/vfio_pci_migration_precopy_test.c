@@ -190,7 +190,7 @@ TEST_F_TIMEOUT(mig, info_flags_need_opt_in, MIG_TIMEOUT) /* R43 */
 	struct mig_dev *m = &self->m;
 	int fd, i;
 
-	if (!mig_has(m, HAS_PRE_COPY))
+	if (!mig_has_info_v2(m))
 		SKIP(return, "%s", m->lacks);
 	ASSERT_EQ(0, mig_precopy_v2_enable(m->dev));
 	ASSERT_EQ(0, mig_set_state(m->dev, PC, &fd));

@@ -89,7 +89,7 @@ static const struct feature {
 static bool offers(struct mig_dev *m, u16 index)
 {
 	if (index == VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2)
-		return mig_has(m, HAS_PRE_COPY);
+		return mig_has_info_v2(m);
 	if (index >= VFIO_DEVICE_FEATURE_DMA_LOGGING_START &&
 	    index <= VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT)
 		return mig_has_dma_log(m);
@@ -351,7 +351,7 @@ TEST_F_TIMEOUT(mig, precopy_info_v2_can_be_set, MIG_TIMEOUT) /* R51 */
 	int fd = self->m.fd;
 	u8 byte = 0;
 
-	if (!mig_has(&self->m, HAS_PRE_COPY))
+	if (!mig_has_info_v2(&self->m))
 		SKIP(return, "%s", self->m.lacks);
 	EXPECT_EQ(0, vfio_feature_probe(fd, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
 					VFIO_DEVICE_FEATURE_SET));
@@ -367,6 +367,8 @@ TEST_F_TIMEOUT(mig, precopy_info_v2_without_precopy_is_einval, MIG_TIMEOUT) /* R
 {
 	if (mig_has(&self->m, HAS_PRE_COPY))
 		SKIP(return, "%s has PRE_COPY", mig_bdf);
+	if (!mig_kernel_has_info_v2(self->m.dev))
+		SKIP(return, "the kernel has no MIG_PRECOPY_INFOv2");
 	EXPECT_EQ(-EINVAL, mig_precopy_v2_enable(self->m.dev));
 	EXPECT_EQ(-EINVAL, vfio_feature_probe(self->m.fd,
 					      VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
@@ -379,7 +381,7 @@ TEST_F_TIMEOUT(mig, precopy_info_v2_outlasts_reset, MIG_TIMEOUT) /* R52 */
 	struct vfio_precopy_info info = { .flags = ~0U };
 	int fd;
 
-	if (!mig_has(&self->m, HAS_PRE_COPY) || !mig_has_reset(&self->m))
+	if (!mig_has_info_v2(&self->m) || !mig_has_reset(&self->m))
 		SKIP(return, "%s", self->m.lacks);
 	ASSERT_EQ(0, mig_precopy_v2_enable(self->m.dev));
 	mig_fresh(&self->m);

@@ -141,6 +141,7 @@ static const int sysfs_errors[] = { ENOENT, ENODEV, 0 };
 static const int size_errors[] = { EBUSY, ENOENT, ENODEV, 0 };
 static const int log_errors[] = { EINVAL, 0 };
 static const int no_errors[] = { 0 };
+static const int unknown_feature[] = { ENOTTY, 0 };
 
 static torture_t *victim(struct storm_actor *actor)
 {
@@ -205,7 +206,8 @@ static void set_one_of(struct storm_actor *actor, unsigned int nr)
 		       storm_pick(actor, KEPT), fd);
 	if (!storm_pick(actor, 16))
 		storm_judge(actor, "INFOv2", mig_precopy_v2_enable(self->a.dev),
-			    no_errors);
+			    mig_kernel_has_info_v2(self->a.dev) ?
+			    no_errors : unknown_feature);
 }
 
 static void act_set(struct storm_actor *actor)

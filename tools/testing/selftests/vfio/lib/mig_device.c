@@ -211,6 +211,19 @@ bool mig_has_dma_log(struct mig_dev *m)
 	return lacks(m, "has no DMA logging");
 }
 
+/*
+ * VFIO answers in place of the driver if the device has PRE_COPY, so that ENOTTY is the
+ * word of a kernel that does not know the feature.
+ */
+bool mig_has_info_v2(struct mig_dev *m)
+{
+	if (!mig_has(m, HAS_PRE_COPY))
+		return false;
+	if (mig_kernel_has_info_v2(m->dev))
+		return true;
+	return lacks(m, "has no MIG_PRECOPY_INFOv2, which is new in Linux 7.1");
+}
+
 bool mig_has_state(struct mig_dev *m, u32 state)
 {
 	switch (state) {

@@ -116,6 +116,13 @@ int mig_precopy_v2_enable(struct vfio_pci_device *device)
 				VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, NULL, 0);
 }
 
+bool mig_kernel_has_info_v2(struct vfio_pci_device *device)
+{
+	return vfio_feature_probe(device->fd,
+				  VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
+				  0) != -ENOTTY;
+}
+
 int mig_data_size(struct vfio_pci_device *device, u64 *size)
 {
 	struct vfio_device_feature_mig_data_size data = {

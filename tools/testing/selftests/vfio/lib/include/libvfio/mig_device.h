@@ -55,6 +55,7 @@ void mig_fresh(struct mig_dev *m);
 bool mig_has(struct mig_dev *m, u64 flags);
 bool mig_has_reset(struct mig_dev *m);
 bool mig_has_dma_log(struct mig_dev *m);
+bool mig_has_info_v2(struct mig_dev *m);
 bool mig_has_state(struct mig_dev *m, u32 state);
 
 /* What GET says; complains on stderr if it is another state. */

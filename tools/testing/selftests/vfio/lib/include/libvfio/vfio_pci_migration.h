@@ -54,6 +54,7 @@ const char *mig_state_name(u32 state);
 
 int mig_precopy_info(int data_fd, struct vfio_precopy_info *info);
 int mig_precopy_v2_enable(struct vfio_pci_device *device);
+bool mig_kernel_has_info_v2(struct vfio_pci_device *device);
 int mig_data_size(struct vfio_pci_device *device, u64 *size);
 
 /* A migration stream in memory, growing as it is read. */
