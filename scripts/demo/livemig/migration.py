@@ -46,6 +46,8 @@ class Setup:
     iommufd: bool = False
     device_options: str = ""    # more of them, each with a comma before it
     iommu_tracks: bool = False  # the IOMMU, not the device, tells what DMA has written
+    dma_log: bool = True        # without it QEMU sends all RAM again while the VM is stopped
+    cpu: str = ""               # QEMU's model of the processor; the best there is by default
     precopy: bool = True
     ack: bool = True            # wait for the target's acknowledgment
     multifd: bool = False       # several lines at once,
@@ -87,12 +89,19 @@ class Setup:
         """
         Without pre-copy the whole device moves while the VM is stopped, and QEMU
         would wait for ever for that to fit the usual limit. The device's estimate has
-        a record's header for each page, less than a part in 128.
+        a record's header for each page, less than a part in 128. All RAM moves then if
+        nobody logs what DMA writes.
         """
+        if not self.dma_log:
+            return ((2 * vm.RAM_MIB) << 20) * 1000 // BANDWIDTH
         if self.precopy:
             return self.limit_ms
         in_use = max(self.in_use_mib, self.read_mib) << 20
         return (in_use + in_use // 128 + MARGIN) * 1000 // BANDWIDTH
+
+    @property
+    def processor(self) -> str:
+        return self.cpu or ("host" if self.accel == "kvm" else "max")
 
 
 @dataclass
@@ -143,6 +152,11 @@ def device_attribute(bdf: str, name: str) -> str:
         return file.read().strip()
 
 
+def has_debugfs(bdf: str) -> bool:
+    """Statistics and test knobs are there only if the kernel has CONFIG_VFIO_DEBUGFS."""
+    return os.path.exists(f"{DEBUGFS}/{bdf}/precopy/stats")
+
+
 def statistic(bdf: str, name: str) -> int:
     """One of the driver's counters, which only ever grow."""
     with open(f"{DEBUGFS}/{bdf}/precopy/stats") as file:
@@ -150,7 +164,12 @@ def statistic(bdf: str, name: str) -> int:
 
 
 def counters(setup: Setup) -> dict[str, int]:
-    """Of all devices together: bytes, and stores that no DMA log could tell of."""
+    """
+    Of all devices together: bytes, and stores that no DMA log could tell of. Nothing where
+    there are no statistics.
+    """
+    if not has_debugfs(setup.carrier["source"]):
+        return {}
     return {"saved": sum(statistic(pair["source"], "saved_bytes") for pair in setup.pairs),
             "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs),
             "unlogged": sum(statistic(pair["source"], "dma_unlogged_pages")
@@ -161,7 +180,7 @@ FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "split
 
 
 def fault_counters(bdf: str) -> dict[str, int]:
-    return {name: statistic(bdf, name) for name in FAULTS}
+    return {name: statistic(bdf, name) for name in FAULTS} if has_debugfs(bdf) else {}
 
 
 def since(bdf: str, before: dict[str, int]) -> dict[str, int]:
@@ -183,6 +202,8 @@ def knob_is_on(bdf: str, name: str) -> bool:
 
 def turn_knobs(setup: Setup) -> None:
     """The knobs apply when QEMU opens the device."""
+    if not has_debugfs(setup.carrier["source"]) and setup.precopy and not setup.delay_ms:
+        return      # as they are without
     for name, bdf in (side for pair in setup.pairs for side in pair.items()):
         turn_knob(bdf, "no_precopy", "N" if setup.precopy else "Y")
         turn_knob(bdf, "startup_delay_ms", setup.delay_ms if name == "target" else 0)

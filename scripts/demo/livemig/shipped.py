@@ -12,22 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import migration, trace
-from .migration import BANDWIDTH, Run, Setup
-from .vm import RAM_MIB, VM, Failure, Guest
+from .migration import Run, Setup
+from .vm import VM, Failure, Guest
 
 if TYPE_CHECKING:
     from .vm import Say
-
-# All memory moves while the VM stands still, and the device's, with some room.
-DOWNTIME_MS = ((2 * RAM_MIB) << 20) * 1000 // BANDWIDTH
-
-
-class PlainVM(VM):
-    """Asks type1 what is dirty when the VM has stopped, and not before."""
-
-    def device_arguments(self) -> list[str]:
-        *first, device = super().device_arguments()
-        return [*first, device + ",x-pre-copy-dirty-page-tracking=off"]
 
 
 def load_kvm() -> None:
@@ -41,7 +30,6 @@ def move(source: VM, target: VM, guest: Guest, run: Run) -> None:
     target.start()
     guest.attach(target)
     uri = migration.connect(source, target)
-    source.cmd("migrate-set-parameters", **{"downtime-limit": DOWNTIME_MS})
     migration.ask_guest(guest, source, "mark", "MARKED")
     run.offset = trace.day_minus_mono()
     run.started = time.monotonic_ns()
@@ -67,7 +55,7 @@ def go(common: dict[str, Any], folder: str, say: Say) -> list[tuple[str, bool]]:
     setup = Setup(in_use_mib=16, linger=0.5, **common)
     os.makedirs(folder)
     run, guest = Run(setup, folder), Guest()
-    source, target = (PlainVM(side, setup.carrier[side], folder, setup, side == "target")
+    source, target = (VM(side, setup.carrier[side], folder, setup, side == "target")
                       for side in ("source", "target"))
     complaints = len(migration.kernel_complaints())
     try:

@@ -222,7 +222,8 @@ class VM:
         for number, pair in enumerate(self.setup.pairs):
             device = (f"vfio-pci,id=dev{number},host={pair[self.side]},"
                       "enable-migration=on,migration-events=on" + self.setup.device_options
-                      + ",x-device-dirty-page-tracking=off" * self.setup.iommu_tracks)
+                      + ",x-device-dirty-page-tracking=off" * self.setup.iommu_tracks
+                      + ",x-pre-copy-dirty-page-tracking=off" * (not self.setup.dma_log))
             found += ["-device", device + ",iommufd=iommufd0" * self.setup.iommufd]
         return found
 
@@ -231,7 +232,7 @@ class VM:
         args = setup.qemu[self.side].arguments + [
                 "-name", self.name + ",debug-threads=on", "-no-user-config", "-nodefaults",
                 "-M", setup.machine, "-accel", setup.accel,
-                "-cpu", "host" if setup.accel == "kvm" else "max",
+                "-cpu", setup.processor,
                 "-m", str(RAM_MIB), "-smp", str(setup.cpus), "-display", "none",
                 "-kernel", setup.kernel, "-initrd", setup.initrd,
                 "-append", "console=ttyS0 panic=-1 quiet -- " + setup.guest_arguments,
