@@ -25,6 +25,7 @@
 #include <linux/sizes.h>
 #include <linux/types.h>
 #include <linux/vfio.h>
+#include <linux/vfio_mig_startup.h>
 #include <linux/vfio_precopy.h>
 
 #include <libvfio.h>
@@ -332,6 +333,75 @@ static bool wait_prepared(handoff_t *self, struct vfio_precopy_startup *info,
 		usleep(1000);
 	} while (precopy_now_ms() < end);
 	return false;
+}
+
+/*
+ * VFIO_MIG_GET_STARTUP_INFO has the numbers of PRECOPY_GET_STARTUP, which is asked
+ * before and after it, in the same phase.
+ */
+static void check_generic(struct __test_metadata *_metadata, int fd, int phase)
+{
+	struct vfio_mig_startup_info info = { .argsz = sizeof(info) };
+	struct vfio_precopy_startup before, after;
+	bool known;
+
+	ASSERT_EQ(0, handoff_get(fd, &before));
+	ASSERT_EQ(0, ioctl(fd, VFIO_MIG_GET_STARTUP_INFO, &info));
+	ASSERT_EQ(0, handoff_get(fd, &after));
+	EXPECT_EQ(phase, (int)before.phase);
+	EXPECT_EQ(phase, (int)info.phase);
+	EXPECT_EQ(phase, (int)after.phase);
+	EXPECT_EQ(before.error, info.error);
+	EXPECT_EQ(before.flags & TARGET, info.flags & VFIO_MIG_STARTUP_TARGET);
+	EXPECT_EQ(!(before.flags & TARGET),
+		  !!(info.flags & VFIO_MIG_STARTUP_INITIAL_BYTES));
+	known = before.remaining_ns != VFIO_PRECOPY_REMAINING_UNKNOWN;
+	EXPECT_EQ(known, !!(info.flags & VFIO_MIG_STARTUP_TIME));
+	EXPECT_EQ(known && before.flags & MEASURED,
+		  !!(info.flags & VFIO_MIG_STARTUP_MEASURED));
+	if (known) {
+		/* Time passes between the questions */
+		EXPECT_GE(before.remaining_ns, info.remaining_ns);
+		EXPECT_LE(after.remaining_ns, info.remaining_ns);
+	}
+}
+
+TEST_F_TIMEOUT(handoff, generic_question_at_source, MIG_TIMEOUT)
+{
+	handoff_teach(&self->a, 1, 2 * DELAY_MS, 1);
+	precopy_fill(&self->a, 0, 40, 1, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->a.dev, PRE_COPY, &self->fd));
+	check_generic(_metadata, self->fd, WAITING);
+	EXPECT_EQ(-ENOMSG, mig_stream_drain(&self->stream, self->fd, SZ_64K));
+	EXPECT_TRUE(handoff_wait(self->fd, VFIO_PRECOPY_PHASE_READY));
+	check_generic(_metadata, self->fd, READY);
+}
+
+TEST_F_TIMEOUT(handoff, generic_question_at_target, MIG_TIMEOUT)
+{
+	struct vfio_precopy_startup info;
+
+	save_some(self);
+	go_resuming(self);
+	check_generic(_metadata, self->fd, WAITING);
+	/* When the work is done only the delay is left, and the estimate is steady */
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", LONG_MS));
+	ASSERT_EQ(0, feed(self, 0, self->marks.barrier, NULL));
+	ASSERT_TRUE(wait_prepared(self, &info, self->marks.bytes_in_use));
+	check_generic(_metadata, self->fd, STARTING);
+
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_delay_ms", 0));
+	go_resuming(self);
+	ASSERT_EQ(0, feed(self, 0, self->stream.len, NULL));
+	check_generic(_metadata, self->fd, READY);
+
+	/* One that failed has no time, but an error. */
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_fail", ENOSPC));
+	go_resuming(self);
+	EXPECT_GT(0, feed(self, 0, self->stream.len, NULL));
+	check_generic(_metadata, self->fd, FAILED);
+	ASSERT_EQ(0, precopy_knob(bdfs[0], "startup_fail", 0));
+	works_after_reset(_metadata, self);
 }
 
 /* What is left of the delay, which is all that is left, and may have passed. */

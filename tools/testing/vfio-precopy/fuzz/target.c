@@ -7,6 +7,7 @@
  * resets happen; what it says must follow from the reference's outcome and from what was
  * made to fail.
  */
+#include <linux/vfio_mig_startup.h>
 #include <linux/vfio_precopy.h>
 
 #include "func/engine.h"
@@ -419,6 +420,29 @@ static void check_name(void)
 		   (m.pcd.memory.gate == PRECOPY_GATE_FAILED), "it says %s", name);
 }
 
+/* The same in VFIO's form; asked when the other was answered, so it must be, too */
+static void check_startup_generic(const struct load *l,
+				  const struct vfio_precopy_startup *own)
+{
+	struct vfio_mig_startup_info info = {
+		.argsz = sizeof(info), .flags = ~0U, .phase = ~0U,
+		.initial_bytes = ~0ULL, .remaining_ns = ~0ULL,
+	};
+	bool known = own->remaining_ns != VFIO_PRECOPY_REMAINING_UNKNOWN;
+	long ret = l->filp->ops->unlocked_ioctl(l->filp, VFIO_MIG_GET_STARTUP_INFO,
+						(unsigned long)&info);
+
+	if (m.faulted || l->reset)
+		return;
+	FUZZ_CHECK(ret == 0, "STARTUP_INFO: %ld", ret);
+	FUZZ_CHECK(info.phase == own->phase && info.error == own->error,
+		   "phase %u, error %u", info.phase, info.error);
+	FUZZ_CHECK(!!(info.flags & VFIO_MIG_STARTUP_TIME) == known &&
+		   (known || !info.remaining_ns), "a time that nobody knows");
+	FUZZ_CHECK(info.flags & VFIO_MIG_STARTUP_TARGET && !info.initial_bytes,
+		   "not a target's: flags %x", info.flags);
+}
+
 static void check_startup(const struct load *l)
 {
 	struct vfio_precopy_startup info = {
@@ -445,6 +469,7 @@ static void check_startup(const struct load *l)
 	FUZZ_CHECK((info.phase == VFIO_PRECOPY_PHASE_FAILED) ==
 		   (m.pcd.memory.gate == PRECOPY_GATE_FAILED),
 		   "phase %u", info.phase);
+	check_startup_generic(l, &info);
 }
 
 /* The errors that are not the stream's, and for which there was a cause */

@@ -370,9 +370,10 @@ static __poll_t precopy_load_poll(struct file *filp,
 }
 
 static void precopy_load_tell(struct precopy_session *session,
-			      struct vfio_precopy_startup *info)
+			      struct precopy_startup_report *report)
 {
 	struct precopy_loading *loading = to_loading(session);
+	struct vfio_precopy_startup *info = &report->own;
 
 	lockdep_assert_held(&session->pcd->state_lock);
 	precopy_startup_tell(&loading->startup, info);
@@ -389,10 +390,8 @@ static long precopy_load_ioctl(struct file *filp, unsigned int cmd,
 {
 	struct precopy_loading *loading = to_loading(filp->private_data);
 
-	if (cmd == PRECOPY_GET_STARTUP)
-		return precopy_startup_info_get(&loading->session, arg,
-						precopy_load_tell);
-	return -ENOTTY;
+	return precopy_startup_ioctl(&loading->session, cmd, arg,
+				     precopy_load_tell);
 }
 
 static const struct file_operations precopy_load_fops = {

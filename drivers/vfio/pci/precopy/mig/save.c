@@ -312,11 +312,13 @@ static long precopy_save_info(struct precopy_saving *saving, unsigned long arg)
  * time that is left by its own measurements and the time since PREFACE was read.
  */
 static void precopy_save_tell(struct precopy_session *session,
-			      struct vfio_precopy_startup *info)
+			      struct precopy_startup_report *report)
 {
 	struct precopy_saving *saving = to_saving(session);
+	struct vfio_precopy_startup *info = &report->own;
 
 	lockdep_assert_held(&session->pcd->state_lock);
+	report->initial_bytes = precopy_save_initial(saving);
 	if (saving->measured)
 		info->flags |= VFIO_PRECOPY_STARTUP_MEASURED;
 	info->bytes_in_use = saving->preface.bytes_in_use;
@@ -344,15 +346,10 @@ static long precopy_save_ioctl(struct file *filp, unsigned int cmd,
 {
 	struct precopy_saving *saving = to_saving(filp->private_data);
 
-	switch (cmd) {
-	case VFIO_MIG_GET_PRECOPY_INFO:
+	if (cmd == VFIO_MIG_GET_PRECOPY_INFO)
 		return precopy_save_info(saving, arg);
-	case PRECOPY_GET_STARTUP:
-		return precopy_startup_info_get(&saving->session, arg,
-						precopy_save_tell);
-	default:
-		return -ENOTTY;
-	}
+	return precopy_startup_ioctl(&saving->session, cmd, arg,
+				     precopy_save_tell);
 }
 
 static const struct file_operations precopy_save_fops = {
