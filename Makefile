@@ -57,6 +57,7 @@ help:
 	@echo '  series        write the driver as patches for the kernel (scripts/series --help)'
 	@echo '  series-check  apply them, and build each with gcc and clang, the last for arm64 and powerpc'
 	@echo '  kvm-patch     test the optional patch of KVM, with and without it (scripts/kvm-patch --help)'
+	@echo '  qemu-patch    build QEMU with the optional patches, and try it (scripts/qemu-patch --help)'
 	@echo ''
 	@echo 'Example, a module for the running kernel:'
 	@echo '  make KDIR=/lib/modules/$$(uname -r)/build'
@@ -164,6 +165,11 @@ series-check:
 .PHONY: kvm-patch
 kvm-patch:
 	@$(SCRIPTS)/kvm-patch $(KVM_PATCH)
+
+# Options, such as QEMU_PATCH="--out /tmp/traces"
+.PHONY: qemu-patch
+qemu-patch:
+	@$(SCRIPTS)/qemu-patch $(QEMU_PATCH)
 
 # Options, such as SHELL_ARGS="--kernel debug --carriers nvme,nvme"
 .PHONY: shell

@@ -114,7 +114,8 @@ class Run:
     kvm: bool = False
     ready: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
-    expected_ms: int = None     # the downtime that QEMU expected last
+    expected_ms: int = None     # the downtime that QEMU expected last,
+    expected_most_ms: int = 0   # and the longest that it expected
     marked: dict = field(default_factory=dict)      # what the guest said before it,
     result: dict = field(default_factory=dict)      # and after its check
     bad: list = field(default_factory=list)
@@ -339,6 +340,7 @@ def hurry_again(source: VM, run: Run) -> None:
 def take_sample(source: VM, run: Run) -> None:
     info = source.cmd("query-migrate")
     run.expected_ms = info.get("expected-downtime", run.expected_ms)
+    run.expected_most_ms = max(run.expected_most_ms, run.expected_ms or 0)
     if "ram" in info and "vfio" in info:
         run.samples.append((time.monotonic_ns(), info["ram"]["transferred"],
                             info["vfio"]["transferred"]))
