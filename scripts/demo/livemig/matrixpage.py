@@ -44,8 +44,9 @@ Downtime
 
 In ms, from the last action of the guest at the source to its first at the target. The machine is
 emulated, with two processors for everything, and may have had other work: these values show what
-works, not how fast it is. :doc:`benchmarks` has the driver's own share of the downtime. Each VM migrates back and forth between the two versions of QEMU. The
-machine type is ``{machine}``, except in the last column.
+works, not how fast it is. :doc:`benchmarks` has the driver's own share of the downtime. Each VM
+migrates back and forth between the two versions of QEMU. The machine type is ``{machine}``, except
+in the last column.
 
 IOMMU
   ``type1``: group and container; ``iommufd``: the device's cdev.
