@@ -34,7 +34,6 @@
 #define TO		((u64)SZ_2M)
 #define PAGES		(RAM / PRECOPY_PAGE)
 #define OTHER_BYTE	0x77
-#define FAILURES	2000
 /* The kernel message for a page table whose address space is unknown */
 #define NO_DMA	"no DMA: not attached to the only I/O address space of this iommufd"
 
@@ -442,57 +441,76 @@ TEST_F_TIMEOUT(hwpt, destroyed_and_allocated_while_attached, MIG_TIMEOUT)
 /* ------------------------------------------------------------------------ */
 /* Failures                                                                 */
 
-static bool set_fault(const char *kind, const char *file, const char *value)
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+/* An xarray tries again when an allocation has failed, so one failure is none. */
+#define IN_A_ROW	"2"
+/* Less than any allocation, and more than an attachment allocates; bytes */
+#define SPACE		32
+#define MAX_SPACE	SZ_64K
+
+static bool set_failslab(const char *file, const char *value)
 {
 	char path[PATH_MAX];
 
-	snprintf_assert(path, sizeof(path), "/sys/kernel/debug/%s/%s", kind, file);
+	snprintf_assert(path, sizeof(path), FAILSLAB "%s", file);
 	return !precopy_file_write(path, value);
 }
 
-/*
- * Allocations fail quietly. iommufd can also be made to say that an object is not
- * there, if the kernel has iommufd's own tests. It says so of none that is there
- * otherwise, so a line in the log tells those rounds from others.
- */
+/* Allocations of this thread fail, quietly, while it asks for that. */
 static bool prepare_faults(void)
 {
-	set_fault("fail_page_alloc", "verbose", "0");
-	set_fault("fail_usercopy", "verbose", "0");
-	set_fault("fail_iommufd", "verbose", "1");
-	return set_fault("failslab", "ignore-gfp-wait", "N") &&
-	       set_fault("failslab", "verbose", "0");
+	return set_failslab("times", "0") && set_failslab("ignore-gfp-wait", "N") &&
+	       set_failslab("verbose", "0") && set_failslab("task-filter", "Y") &&
+	       set_failslab("interval", "1") && set_failslab("probability", "100");
 }
 
-static int attach_and_fail(int fd, u32 pt_id, unsigned int nth, bool *failed)
+static void end_faults(void)
 {
-	int ctl = open("/proc/thread-self/fail-nth", O_RDWR), len, ret;
+	set_failslab("probability", "0");
+	set_failslab("task-filter", "N");
+	set_failslab("times", "1");
+}
+
+/* Has an allocation failed since "times" was IN_A_ROW? */
+static bool has_failed(void)
+{
+	int fd = open(FAILSLAB "times", O_RDONLY);
+	char text[16] = {};
+
+	VFIO_ASSERT_LE(0, fd);
+	VFIO_ASSERT_LT(0, read(fd, text, sizeof(text) - 1));
+	close(fd);
+	return strcmp(text, IN_A_ROW "\n");
+}
+
+/* After @space bytes of allocations some in a row fail. @failed: was there one? */
+static int attach_and_fail(int fd, u32 pt_id, unsigned int space, bool *failed)
+{
+	int ctl = open("/proc/thread-self/make-it-fail", O_WRONLY), ret;
 	char text[16];
 
 	VFIO_ASSERT_LE(0, ctl);
-	len = snprintf(text, sizeof(text), "%u", nth);
-	VFIO_ASSERT_EQ(pwrite(ctl, text, len, 0), len);
+	snprintf_assert(text, sizeof(text), "%u", space);
+	VFIO_ASSERT_TRUE(set_failslab("space", text));
+	VFIO_ASSERT_TRUE(set_failslab("times", IN_A_ROW));
+	VFIO_ASSERT_EQ(pwrite(ctl, "1", 1, 0), 1);
 	ret = attach(fd, pt_id);
-	/* What is left may meet these two, which copy from and to the user. */
-	len = pread(ctl, text, sizeof(text) - 1, 0);
-	text[len > 0 ? len : 0] = 0;
-	*failed = !strcmp(text, "0\n");
-	while (pwrite(ctl, "0", 1, 0) != 1)
-		VFIO_ASSERT_EQ(errno, EFAULT);
+	VFIO_ASSERT_EQ(pwrite(ctl, "0", 1, 0), 1);
+	*failed = has_failed();
 	close(ctl);
 	return ret;
 }
 
 /*
- * Each allocation of an attachment fails once. An address space that cannot be tried
- * for want of memory is there all the same, so that the other one is not the only one.
+ * Each allocation of an attachment fails. An address space that cannot be tried for
+ * want of memory is there all the same, so that the other one is not the only one.
  */
 TEST_F_TIMEOUT(hwpt, no_choice_for_want_of_memory, MIG_TIMEOUT)
 {
 	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
 	u32 second = ioas_alloc(self->fd);
 	struct vfio_pci_device *user;
-	unsigned int nth, tried = 0;
+	unsigned int space, tried = 0;
 	bool failed = true;
 	int ret;
 
@@ -504,26 +522,33 @@ TEST_F_TIMEOUT(hwpt, no_choice_for_want_of_memory, MIG_TIMEOUT)
 		SKIP(return, "no failslab");
 	ASSERT_EQ(0, map(self->fd, second, ENGINE_IOVA, self->other, RAM,
 			 IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE));
-	/* Another user of the first one, beside which a second one takes memory */
+	/*
+	 * Another user of the first one. It has to be the first user: beside it a second one
+	 * takes memory.
+	 */
+	ASSERT_EQ(0, detach(self->e.pd.fd));
 	precopy_prepare(bdfs[1], MEMORY, "engine");
 	user = vfio_pci_device_alloc(bdfs[1], self->e.pd.iommu);
 	vfio_pci_cdev_open(user, bdfs[1]);
 	bind.iommufd = self->fd;
 	ASSERT_EQ(0, ioctl(user->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind));
 	ASSERT_EQ(0, attach(user->fd, self->ioas));
+	ASSERT_EQ(0, attach(self->e.pd.fd, self->hwpt));
 
-	for (nth = 1; failed && nth < FAILURES; nth++) {
+	for (space = 0; failed && space < MAX_SPACE; space += SPACE) {
 		ASSERT_EQ(0, detach(self->e.pd.fd));
-		ret = attach_and_fail(self->e.pd.fd, self->hwpt, nth, &failed);
+		ret = attach_and_fail(self->e.pd.fd, self->hwpt, space, &failed);
 		ASSERT_TRUE(!ret || failed);
-		if (ret || kernel_said(self, "name fail_iommufd", ""))
+		if (ret)
 			continue;
-		ASSERT_EQ(-ENXIO, copy_page(self, 0)) TH_LOG("failure %u", nth);
-		tried++;
+		ASSERT_EQ(-ENXIO, copy_page(self, 0))
+			TH_LOG("failure after %u bytes", space);
+		tried += failed;
 	}
+	end_faults();
 	EXPECT_LE(1, tried);
 	EXPECT_FALSE(failed);
-	TH_LOG("%u failures, attached after %u of them", nth, tried);
+	TH_LOG("failures up to %u bytes, attached after %u of them", space, tried);
 	close(user->fd);
 	vfio_pci_device_free(user);
 }
