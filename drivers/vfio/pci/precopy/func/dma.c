@@ -172,11 +172,14 @@ int precopy_dma_write(struct precopy_device *pcd, u64 iova, const void *buf,
  */
 bool precopy_dma_begin(struct precopy_device *pcd)
 {
+	ktime_t now = ktime_get();
+
 	lockdep_assert_held(&pcd->state_lock);
-	if (pcd->dma.switching)
-		pcd->dma.resume_at = ktime_add_ms(ktime_get(),
-						  PRECOPY_SWITCH_MS);
-	if (ktime_before(ktime_get(), pcd->dma.resume_at))
+	if (pcd->dma.switching) {
+		pcd->dma.resume_at = ktime_add_ms(now, PRECOPY_SWITCH_MS);
+		return false;
+	}
+	if (ktime_before(now, pcd->dma.resume_at))
 		return false;
 	pcd->dma.busy = true;
 	return true;

@@ -14,7 +14,7 @@
 #include "model.h"
 #include "precopy.h"
 
-/* Ids among which an I/O address space is looked for, see precopy_dma_search() */
+/* Ids among which an I/O address space is looked for, see precopy_access_search() */
 #define PRECOPY_MAX_IOAS_ID	4096
 
 MODULE_IMPORT_NS("IOMMUFD");
