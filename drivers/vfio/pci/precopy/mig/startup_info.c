@@ -18,12 +18,18 @@ static_assert((int)VFIO_PRECOPY_PHASE_STARTING == VFIO_MIG_STARTUP_STARTING);
 static_assert((int)VFIO_PRECOPY_PHASE_READY == VFIO_MIG_STARTUP_READY);
 static_assert((int)VFIO_PRECOPY_PHASE_FAILED == VFIO_MIG_STARTUP_FAILED);
 
-/* The answer to either ioctl; @argsz is the first member of both */
+/*
+ * The answer to either ioctl. The first member is the largest: not all compilers set more
+ * of a union to zero. @argsz is the first member of both structures.
+ */
 union precopy_startup_answer {
-	u32				argsz;
 	struct vfio_precopy_startup	own;
 	struct vfio_mig_startup_info	generic;
+	u32				argsz;
 };
+
+static_assert(sizeof(union precopy_startup_answer) ==
+	      sizeof(struct vfio_precopy_startup));
 
 /* VFIO says by flags what this driver says by special values */
 static void precopy_startup_generic(const struct precopy_startup_report *report,
