@@ -25,7 +25,10 @@
 #define NO_IOCTL	"the driver has no VFIO_MIG_GET_STARTUP_INFO"
 #define SMALL		24
 
-/* What the kernel is given is poison; a refusal has to leave it. */
+/*
+ * Set @info to POISON, but for argsz, and ask. A call that fails must not change it, and one
+ * that succeeds must write all fields.
+ */
 static int ask(int fd, struct vfio_mig_startup_info *info)
 {
 	memset(info, POISON, sizeof(*info));
@@ -53,7 +56,7 @@ static void check_fields(struct __test_metadata *_metadata,
 	}
 }
 
-/* What a phase implies for the time (R69). */
+/* R69: READY has a time, which is 0; FAILED has none, and only a target fails. */
 static void check_time(struct __test_metadata *_metadata,
 		       const struct vfio_mig_startup_info *info)
 {
@@ -187,7 +190,7 @@ TEST_F_TIMEOUT(mig, startup_checks_argsz, MIG_TIMEOUT) /* R64 */
 	}
 }
 
-/* What is in the structure beforehand makes no difference. */
+/* The answer is the same for a structure of POISON and for one of zeroes. */
 TEST_F_TIMEOUT(mig, startup_ignores_its_input, MIG_TIMEOUT) /* R65 */
 {
 	struct vfio_mig_startup_info info, zeroed;

@@ -646,14 +646,6 @@ static bool run_some(struct engine *e, u64 *seed, u8 *want, struct touched *touc
 	return true;
 }
 
-static int log_start(struct engine *e)
-{
-	struct vfio_device_feature_dma_logging_range range = { ENGINE_IOVA, RAM };
-	u64 page_size = PRECOPY_PAGE;
-
-	return dma_log_start(e->pd.dev, &page_size, &range, 1);
-}
-
 static bool has_bit(const u64 *bitmap, u64 page)
 {
 	return bitmap[page / 64] >> page % 64 & 1;
@@ -715,7 +707,7 @@ TEST_F_TIMEOUT(hwpt, log_and_table_agree, MIG_TIMEOUT) /* R61 */
 
 	if (tracks && !self->simulated)
 		SKIP(return, "an IOMMU does not see what a driver writes by a pin");
-	ASSERT_EQ(0, log_start(e));
+	ASSERT_EQ(0, engine_log_start(e, ENGINE_IOVA, RAM));
 	if (tracks)
 		ASSERT_EQ(0, hwpt_track(self, IOMMU_HWPT_DIRTY_TRACKING_ENABLE));
 	for (i = 0; i < precopy_rounds(40); i++) {
@@ -840,7 +832,7 @@ TEST_F_TIMEOUT(type1, dirty_pages_of_the_container, MIG_TIMEOUT)
 
 	memset(&all, 1, sizeof(all));
 	ASSERT_EQ(0, type1_track(self, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
-	ASSERT_EQ(0, log_start(e));
+	ASSERT_EQ(0, engine_log_start(e, ENGINE_IOVA, RAM));
 	EXPECT_EQ(0, type1_differs(self, all.written));
 	EXPECT_EQ(0, log_differs(e, none.written));
 	for (i = 0; i < precopy_rounds(40); i++) {

@@ -81,35 +81,6 @@ typedef FIXTURE_DATA(engine_migration) pair_t;
 /* ------------------------------------------------------------------------ */
 /* The VMM                                                                  */
 
-static int log_start(struct engine *e)
-{
-	struct vfio_device_feature_dma_logging_range range = {
-		ENGINE_IOVA, RAM,
-	};
-	u64 page_size = PRECOPY_PAGE;
-
-	return dma_log_start(e->pd.dev, &page_size, &range, 1);
-}
-
-/* What the log has goes from one memory to the other. Returns pages, or an errno. */
-static long send_dirty(pair_t *p)
-{
-	u64 bitmap[PAGES / 64] = {}, page, nr = 0;
-	int ret = dma_log_report(p->a.pd.dev, ENGINE_IOVA, RAM, PRECOPY_PAGE,
-				 bitmap);
-
-	if (ret)
-		return ret;
-	for (page = 0; page < PAGES; page++) {
-		if (!(bitmap[page / 64] >> page % 64 & 1))
-			continue;
-		memcpy(p->b.ram + page * PRECOPY_PAGE,
-		       p->a.ram + page * PRECOPY_PAGE, PRECOPY_PAGE);
-		nr++;
-	}
-	return nr;
-}
-
 /* Everything that the device has to say now */
 static int send_device(pair_t *p)
 {
@@ -128,13 +99,13 @@ static void vmm_precopy(struct __test_metadata *_metadata, pair_t *p)
 {
 	int i;
 
-	ASSERT_EQ(0, log_start(&p->a));
+	ASSERT_EQ(0, engine_log_start(&p->a, ENGINE_IOVA, RAM));
 	ASSERT_EQ(0, mig_set_state(p->a.pd.dev, PC, &p->save));
 	ASSERT_EQ(0, mig_set_state(p->b.pd.dev, RES, &p->load));
 	memcpy(p->b.ram, p->a.ram, RAM);
 	for (i = 0; i < ROUNDS; i++) {
 		ASSERT_EQ(-ENOMSG, send_device(p));
-		ASSERT_LE(0, send_dirty(p));
+		ASSERT_LE(0, engine_log_send(&p->a, &p->b));
 	}
 }
 
@@ -151,7 +122,7 @@ static void vmm_migrate(struct __test_metadata *_metadata, pair_t *p)
 {
 	vmm_precopy(_metadata, p);
 	ASSERT_EQ(0, mig_set_state(p->a.pd.dev, PCP, NULL));
-	ASSERT_LE(0, send_dirty(p));
+	ASSERT_LE(0, engine_log_send(&p->a, &p->b));
 	vmm_finish(_metadata, p);
 }
 
@@ -309,7 +280,7 @@ TEST_F_TIMEOUT(engine_migration, half_a_copy, MIG_TIMEOUT)
 	ASSERT_EQ(0, mig_set_state(a->pd.dev, PC, NULL));
 	ASSERT_TRUE(engine_wait_for(a, PRECOPY_ENGINE_BYTES, SZ_64K));
 	ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
-	ASSERT_LE(0, send_dirty(self));
+	ASSERT_LE(0, engine_log_send(&self->a, &self->b));
 	vmm_finish(_metadata, self);
 	ASSERT_EQ(0, mig_set_state(b->pd.dev, RUN, NULL));
 	EXPECT_EQ(0, engine_wait(b));
@@ -385,7 +356,7 @@ TEST_F_TIMEOUT(engine_migration, half_of_an_endpoint_command, MIG_TIMEOUT)
 		epf.command = commands[i];
 		vmm_precopy(_metadata, self);
 		steps = cut_in_the_middle(_metadata, self, &epf);
-		ASSERT_LE(0, send_dirty(self));
+		ASSERT_LE(0, engine_log_send(&self->a, &self->b));
 		vmm_finish(_metadata, self);
 		EXPECT_EQ(0, pages_differ(self));
 		EXPECT_EQ(epf.command, engine_read32(b, PRECOPY_EPF_COMMAND));
@@ -436,7 +407,7 @@ TEST_F_TIMEOUT(engine_migration, ring_goes_on, MIG_TIMEOUT)
 	vmm_precopy(_metadata, self);
 	ASSERT_EQ(0, mig_set_state(a->pd.dev, PCP, NULL));
 	engine_write32(a, PRECOPY_ENGINE_RING_TAIL, 10);
-	ASSERT_LE(0, send_dirty(self));
+	ASSERT_LE(0, engine_log_send(&self->a, &self->b));
 	vmm_finish(_metadata, self);
 	moved = (struct precopy_engine_desc *)(b->ram + at);
 	EXPECT_EQ(0, ring[4].status);

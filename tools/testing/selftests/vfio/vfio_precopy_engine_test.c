@@ -852,14 +852,6 @@ TEST_F_TIMEOUT(engine, unmap_under_dma, MIG_TIMEOUT)
 /* ------------------------------------------------------------------------ */
 /* DMA log                                                                  */
 
-static int log_start(struct engine *e, u64 iova, u64 length)
-{
-	struct vfio_device_feature_dma_logging_range range = { iova, length };
-	u64 page_size = PRECOPY_PAGE;
-
-	return dma_log_start(e->pd.dev, &page_size, &range, 1);
-}
-
 /* Pages that the log has, of the memory: a bit each */
 static int log_report(struct engine *e, u64 *bitmap)
 {
@@ -886,7 +878,7 @@ TEST_F_TIMEOUT(engine, log_is_exact, MIG_TIMEOUT) /* R61 */
 	u64 bitmap[PAGES / 64];
 	struct engine *e = &self->e;
 
-	ASSERT_EQ(0, log_start(e, ENGINE_IOVA, RAM));
+	ASSERT_EQ(0, engine_log_start(e, ENGINE_IOVA, RAM));
 	ASSERT_EQ(0, log_report(e, bitmap));
 	EXPECT_EQ(0, count_bits(bitmap));
 	/* Two pages, of which 100 bytes, and one */
@@ -925,7 +917,7 @@ TEST_F_TIMEOUT(engine, log_of_the_endpoint, MIG_TIMEOUT)
 	u64 bitmap[PAGES / 64];
 	struct engine *e = &self->e;
 
-	ASSERT_EQ(0, log_start(e, ENGINE_IOVA, RAM));
+	ASSERT_EQ(0, engine_log_start(e, ENGINE_IOVA, RAM));
 	engine_epf_run(e, &epf);
 	ASSERT_EQ(0, log_report(e, bitmap));
 	EXPECT_EQ(0, count_bits(bitmap));
@@ -946,7 +938,7 @@ TEST_F_TIMEOUT(engine, log_has_ranges, MIG_TIMEOUT) /* R61 */
 	struct engine *e = &self->e;
 	int fd;
 
-	ASSERT_EQ(0, log_start(e, ENGINE_IOVA, RAM / 2));
+	ASSERT_EQ(0, engine_log_start(e, ENGINE_IOVA, RAM / 2));
 	ASSERT_EQ(0, engine_copy(e, ENGINE_IOVA, ENGINE_IOVA + RAM / 2, 8192));
 	EXPECT_EQ(unlogged, precopy_stat(bdfs[0], "dma_unlogged_pages"));
 	ASSERT_EQ(0, mig_set_state(e->pd.dev, PC, &fd));

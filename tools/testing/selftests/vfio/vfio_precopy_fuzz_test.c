@@ -389,19 +389,12 @@ static void *watch(void *arg)
 	_exit(KSFT_FAIL);
 }
 
-static u64 number_from(const char *name, u64 otherwise)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? strtoull(value, NULL, 0) : otherwise;
-}
-
 static void begin_watch(void)
 {
 	static u64 limit;
 	pthread_t thread;
 
-	limit = number_from("PRECOPY_FUZZ_STUCK_S", 180);
+	limit = precopy_setting("PRECOPY_FUZZ_STUCK_S", 180);
 	VFIO_ASSERT_EQ(pthread_create(&thread, NULL, watch, &limit), 0);
 	pthread_detach(thread);
 }
@@ -443,8 +436,8 @@ static bool time_left(u64 began, u64 seconds)
 
 int main(int argc, char *argv[])
 {
-	u64 seconds = number_from("PRECOPY_FUZZ_SECONDS", 5), began, next;
-	u64 seed = number_from("PRECOPY_FUZZ_SEED", time(NULL));
+	u64 seconds = precopy_setting("PRECOPY_FUZZ_SECONDS", 5), began, next;
+	u64 seed = precopy_setting("PRECOPY_FUZZ_SEED", time(NULL));
 	char **bdfs;
 	int nr_bdfs;
 

@@ -51,20 +51,13 @@ FIXTURE(soak) {
 
 typedef FIXTURE_DATA(soak) soak_t;
 
-static u64 setting(const char *name, u64 otherwise)
-{
-	const char *value = getenv(name);
-
-	return value ? strtoull(value, NULL, 0) : otherwise;
-}
-
 FIXTURE_SETUP(soak)
 {
 	if (nr_bdfs < 2)
 		SKIP(return, "needs two devices");
 	self->watch = calloc_assert(1, sizeof(*self->watch));
 	leak_watch_init(self->watch, MODULE, 1);
-	self->rnd = setting("PRECOPY_SOAK_SEED", 1);
+	self->rnd = precopy_setting("PRECOPY_SOAK_SEED", 1);
 }
 
 static void close_both(soak_t *self)
@@ -154,7 +147,7 @@ static void move_running(struct __test_metadata *_metadata, soak_t *self)
 }
 
 /* ------------------------------------------------------------------------ */
-/* What may happen before                                                   */
+/* A migration that does not get to its end, before the one that does       */
 
 /* Some of it is read, then the source goes on; its fd is closed before or after. */
 static void disturb_cancel(struct __test_metadata *_metadata, soak_t *self)
@@ -300,7 +293,7 @@ static void sample(soak_t *self, u64 began)
 
 TEST_F_TIMEOUT(soak, cycles, 100 * HOURS)
 {
-	u64 cycles = setting("PRECOPY_SOAK_CYCLES", CYCLES);
+	u64 cycles = precopy_setting("PRECOPY_SOAK_CYCLES", CYCLES);
 	u64 each = (cycles / SAMPLES + EPOCH) / EPOCH * EPOCH;
 	u64 began = precopy_now_ms();
 

@@ -497,10 +497,16 @@ bool precopy_wait_blocked(const volatile pid_t *tid, long nr,
 	return false;
 }
 
+u64 precopy_setting(const char *name, u64 otherwise)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? strtoull(value, NULL, 0) : otherwise;
+}
+
 u64 precopy_rounds(u64 nr)
 {
-	const char *shorter = getenv("PRECOPY_SHORTER");
-	u64 by = shorter ? strtoull(shorter, NULL, 0) : 1;
+	u64 by = precopy_setting("PRECOPY_SHORTER", 1);
 
 	return by > 1 ? (nr + by - 1) / by : nr;
 }

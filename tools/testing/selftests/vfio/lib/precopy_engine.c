@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -178,6 +179,34 @@ bool engine_wait_for(struct engine *e, u64 reg, u64 value)
 		if (!patient(e, &p))
 			return false;
 	return true;
+}
+
+/* --- DMA log --------------------------------------------------------------- */
+
+int engine_log_start(struct engine *e, u64 iova, u64 length)
+{
+	struct vfio_device_feature_dma_logging_range range = { iova, length };
+	u64 page_size = PRECOPY_PAGE;
+
+	return dma_log_start(e->pd.dev, &page_size, &range, 1);
+}
+
+long engine_log_send(struct engine *e, struct engine *to)
+{
+	u64 page, pages = e->ram_size / PRECOPY_PAGE;
+	u64 *bitmap = calloc_assert((pages + 63) / 64, sizeof(*bitmap));
+	long nr = dma_log_report(e->pd.dev, ENGINE_IOVA, e->ram_size,
+				 PRECOPY_PAGE, bitmap);
+
+	for (page = 0; nr >= 0 && page < pages; page++) {
+		if (!(bitmap[page / 64] >> page % 64 & 1))
+			continue;
+		memcpy(to->ram + page * PRECOPY_PAGE,
+		       e->ram + page * PRECOPY_PAGE, PRECOPY_PAGE);
+		nr++;
+	}
+	free(bitmap);
+	return nr;
 }
 
 /* --- Interrupts ----------------------------------------------------------- */

@@ -10,29 +10,23 @@
 #include <linux/types.h>
 
 #include <libvfio.h>
+#include <libvfio/precopy_device.h>
 #include <libvfio/storm.h>
 
 static __thread sigjmp_buf bus_error;
 static __thread volatile bool may_fault;
-
-static unsigned int env_number(const char *name, unsigned int otherwise)
-{
-	const char *text = getenv(name);
-
-	return text && *text ? strtoul(text, NULL, 0) : otherwise;
-}
 
 unsigned int storm_seed(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	return env_number("PRECOPY_SEED", now.tv_nsec ^ now.tv_sec);
+	return precopy_setting("PRECOPY_SEED", now.tv_nsec ^ now.tv_sec);
 }
 
 unsigned int storm_ms(unsigned int ms)
 {
-	return env_number("PRECOPY_TORTURE_MS", ms);
+	return precopy_setting("PRECOPY_TORTURE_MS", ms);
 }
 
 unsigned int storm_pick(struct storm_actor *actor, unsigned int n)

@@ -119,6 +119,9 @@ static inline u64 precopy_nr_pages(const struct precopy_dev *pd)
 	return pd->size / PRECOPY_PAGE;
 }
 
+/* A number in the environment, or @otherwise if there is none. */
+u64 precopy_setting(const char *name, u64 otherwise);
+
 /*
  * How often a test repeats itself: @nr times, or where the kernel is slow as many
  * times less often as PRECOPY_SHORTER in the environment says, but at least once.

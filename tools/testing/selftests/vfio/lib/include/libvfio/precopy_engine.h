@@ -57,6 +57,14 @@ u64 engine_irqs(struct engine *e, u32 vector);
 /* The same, but waits for the first one; 0 after a time. */
 u64 engine_irqs_wait(struct engine *e, u32 vector);
 
+/* DMA logging of @length bytes, by the page: 0 or a negative errno */
+int engine_log_start(struct engine *e, u64 iova, u64 length);
+/*
+ * Read the log of all the memory, and copy each page that it names to @to's memory. The
+ * number of pages, or a negative errno.
+ */
+long engine_log_send(struct engine *e, struct engine *to);
+
 struct engine_command {
 	u32 op;
 	u32 flags;
