@@ -277,16 +277,26 @@ module_env() {	# FLAVOUR
 	esac
 }
 
-# What contrib/kvm changes in a kernel: not the text of the patch.
-kvm_change() {
-	sed '1,/^---$/d' "$TOP"/contrib/kvm/0001-*.patch | grep '^[-+@]'
+# The patches of a kernel, as files of the checkout, a line each. What is only compiled with
+# has none.
+kernel_patches() {	# FLAVOUR
+	case $1 in
+	kvm) (cd "$TOP" && printf '%s\n' scripts/testbed/patches/*.patch contrib/kvm/*.patch) ;;
+	l1|debug|kcsan) (cd "$TOP" && printf '%s\n' scripts/testbed/patches/*.patch) ;;
+	esac
+}
+
+# What a patch changes: not its text.
+patch_change() {	# FILE
+	sed '1,/^---$/d' "$TOP/$1" | grep '^[-+@]'
 }
 
 kernel_key() {	# FLAVOUR
 	local f
 	{ echo $CACHE_FORMAT "$1"; src_key; package_version 'gcc-[0-9]+'; package_version 'clang-[0-9]+'
 	  package_version binutils; code_of "$BED/make-kernel"
-	  [ "$1" != kvm ] || { kvm_change; code_of "$BED/patched-source"; }
+	  kernel_patches "$1" | while read -r f; do patch_change "$f"; done
+	  [ -z "$(kernel_patches "$1")" ] || code_of "$BED/patched-source"
 	  for f in $(kernel_fragments "$1"); do grep ^CONFIG "$BED/$f"; done; } | hash_of
 }
 
@@ -365,7 +375,8 @@ make_cross() {
 make_kernel() {
 	local patched=()
 	mkdir "$1/build"
-	[ "$FLAVOUR" != kvm ] || patched=(/precopy/scripts/testbed/patched-source)
+	mapfile -t patched < <(kernel_patches "$FLAVOUR")
+	[ "${#patched[@]}" = 0 ] || patched=(/precopy/scripts/testbed/patched-source "${patched[@]}" --)
 	# shellcheck disable=SC2046
 	enter_root -p -r "$SRC:/bed/src" -b "$1/build:/bed/kernel" -r "$TOP:/precopy" -- \
 		"${patched[@]}" /precopy/scripts/testbed/make-kernel "$FLAVOUR" $(kernel_fragments "$FLAVOUR")
