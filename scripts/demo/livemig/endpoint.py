@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,6 +112,18 @@ def counted(grown: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]]:
         "" if not any(side["irqs_dropped"] for side in grown.values()) else str(grown)
 
 
+def plight(guest: Guest, setup: Setup, *machines: VM) -> Iterator[str]:
+    """What may explain why the guest went no further."""
+    now = time.monotonic_ns()
+    with guest.lock:
+        yield from (f"{(now - t) / 1e9:.1f} s ago: {text}" for t, text in guest.lines[-10:])
+    yield f"the devices' counters: {counters(setup)}"
+    for machine in machines:
+        if machine.qmp:
+            with contextlib.suppress(Failure, OSError):
+                yield machine.plight()
+
+
 def journey(setup: Setup, folder: str) -> list[tuple[str, str]]:
     run, guest = Run(setup, folder), Guest()
     source, target = (VM(side, setup.carrier[side], folder, setup, side == "target")
@@ -119,8 +132,7 @@ def journey(setup: Setup, folder: str) -> list[tuple[str, str]]:
     try:
         before = move(source, target, guest, run)
     except Failure as failure:
-        said = guest.bad_lines(0)
-        raise Failure("\n".join([str(failure), *said[:10]])) from failure
+        raise Failure("\n".join([str(failure), *plight(guest, setup, source, target)])) from failure
     finally:
         source.quit()
         target.quit()

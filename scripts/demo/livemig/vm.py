@@ -32,6 +32,8 @@ TRACE = ("loadvm_approve_switchover", "loadvm_approve_switchover_legacy",
          "vfio_load_bufs_thread_end", "iommufd_backend_set_dirty",
          "iommufd_backend_get_dirty_bitmap")
 UNKNOWN = "does not exist"      # what QEMU says of those that are not its own
+# What QEMU says when KVM ended a processor of the guest, and it stands still from then on
+GAVE_UP = re.compile(r"KVM internal error|error: kvm run failed")
 
 # What tells a person how it goes
 Say = Callable[[str], Any]
@@ -268,9 +270,13 @@ class VM:
         return True
 
     def must_live(self) -> None:
+        """Its process, and its guest as far as KVM knows."""
         if self.process.poll() is not None:
             raise Failure(f"QEMU ({self.name}) ended with status {self.process.returncode}: "
                           + self.last_words())
+        gave_up = [line for line in self.said() if GAVE_UP.match(line)]
+        if gave_up:
+            raise Failure(f"KVM does not run the guest of QEMU ({self.name}) any more: {gave_up[0]}")
 
     def plight(self) -> str:
         """Why its guest may be silent."""
@@ -288,10 +294,13 @@ class VM:
         """A command for people, where QMP has none."""
         return str(self.cmd("human-monitor-command", **{"command-line": line}))
 
-    def last_words(self) -> str:
+    def said(self) -> list[str]:
+        """The lines that are worth telling."""
         with open(self.path("stderr"), errors="replace") as err:
-            said = [line for line in err.read().split("\n") if line and UNKNOWN not in line]
-        return " / ".join(said[-4:]).strip() or "it said nothing"
+            return [line for line in err.read().split("\n") if line and UNKNOWN not in line]
+
+    def last_words(self) -> str:
+        return " / ".join(self.said()[-4:]).strip() or "it said nothing"
 
     def cmd(self, name: str, **arguments: Any) -> Any:
         try:
