@@ -15,6 +15,31 @@
 #include "ram.h"
 
 /**
+ * precopy_entries_init - initialise the locks of units
+ * @mem: the memory
+ */
+void precopy_entries_init(struct precopy_memory *mem)
+{
+	int i;
+
+	for (i = 0; i < PRECOPY_ENTRY_SEMS; i++)
+		init_rwsem(&mem->entry_sem[i]);
+}
+
+/**
+ * precopy_entries_sem - lock that orders the making of a unit's entries
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Return: the unit's entry_sem, see struct precopy_memory.
+ */
+struct rw_semaphore *precopy_entries_sem(struct precopy_memory *mem,
+					 unsigned long unit)
+{
+	return &mem->entry_sem[unit % PRECOPY_ENTRY_SEMS];
+}
+
+/**
  * precopy_entries_remove - remove all page table entries of the BAR
  * @mem: the memory
  *

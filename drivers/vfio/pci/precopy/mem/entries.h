@@ -6,7 +6,11 @@
 #include <linux/types.h>
 
 struct precopy_memory;
+struct rw_semaphore;
 
+void precopy_entries_init(struct precopy_memory *mem);
+struct rw_semaphore *precopy_entries_sem(struct precopy_memory *mem,
+					 unsigned long unit);
 void precopy_entries_remove(struct precopy_memory *mem);
 void precopy_entries_revoke(struct precopy_memory *mem);
 bool precopy_entries_revoked(const struct precopy_memory *mem,

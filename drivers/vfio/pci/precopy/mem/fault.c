@@ -189,10 +189,10 @@ static bool precopy_fault_poisoned(struct folio *folio)
 }
 
 /*
- * The section of a 2 MiB fault. It holds memory.sem for write: inserting over
- * a page table is a bug, and nobody but this file makes page tables here, so
- * that none can appear between looking and inserting. Waiting, failing and marking
- * is for the small fault.
+ * The section of a 2 MiB fault. Inserting over a page table is a bug. Nobody but this
+ * file makes page tables here, and only with the unit's entry_sem held, so that none can
+ * appear between looking and inserting. Waiting, failing and marking is for the small
+ * fault.
  *
  * Return: what the mm gets, or 0 if the unit is not one folio and may become one.
  */
@@ -202,7 +202,8 @@ static vm_fault_t precopy_huge_insert(struct precopy_memory *mem,
 	unsigned long unit = precopy_fault_unit(vmf);
 	struct folio *folio;
 
-	guard(rwsem_write)(&mem->sem);
+	guard(rwsem_read)(&mem->sem);
+	guard(rwsem_write)(precopy_entries_sem(mem, unit));
 	if (precopy_memory_access(mem) || !precopy_huge_possible(vmf) ||
 	    precopy_huge_marks(mem, vmf))
 		return VM_FAULT_FALLBACK;
@@ -250,7 +251,7 @@ static vm_fault_t precopy_huge_fault(struct vm_fault *vmf, unsigned int order)
 
 /*
  * Somebody has made a 2 MiB entry since the mm found room for small ones: the
- * access has to be tried again. None can come while memory.sem is held.
+ * access has to be tried again. None can come while the unit's entry_sem is held.
  */
 static bool precopy_fault_overtaken(const struct vm_fault *vmf)
 {
@@ -339,6 +340,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 	int ret;
 
 	guard(rwsem_read)(&mem->sem);
+	guard(rwsem_read)(precopy_entries_sem(mem, unit));
 	ret = precopy_memory_access(mem);
 	if (ret)
 		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;

@@ -60,6 +60,7 @@ int precopy_memory_init(struct precopy_memory *mem, struct device *dev,
 		return -ENOMEM;
 	init_rwsem(&mem->sem);
 	init_rwsem(&mem->split_sem);
+	precopy_entries_init(mem);
 	precopy_moves_init(mem);
 	init_waitqueue_head(&mem->wait);
 	mem->dev = dev;

@@ -100,6 +100,9 @@ struct precopy_memory_stats {
 /* Splits that may be under way at a time: of units with different remainders */
 #define PRECOPY_MOVES	8
 
+/* Locks for the page table entries of units; those with the same remainder share one */
+#define PRECOPY_ENTRY_SEMS	32
+
 /**
  * struct precopy_move - a unit whose contents are copied to other pages (mem/move.h)
  * @lock: serialises splits of the units that share this object, so that a second thread
@@ -150,6 +153,9 @@ enum precopy_hold_split {
  * @tracker: tracker that is told of every page written; NULL while not tracking
  * @revoked: bitmap of units whose page table entries have to be removed before one is
  *	     made (precopy_entries_revoke()); NULL while the device is closed
+ * @entry_sem: of a unit, by its number: held for write while a 2 MiB entry is made, for
+ *	       read while small ones are, so that no page table comes where a 2 MiB entry
+ *	       is about to be. Taken inside @sem.
  * @moves: units that are split at present; one belongs to all units with the same
  *	   remainder
  * @hold_split: test knob: whether splits wait, see enum precopy_hold_split. Needs no
@@ -178,6 +184,7 @@ struct precopy_memory {
 	bool				accepting;
 	struct precopy_tracker		*tracker;
 	unsigned long			*revoked;
+	struct rw_semaphore		entry_sem[PRECOPY_ENTRY_SEMS];
 	struct precopy_move		moves[PRECOPY_MOVES];
 	u32				hold_split;
 	struct rw_semaphore		split_sem;
