@@ -62,6 +62,7 @@ enum mistake {
 	SOURCE_RUNS_TOO,
 	STOPPED_BEFORE_P2P,
 	LEFT_IN_P2P,
+	DEVICE_LEFT_OUT,
 	NR_MISTAKES,
 };
 
@@ -80,6 +81,7 @@ static const char * const mistakes[NR_MISTAKES] = {
 	[SOURCE_RUNS_TOO]		= "source-runs-too",
 	[STOPPED_BEFORE_P2P]		= "stopped-before-p2p",
 	[LEFT_IN_P2P]			= "left-in-p2p",
+	[DEVICE_LEFT_OUT]		= "device-left-out",
 };
 
 static struct {
@@ -136,10 +138,21 @@ static void target_load(int line, int fd, u32 len)
 	}
 }
 
+/* The device, which got nothing, refuses to leave RESUMING: reset it, and go on */
+static void target_reset(struct engine *e)
+{
+	MUST(mig_set_state(e->pd.dev, STOP, NULL) == -EINVAL);
+	vfio_pci_device_reset(e->pd.dev);
+	MUST(mig_get_state(e->pd.dev) == RUN);
+}
+
 /* The stream is complete: restore what the VMM has of the device, and run it */
 static void target_start(struct engine *e, int fd)
 {
-	MUST(!mig_set_state(e->pd.dev, STOP, NULL));
+	if (options.mistake == DEVICE_LEFT_OUT)
+		target_reset(e);
+	else
+		MUST(!mig_set_state(e->pd.dev, STOP, NULL));
 	close(fd);
 	if (options.mistake != COMMAND_NOT_RESTORED)
 		engine_set_master(e, true);
@@ -386,6 +399,33 @@ static int complete(struct source *s)
 	return status;
 }
 
+/* Returns the exit status */
+static int with_device(struct source *s)
+{
+	int status = 0;
+
+	precopy(s);
+	stop(s);
+	if (options.cancel)
+		cancel(s);
+	else
+		status = complete(s);
+	engine_close(&s->e);
+	return status;
+}
+
+/* The VM loses its device at the last moment, and the target is not told */
+static int without_device(struct source *s)
+{
+	engine_set_master(&s->e, false);
+	send_memory();
+	engine_close(&s->e);
+	MUST(!mig_set_state(s->beside.pd.dev, STOP, NULL));
+	tell(s, ENTER_RESUMING, NULL, 0);
+	tell(s, START, NULL, 0);
+	return 0;
+}
+
 static void open_source(struct source *s, int line)
 {
 	u64 page;
@@ -408,19 +448,14 @@ static void open_source(struct source *s, int line)
 static int source(int line)
 {
 	struct source s = {};
-	int status = 0;
+	int status;
 
 	open_source(&s, line);
 	engine_start(&s.e, &(struct engine_command) {
 		.op = PRECOPY_ENGINE_OP_STAMP, .dst = ENGINE_IOVA, .len = STAMPED,
 	});
-	precopy(&s);
-	stop(&s);
-	if (options.cancel)
-		cancel(&s);
-	else
-		status = complete(&s);
-	engine_close(&s.e);
+	status = options.mistake == DEVICE_LEFT_OUT ? without_device(&s) :
+						      with_device(&s);
 	engine_close(&s.beside);
 	close(line);
 	return status;
