@@ -99,8 +99,7 @@ FIXTURE_SETUP(hypervisor)
 		SKIP(return, "needs two devices");
 	precopy_open(&self->a, bdfs[0], variant->mode, SIZE);
 	precopy_open(&self->b, bdfs[1], variant->mode, SIZE);
-	if (vfio_feature_probe(self->a.fd, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-			       VFIO_DEVICE_FEATURE_SET))
+	if (!dma_log_offered(self->a.fd))
 		SKIP(return, "no DMA logging, without which it refuses to migrate");
 	ASSERT_EQ(0, vmm_add_device(&self->a));
 	ASSERT_EQ(0, vmm_add_device(&self->b));

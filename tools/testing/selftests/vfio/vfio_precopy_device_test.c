@@ -727,13 +727,6 @@ TEST_F_TIMEOUT(device, data_size_while_running, MIG_TIMEOUT) /* R50 */
 /* ------------------------------------------------------------------------ */
 /* DMA logging                                                              */
 
-/* Kernels without IOMMUFD_DRIVER have none. */
-static bool has_log(struct vfio_pci_device *dev)
-{
-	return !vfio_feature_probe(dev->fd, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-				   VFIO_DEVICE_FEATURE_SET);
-}
-
 static int log_start(struct vfio_pci_device *dev, u64 iova, u64 length)
 {
 	struct vfio_device_feature_dma_logging_range range = { iova, length };
@@ -746,7 +739,7 @@ TEST_F_TIMEOUT(device, dma_logging_errnos, MIG_TIMEOUT) /* R59, R60, R61 */
 {
 	u64 bitmap = 0;
 
-	if (!has_log(self->dev))
+	if (!dma_log_offered(self->fd))
 		SKIP(return, "no DMA logging");
 	EXPECT_EQ(0, dma_log_stop(self->dev));
 	EXPECT_EQ(-EINVAL, dma_log_report(self->dev, 0, SZ_64K, SZ_4K, &bitmap));
@@ -763,7 +756,7 @@ TEST_F_TIMEOUT(device, dma_log_is_empty, MIG_TIMEOUT) /* R61 */
 	u64 bitmap[64], want[64];
 	unsigned int i;
 
-	if (!has_log(self->dev))
+	if (!dma_log_offered(self->fd))
 		SKIP(return, "no DMA logging");
 	ASSERT_EQ(0, log_start(self->dev, 0, SZ_16M));
 	precopy_fill(&self->pd, 0, 16, 5, BY_MMAP);

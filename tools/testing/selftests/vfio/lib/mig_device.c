@@ -204,8 +204,7 @@ bool mig_has_reset(struct mig_dev *m)
 
 bool mig_has_dma_log(struct mig_dev *m)
 {
-	if (!vfio_feature_probe(m->fd, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-				VFIO_DEVICE_FEATURE_SET))
+	if (dma_log_offered(m->fd))
 		return true;
 
 	return lacks(m, "has no DMA logging");

@@ -247,6 +247,12 @@ int mig_load(struct vfio_pci_device *device, const struct mig_stream *stream,
 	return ret;
 }
 
+bool dma_log_offered(int fd)
+{
+	return !vfio_feature_probe(fd, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+				   VFIO_DEVICE_FEATURE_SET);
+}
+
 int dma_log_start(struct vfio_pci_device *device, u64 *page_size,
 		  const struct vfio_device_feature_dma_logging_range *ranges,
 		  u32 nr_ranges)

@@ -92,6 +92,8 @@ int mig_save(struct vfio_pci_device *device, struct mig_stream *stream);
 int mig_load(struct vfio_pci_device *device, const struct mig_stream *stream,
 	     size_t chunk);
 
+/* False where the driver has no DMA log, or the kernel could not report one */
+bool dma_log_offered(int fd);
 int dma_log_start(struct vfio_pci_device *device, u64 *page_size,
 		  const struct vfio_device_feature_dma_logging_range *ranges,
 		  u32 nr_ranges);
