@@ -25,7 +25,7 @@
 
 #define MODULE		"precopy_vfio_pci"
 #define CYCLES		30
-/* Cycles between two openings of both devices, each time in the other mode */
+/* Cycles between two openings of both devices, each time in the other mode if there is one */
 #define EPOCH		5
 /* Until whatever is allocated once is there */
 #define WARM_UP		(2 * EPOCH)
@@ -94,12 +94,12 @@ static unsigned int pick(soak_t *self, unsigned int n)
 static void open_both(soak_t *self)
 {
 	static const char * const modes[] = { "vfio_type1v2_iommu", "iommufd" };
-	u64 epoch = self->cycle / EPOCH;
+	const char *mode = modes[self->cycle / EPOCH % ARRAY_SIZE(modes)];
 	int i;
 
 	for (i = 0; i < 2; i++) {
 		engine_open(&self->devs[i], bdfs[i],
-			    modes[epoch % ARRAY_SIZE(modes)], MEMORY, RAM);
+			    precopy_has_mode(mode) ? mode : NULL, MEMORY, RAM);
 		engine_irqs_enable(&self->devs[i]);
 	}
 	self->from = &self->devs[0];
@@ -133,22 +133,22 @@ static int send_device(soak_t *self, size_t cut)
 
 static void begin(struct __test_metadata *_metadata, soak_t *self)
 {
-	ASSERT_EQ(0, engine_log_start(self->from, ENGINE_IOVA, RAM));
+	ASSERT_EQ(0, engine_dirty_start(self->from));
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev, PC, &self->save));
 	ASSERT_EQ(0, mig_set_state(self->to->pd.dev, RES, &self->load));
 	memcpy(self->to->ram, self->from->ram, RAM);
 	ASSERT_EQ(-ENOMSG, send_device(self, 0));
-	ASSERT_LE(0, engine_log_send(self->from, self->to));
+	ASSERT_LE(0, engine_dirty_send(self->from, self->to));
 }
 
 static void finish(struct __test_metadata *_metadata, soak_t *self)
 {
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev, PCP, NULL));
-	ASSERT_LE(0, engine_log_send(self->from, self->to));
+	ASSERT_LE(0, engine_dirty_send(self->from, self->to));
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev, SC, NULL));
 	ASSERT_EQ(0, send_device(self, 0));
 	ASSERT_EQ(0, mig_set_state(self->to->pd.dev, STOP, NULL));
-	ASSERT_EQ(0, dma_log_stop(self->from->pd.dev));
+	ASSERT_EQ(0, engine_dirty_stop(self->from));
 	engine_set_master(self->to, true);
 	close_fds(self);
 }
@@ -182,7 +182,7 @@ static void disturb_cancel(struct __test_metadata *_metadata, soak_t *self)
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev,
 				   pick(self, 2) ? PCP : SC, NULL));
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev, RUN, NULL));
-	ASSERT_EQ(0, dma_log_stop(self->from->pd.dev));
+	ASSERT_EQ(0, engine_dirty_stop(self->from));
 	done = engine_read64(self->from, PRECOPY_ENGINE_CMD_DONE);
 	EXPECT_TRUE(engine_wait_for(self->from, PRECOPY_ENGINE_CMD_DONE,
 				    done + 1));
@@ -208,7 +208,7 @@ static void disturb_target(struct __test_metadata *_metadata, soak_t *self)
 	ASSERT_EQ(0, send_device(self, 1 + pick(self, 100)));
 	EXPECT_GT(0, mig_set_state(self->to->pd.dev, STOP, NULL));
 	ASSERT_EQ(0, mig_set_state(self->from->pd.dev, RUN, NULL));
-	ASSERT_EQ(0, dma_log_stop(self->from->pd.dev));
+	ASSERT_EQ(0, engine_dirty_stop(self->from));
 	close_fds(self);
 	reset(self->to);
 }

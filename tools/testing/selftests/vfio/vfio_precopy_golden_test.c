@@ -185,7 +185,7 @@ FIXTURE_SETUP(golden_engine)
 {
 	if (!is_golden_carrier(bdfs[0]))
 		SKIP(return, "the golden streams are for another carrier");
-	engine_open(&self->e, bdfs[0], MODE_IOMMUFD, GOLDEN_MEMORY_SIZE, SZ_1M);
+	engine_open(&self->e, bdfs[0], NULL, GOLDEN_MEMORY_SIZE, SZ_1M);
 	/* What is loaded would begin to act */
 	engine_set_master(&self->e, false);
 	self->want = calloc_assert(1, GOLDEN_MEMORY_SIZE);

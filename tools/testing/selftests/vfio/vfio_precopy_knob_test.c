@@ -49,7 +49,7 @@ FIXTURE_SETUP(knob)
 {
 	if (!precopy_has_knob(bdfs[0], "hold_step"))
 		SKIP(return, "no test knob hold_step in debugfs");
-	engine_open(&self->e, bdfs[0], MODE_IOMMUFD, MEMORY, RAM);
+	engine_open(&self->e, bdfs[0], NULL, MEMORY, RAM);
 	self->opened = true;
 }
 
@@ -182,7 +182,7 @@ TEST_F_TIMEOUT(knob, delayed_step_outlasts_a_reset, MIG_TIMEOUT)
 	EXPECT_LE(100 - 10, precopy_now_ms() - start);
 	EXPECT_EQ(late + 1, precopy_stat(bdfs[0], "late_steps"));
 	engine_close(e);
-	engine_open(e, bdfs[0], MODE_IOMMUFD, MEMORY, RAM);
+	engine_open(e, bdfs[0], NULL, MEMORY, RAM);
 	EXPECT_EQ(0, engine_copy(e, ENGINE_IOVA, ENGINE_IOVA + SZ_64K, 8192));
 }
 
@@ -306,7 +306,7 @@ TEST_F_TIMEOUT(knob, held_step_ends_with_a_kill, MIG_TIMEOUT)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		engine_open(e, bdfs[0], MODE_IOMMUFD, MEMORY, RAM);
+		engine_open(e, bdfs[0], NULL, MEMORY, RAM);
 		set("hold_step", 1);
 		begin_step(e);
 		*tid = getpid();
@@ -316,7 +316,7 @@ TEST_F_TIMEOUT(knob, held_step_ends_with_a_kill, MIG_TIMEOUT)
 	EXPECT_TRUE(precopy_wait_blocked(tid, SYS_ioctl, &ended));
 	EXPECT_TRUE(ends_of_kill(pid, "hold_step"));
 	munmap((void *)tid, PRECOPY_PAGE);
-	engine_open(e, bdfs[0], MODE_IOMMUFD, MEMORY, RAM);
+	engine_open(e, bdfs[0], NULL, MEMORY, RAM);
 	EXPECT_EQ(0, engine_copy(e, ENGINE_IOVA, ENGINE_IOVA + SZ_64K, 8192));
 }
 

@@ -191,7 +191,18 @@ int engine_log_start(struct engine *e, u64 iova, u64 length)
 	return dma_log_start(e->pd.dev, &page_size, &range, 1);
 }
 
-long engine_log_send(struct engine *e, struct engine *to)
+int engine_dirty_start(struct engine *e)
+{
+	return dma_log_offered(e->pd.fd) ?
+	       engine_log_start(e, ENGINE_IOVA, e->ram_size) : 0;
+}
+
+int engine_dirty_stop(struct engine *e)
+{
+	return dma_log_offered(e->pd.fd) ? dma_log_stop(e->pd.dev) : 0;
+}
+
+static long log_send(struct engine *e, struct engine *to)
 {
 	u64 page, pages = e->ram_size / PRECOPY_PAGE;
 	u64 *bitmap = calloc_assert((pages + 63) / 64, sizeof(*bitmap));
@@ -207,6 +218,14 @@ long engine_log_send(struct engine *e, struct engine *to)
 	}
 	free(bitmap);
 	return nr;
+}
+
+long engine_dirty_send(struct engine *e, struct engine *to)
+{
+	if (dma_log_offered(e->pd.fd))
+		return log_send(e, to);
+	memcpy(to->ram, e->ram, e->ram_size);
+	return e->ram_size / PRECOPY_PAGE;
 }
 
 /* --- Interrupts ----------------------------------------------------------- */

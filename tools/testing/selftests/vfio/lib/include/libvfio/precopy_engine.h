@@ -59,11 +59,15 @@ u64 engine_irqs_wait(struct engine *e, u32 vector);
 
 /* DMA logging of @length bytes, by the page: 0 or a negative errno */
 int engine_log_start(struct engine *e, u64 iova, u64 length);
+
+/* Start and stop a log of all the memory; do nothing if the device offers none. */
+int engine_dirty_start(struct engine *e);
+int engine_dirty_stop(struct engine *e);
 /*
- * Read the log of all the memory, and copy each page that it names to @to's memory. The
- * number of pages, or a negative errno.
+ * Copy the pages that the log names to @to's memory. Without a log copy all pages, as a VMM
+ * does whom type1 tells that all are dirty. The number of pages, or a negative errno.
  */
-long engine_log_send(struct engine *e, struct engine *to);
+long engine_dirty_send(struct engine *e, struct engine *to);
 
 struct engine_command {
 	u32 op;
