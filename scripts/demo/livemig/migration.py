@@ -153,9 +153,9 @@ def device_attribute(bdf: str, name: str) -> str:
         return file.read().strip()
 
 
-def has_debugfs(bdf: str) -> bool:
-    """Statistics and test knobs are there only if the kernel has CONFIG_VFIO_DEBUGFS."""
-    return os.path.exists(f"{DEBUGFS}/{bdf}/precopy/stats")
+def has_knobs(bdf: str) -> bool:
+    """Modules that were built as a user builds them have none."""
+    return os.path.exists(f"{DEBUGFS}/{bdf}/precopy/no_precopy")
 
 
 def statistic(bdf: str, name: str) -> int:
@@ -165,12 +165,7 @@ def statistic(bdf: str, name: str) -> int:
 
 
 def counters(setup: Setup) -> dict[str, int]:
-    """
-    Of all devices together: bytes, and stores that no DMA log could tell of. Nothing where
-    there are no statistics.
-    """
-    if not has_debugfs(setup.carrier["source"]):
-        return {}
+    """Of all devices together: bytes, and stores that no DMA log could tell of."""
     return {"saved": sum(statistic(pair["source"], "saved_bytes") for pair in setup.pairs),
             "loaded": sum(statistic(pair["target"], "loaded_bytes") for pair in setup.pairs),
             "unlogged": sum(statistic(pair["source"], "dma_unlogged_pages")
@@ -181,7 +176,7 @@ FAULTS = ("huge_faults", "read_faults", "write_faults", "mkwrite_faults", "split
 
 
 def fault_counters(bdf: str) -> dict[str, int]:
-    return {name: statistic(bdf, name) for name in FAULTS} if has_debugfs(bdf) else {}
+    return {name: statistic(bdf, name) for name in FAULTS}
 
 
 def since(bdf: str, before: dict[str, int]) -> dict[str, int]:
@@ -203,7 +198,7 @@ def knob_is_on(bdf: str, name: str) -> bool:
 
 def turn_knobs(setup: Setup) -> None:
     """The knobs apply when QEMU opens the device."""
-    if not has_debugfs(setup.carrier["source"]) and setup.precopy and not setup.delay_ms:
+    if not has_knobs(setup.carrier["source"]) and setup.precopy and not setup.delay_ms:
         return      # as they are without
     for name, bdf in (side for pair in setup.pairs for side in pair.items()):
         turn_knob(bdf, "no_precopy", "N" if setup.precopy else "Y")
