@@ -515,6 +515,8 @@ TEST_F_TIMEOUT(huge, mappings, MIG_TIMEOUT)
 
 	if (precopy_stat(self->a.bdf, "huge_faults") == ~0ULL)
 		SKIP(return, "the driver does not count huge faults");
+	if (!precopy_kernel_has("vmf_insert_folio_pmd"))
+		SKIP(return, "the kernel has no vmf_insert_folio_pmd()");
 	map = mmap(mmap_reserve(HUGE_SIZE, SZ_2M, 0), HUGE_SIZE,
 		   PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->a.fd,
 		   self->a.bar_offset);
@@ -642,18 +644,7 @@ static u64 calls_for(unmap_t *self, u64 nr, u64 stride, u64 value)
  */
 static bool entries_are_removed(void)
 {
-	bool any = false, found = false;
-	char line[512];
-	FILE *f;
-
-	f = fopen("/proc/kallsyms", "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		any = true;
-		found |= !!strstr(line, " mapping_wrprotect_range\n");
-	}
-	if (f)
-		fclose(f);
-	return any && !found;
+	return !precopy_kernel_has("mapping_wrprotect_range");
 }
 
 /*

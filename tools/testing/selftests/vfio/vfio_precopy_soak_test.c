@@ -87,11 +87,12 @@ static void open_both(soak_t *self)
 	static const char * const modes[] = { "vfio_type1v2_iommu", "iommufd" };
 	static const size_t sizes[] = { SZ_1M, SZ_4M, SZ_2M };
 	u64 epoch = self->cycle / EPOCH;
+	const char *mode = modes[epoch % ARRAY_SIZE(modes)];
 	int i;
 
 	for (i = 0; i < 2; i++)
 		precopy_open(&self->devs[i], bdfs[i],
-			     modes[epoch % ARRAY_SIZE(modes)],
+			     precopy_has_mode(mode) ? mode : NULL,
 			     sizes[epoch % ARRAY_SIZE(sizes)]);
 	self->from = &self->devs[0];
 	self->to = &self->devs[1];

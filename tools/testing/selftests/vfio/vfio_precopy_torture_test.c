@@ -416,12 +416,24 @@ static void act_remap(struct storm_actor *actor)
 	}
 }
 
+/* Where the kernel cannot report a log, the device knows none of its features. */
+static bool judge_no_log(struct storm_actor *actor, struct vfio_pci_device *dev)
+{
+	if (vfio_feature_probe(dev->fd, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+			       VFIO_DEVICE_FEATURE_SET) != -ENOTTY)
+		return false;
+	storm_judge(actor, "LOG_STOP", dma_log_stop(dev), unknown_feature);
+	return true;
+}
+
 static void act_log(struct storm_actor *actor)
 {
 	struct vfio_device_feature_dma_logging_range range = { 0, SZ_1M };
 	struct vfio_pci_device *dev = victim(actor)->a.dev;
 	u64 page_size = SZ_4K, bitmap[4];
 
+	if (judge_no_log(actor, dev))
+		return;
 	storm_judge(actor, "LOG_START",
 		    dma_log_start(dev, &page_size, &range, 1), log_errors);
 	storm_judge(actor, "LOG_REPORT",
@@ -747,6 +759,8 @@ static void act_engine_log(struct storm_actor *actor)
 	struct vfio_pci_device *dev = victim(actor)->a.dev;
 	u64 bitmap[3 * RAM / SZ_4K / 64], page_size = SZ_4K;
 
+	if (judge_no_log(actor, dev))
+		return;
 	storm_judge(actor, "LOG_START",
 		    dma_log_start(dev, &page_size, &range, 1), log_errors);
 	usleep(storm_pick(actor, 1000));

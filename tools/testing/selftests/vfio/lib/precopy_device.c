@@ -178,6 +178,21 @@ bool precopy_has_knob(const char *bdf, const char *knob)
 	return !access(path, W_OK);
 }
 
+bool precopy_kernel_has(const char *function)
+{
+	FILE *f = fopen("/proc/kallsyms", "r");
+	bool any = false, found = false;
+	char name[512];
+
+	while (f && !found && fscanf(f, "%*s %*s %511s%*[^\n]", name) == 1) {
+		any = true;
+		found = !strcmp(name, function);
+	}
+	if (f)
+		fclose(f);
+	return found || !any;
+}
+
 int precopy_knob(const char *bdf, const char *knob, u64 value)
 {
 	char path[PATH_MAX], buf[32];

@@ -66,6 +66,9 @@ int precopy_sysfs_write(const char *bdf, const char *file, const char *value);
 int precopy_sysfs_read(const char *bdf, const char *file, char *buf, size_t len);
 u64 precopy_sysfs_u64(const char *bdf, const char *file);
 
+/* Whether the kernel has this function; true as well if kallsyms cannot be read. */
+bool precopy_kernel_has(const char *function);
+
 /* Test knobs below the vfio device's debugfs folder. */
 bool precopy_has_knob(const char *bdf, const char *knob);
 int precopy_knob(const char *bdf, const char *knob, u64 value);
