@@ -735,6 +735,15 @@ static int log_start(struct vfio_pci_device *dev, u64 iova, u64 length)
 	return dma_log_start(dev, &page_size, &range, 1);
 }
 
+/*
+ * What needs a log is skipped where there is none, and others do without one. So it must be
+ * there, or not, as the kernel can report it: VFIO does so by the bitmap of IOMMUFD_DRIVER.
+ */
+TEST_F_TIMEOUT(device, dma_log_is_offered_if_it_can_be_read, MIG_TIMEOUT)
+{
+	EXPECT_EQ(precopy_kernel_has("iova_bitmap_set"), dma_log_offered(self->fd));
+}
+
 TEST_F_TIMEOUT(device, dma_logging_errnos, MIG_TIMEOUT) /* R59, R60, R61 */
 {
 	u64 bitmap = 0;
