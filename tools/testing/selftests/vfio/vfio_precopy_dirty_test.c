@@ -430,6 +430,9 @@ TEST_F_TIMEOUT(dirty, loads_after_a_split, MIG_TIMEOUT)
 	EXPECT_EQ(before, nr_faults());
 	EXPECT_EQ(0, tracking_carry(&self->t));
 
+	/* Where a collect removes entries, that of a page of each unit has to come back. */
+	if (!precopy_kernel_has("mapping_wrprotect_range"))
+		before += unit;
 	load_all(self);
 	EXPECT_EQ(before, nr_faults());
 	fill_all(self);
