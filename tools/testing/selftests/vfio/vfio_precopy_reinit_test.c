@@ -60,6 +60,8 @@ FIXTURE_SETUP(reinit)
 	self->to_fd = -1;
 	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	precopy_open(&self->b, bdfs[1], NULL, SIZE);
+	if (!mig_kernel_has_info_v2(self->a.dev))
+		SKIP(return, "the kernel has no MIG_PRECOPY_INFOv2");
 }
 
 FIXTURE_TEARDOWN(reinit)
