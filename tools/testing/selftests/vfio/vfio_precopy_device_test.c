@@ -737,8 +737,9 @@ static int log_start(struct vfio_pci_device *dev, u64 iova, u64 length)
 }
 
 /*
- * What needs a log is skipped where there is none, and others do without one. So it must be
- * there, or not, as the kernel can report it: VFIO does so by the bitmap of IOMMUFD_DRIVER.
+ * Other tests skip, or copy all memory, where the driver offers no DMA log. So they would not
+ * notice a driver that does not offer one any more. VFIO can report a log only if the kernel has
+ * iova_bitmap, which IOMMUFD_DRIVER selects: the driver must offer a log on these kernels.
  */
 TEST_F_TIMEOUT(device, dma_log_is_offered_if_it_can_be_read, MIG_TIMEOUT)
 {
