@@ -264,6 +264,154 @@ TEST_F_TIMEOUT(dirty_map, memory_mapped_during_a_split, MIG_TIMEOUT)
 	EXPECT_EQ(0, tracking_finish(&m->t));
 }
 
+/* --- A unit of single pages becomes one folio ---------------------------- */
+
+/* A page of the first unit of 2 MiB, or of the second */
+#define FIRST(page)	((u64)(page))
+#define SECOND(page)	(SZ_2M / PRECOPY_PAGE + (page))
+
+/* The first store to each unit, while it is tracked, makes it single pages. */
+static void divide_units(struct __test_metadata *_metadata, map_t *self)
+{
+	precopy_fill(&self->t.a, 0, precopy_nr_pages(&self->t.a), 5, BY_MMAP);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+	tracking_collect(&self->t);
+	precopy_fill(&self->t.a, FIRST(0), 1, 6, BY_MMAP);
+	precopy_fill(&self->t.a, SECOND(0), 1, 6, BY_MMAP);
+	tracking_end(&self->t);
+}
+
+/* A mapping that has no page table yet, so that a 2 MiB entry fits */
+static u8 *map_aligned(map_t *self)
+{
+	u8 *at = mmap_reserve(SIZE, SZ_2M, 0);
+
+	VFIO_ASSERT_EQ(mmap(at, SIZE, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_FIXED, self->t.a.fd,
+			    self->t.a.bar_offset), (void *)at);
+	return at;
+}
+
+/* A thread stores by another mapping, and waits while the first unit is one folio soon. */
+struct collapse {
+	struct precopy_held_split held;
+	struct precopy_dev other;	/* the device by that mapping */
+	u64 collapses;			/* so many before */
+};
+
+static void hold_collapse(struct __test_metadata *_metadata, map_t *self,
+			  struct collapse *c)
+{
+	divide_units(_metadata, self);
+	c->collapses = precopy_stat(bdfs[0], "collapses");
+	self->second = map_aligned(self);
+	c->other = self->t.a;
+	c->other.bar = self->second;
+	precopy_hold_split(&c->held, &c->other, FIRST(30) * PRECOPY_PAGE);
+}
+
+/* Whether it has become one folio */
+static u64 release_collapse(struct collapse *c)
+{
+	precopy_release_split(&c->held);
+	return precopy_stat(bdfs[0], "collapses") - c->collapses;
+}
+
+struct storer {
+	struct precopy_dev *pd;
+	pthread_t thread;
+	volatile bool done;
+};
+
+static void *store_to_first(void *arg)
+{
+	struct storer *s = arg;
+
+	precopy_fill(s->pd, FIRST(50), 1, 7, BY_MMAP);
+	s->done = true;
+	return NULL;
+}
+
+/*
+ * What write() stores while the contents are copied is in the result. A store through a
+ * mapping would not be, so it waits; one to another unit does not wait.
+ */
+TEST_F_TIMEOUT(dirty_map, stores_during_a_collapse, MIG_TIMEOUT)
+{
+	struct storer s = { .pd = &self->m.t.a };
+	struct collapse c;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	hold_collapse(_metadata, &self->m, &c);
+	precopy_fill(&self->m.t.a, FIRST(40), 1, 7, BY_PWRITE);
+	precopy_fill(&self->m.t.a, SECOND(3), 20, 7, BY_MMAP);
+	ASSERT_EQ(0, pthread_create(&s.thread, NULL, store_to_first, &s));
+	usleep(100 * 1000);
+	EXPECT_FALSE(s.done);
+	EXPECT_EQ(1, release_collapse(&c));
+	ASSERT_EQ(0, pthread_join(s.thread, NULL));
+	EXPECT_EQ(0, precopy_differ(&self->m.t.a, self->m.t.a.shadow));
+	EXPECT_EQ(0, precopy_differ(&c.other, self->m.t.a.shadow));
+}
+
+/* Who tracks needs single pages. Accesses need not wait for the end then. */
+TEST_F_TIMEOUT(dirty_map, tracking_begins_during_a_collapse, MIG_TIMEOUT)
+{
+	struct collapse c;
+	map_t *m = &self->m;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	hold_collapse(_metadata, m, &c);
+	ASSERT_EQ(0, mig_set_state(m->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &m->t.data_fd));
+	tracking_collect(&m->t);
+	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
+	EXPECT_EQ(0, release_collapse(&c));
+	EXPECT_EQ(0, precopy_differ(&m->t.a, m->t.a.shadow));
+	EXPECT_EQ(0, tracking_finish(&m->t));
+}
+
+/* Nor is the copy used if tracking has ended again, as entries were made meanwhile. */
+TEST_F_TIMEOUT(dirty_map, tracking_comes_and_goes_during_a_collapse, MIG_TIMEOUT)
+{
+	struct collapse c;
+	map_t *m = &self->m;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	hold_collapse(_metadata, m, &c);
+	ASSERT_EQ(0, mig_set_state(m->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &m->t.data_fd));
+	tracking_end(&m->t);
+	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
+	EXPECT_EQ(0, release_collapse(&c));
+	precopy_fill(&m->t.a, FIRST(60), 5, 9, BY_MMAP);
+	EXPECT_EQ(0, precopy_differ(&m->t.a, m->t.a.shadow));
+	EXPECT_EQ(0, precopy_differ(&c.other, m->t.a.shadow));
+}
+
+/* The memory that was copied is gone, and the store finds that of after the reset. */
+TEST_F_TIMEOUT(dirty_map, reset_during_a_collapse, MIG_TIMEOUT)
+{
+	struct precopy_dev *pd = &self->m.t.a;
+	struct collapse c;
+	u64 stored;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	hold_collapse(_metadata, &self->m, &c);
+	memcpy(&stored, pd->shadow + c.held.offset, sizeof(stored));
+	ASSERT_EQ(0, ioctl(pd->fd, VFIO_DEVICE_RESET));
+	memset(pd->shadow, 0, SIZE);
+	EXPECT_EQ(0, release_collapse(&c));
+	memcpy(pd->shadow + c.held.offset, &stored, sizeof(stored));
+	precopy_fill(pd, FIRST(60), 10, 8, BY_MMAP);
+	EXPECT_EQ(0, precopy_differ(pd, pd->shadow));
+}
+
 /* A second user of the mapping comes, looks, and goes. */
 static void forked(map_t *self)
 {

@@ -24,6 +24,7 @@
 #include "entries.h"
 #include "layout.h"
 #include "memory.h"
+#include "move.h"
 #include "ram.h"
 #include "track.h"
 
@@ -103,6 +104,13 @@ static bool precopy_fault_allowed(struct precopy_memory *mem)
 	return !precopy_memory_access(mem);
 }
 
+/* Must there be no entry yet, because precopy_fault_prepare() has to come first? */
+static bool precopy_fault_early(struct precopy_memory *mem, unsigned long unit)
+{
+	return precopy_entries_revoked(mem, unit) ||
+	       precopy_move_closed(mem, unit);
+}
+
 /*
  * Make the unit and its page ready for the access, before the section that makes
  * the entry: have the page allocated, and for a store that is tracked room for its
@@ -122,6 +130,7 @@ static vm_fault_t precopy_fault_prepare(const struct vm_fault *vmf, bool write,
 	if (!precopy_fault_allowed(mem))
 		return 0;
 	precopy_entries_settle(mem, precopy_fault_unit(vmf));
+	precopy_layout_wait(mem, precopy_fault_unit(vmf));
 	/* -ECANCELED, a reset in between, is no reason to give up */
 	ret = precopy_memory_populate(mem, READ_ONCE(mem->generation),
 				      precopy_fault_index(vmf),
@@ -207,7 +216,7 @@ static vm_fault_t precopy_huge_insert(struct precopy_memory *mem,
 	if (precopy_memory_access(mem) || !precopy_huge_possible(vmf) ||
 	    precopy_huge_marks(mem, vmf))
 		return VM_FAULT_FALLBACK;
-	if (precopy_entries_revoked(mem, unit))
+	if (precopy_fault_early(mem, unit))
 		return 0;
 	folio = precopy_ram_huge_folio(mem->ram, unit);
 	if (!folio)
@@ -345,7 +354,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 	if (ret)
 		return ret == -EAGAIN ? VM_FAULT_RETRY : VM_FAULT_SIGBUS;
 	page = precopy_memory_page(mem, index);
-	if (!page || precopy_entries_revoked(mem, unit))
+	if (!page || precopy_fault_early(mem, unit))
 		return 0;
 	if (PageHWPoison(page))
 		return VM_FAULT_HWPOISON;

@@ -12,9 +12,10 @@
  * not in a page cache.
  *
  * Both directions need memory.sem for write, nothing mapped, and no reference
- * but ours and those of page faults that wait for the split. A split copies most of
- * the contents before, while the unit is mapped read-only and others may hold the lock
- * (see mem/move.h). A split that cannot be done makes the unit loose (see mem/track.h).
+ * but ours and those of page faults that wait for the split. Both copy most of the
+ * contents before, while others may hold the lock (see mem/move.h): a split while the
+ * unit is mapped read-only, a collapse while it is not mapped. A split that cannot be
+ * done makes the unit loose (see mem/track.h); a collapse is left out.
  */
 
 #include <linux/atomic.h>
@@ -88,11 +89,11 @@ static bool precopy_layout_begin_copy(struct precopy_memory *mem,
 	if (mem->ram != ram || !precopy_layout_splittable(mem, unit) ||
 	    !precopy_ram_idle(ram, unit))
 		return false;
-	precopy_move_begin(mem, unit);
+	precopy_move_begin(mem, unit, false);
 	return true;
 }
 
-/* Test knob: what happens between the copy and the end of a split, at leisure */
+/* Test knob: what happens between the copy and the end of a move, at leisure */
 static void precopy_layout_linger(struct precopy_memory *mem)
 {
 	if (IS_ENABLED(CONFIG_PRECOPY_VFIO_PCI_TEST) &&
@@ -107,8 +108,6 @@ static void precopy_layout_copy(struct precopy_memory *mem,
 				struct precopy_ram *ram, unsigned long unit,
 				struct precopy_ram_unit *spare)
 {
-	if (!spare || !precopy_layout_begin_copy(mem, ram, unit))
-		return;
 	if (precopy_ram_copy(ram, unit, spare)) {
 		precopy_layout_linger(mem);
 		return;
@@ -125,7 +124,8 @@ static bool precopy_layout_try_split(struct precopy_memory *mem,
 {
 	const unsigned long *pages;
 
-	precopy_layout_copy(mem, ram, unit, spare);
+	if (spare && precopy_layout_begin_copy(mem, ram, unit))
+		precopy_layout_copy(mem, ram, unit, spare);
 	guard(rwsem_write)(&mem->sem);
 	pages = precopy_move_end(mem, unit);
 	/* There is no reason any more */
@@ -233,6 +233,13 @@ void precopy_layout_split(struct precopy_memory *mem, unsigned long unit,
 	precopy_layout_unhold(mem, ram, unit, held);
 }
 
+static bool precopy_layout_may_collapse(struct precopy_memory *mem,
+					unsigned long unit)
+{
+	guard(rwsem_read)(&mem->sem);
+	return precopy_layout_collapsible(mem, unit);
+}
+
 /* Get the contents, if the unit can be made one folio */
 static struct precopy_ram *
 precopy_layout_begin_collapse(struct precopy_memory *mem, unsigned long unit)
@@ -242,20 +249,38 @@ precopy_layout_begin_collapse(struct precopy_memory *mem, unsigned long unit)
 	       precopy_ram_get(mem->ram) : NULL;
 }
 
-/* Move the contents to the spare folio, if the unit can still be made one folio */
-static void precopy_layout_try_collapse(struct precopy_memory *mem,
-					unsigned long unit,
-					struct precopy_ram *ram,
-					struct precopy_ram_unit *spare)
+/*
+ * As for a split. Nobody but a page fault can make an entry or get a reference once the
+ * entries are gone, and page faults wait.
+ */
+static bool precopy_layout_begin_move(struct precopy_memory *mem,
+				      struct precopy_ram *ram,
+				      unsigned long unit)
 {
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-
 	guard(rwsem_write)(&mem->sem);
 	if (mem->ram != ram || !precopy_layout_collapsible(mem, unit))
-		return;
-	bitmap_fill(pages, PRECOPY_UNIT_PAGES);
+		return false;
 	precopy_entries_remove_unit(mem, unit);
-	if (precopy_ram_swap(ram, unit, spare, pages))
+	if (!precopy_ram_idle(ram, unit))
+		return false;
+	precopy_move_begin(mem, unit, true);
+	return true;
+}
+
+/* A move that was cancelled is not worth another try */
+static void precopy_layout_end_move(struct precopy_memory *mem,
+				    struct precopy_ram *ram,
+				    unsigned long unit,
+				    struct precopy_ram_unit *spare)
+{
+	const unsigned long *pages;
+	bool begun;
+
+	guard(rwsem_write)(&mem->sem);
+	begun = precopy_move_begun(mem, unit);
+	pages = precopy_move_end(mem, unit);
+	if (begun && mem->ram == ram && precopy_layout_collapsible(mem, unit) &&
+	    precopy_ram_swap(ram, unit, spare, pages))
 		atomic64_inc(&mem->stats->collapses);
 }
 
@@ -274,12 +299,34 @@ void precopy_layout_collapse(struct precopy_memory *mem, unsigned long unit)
 	struct precopy_ram_unit *spare;
 	struct precopy_ram *ram;
 
+	/* Most units cannot be, and need not wait for others */
+	if (!precopy_layout_may_collapse(mem, unit))
+		return;
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
 	ram = precopy_layout_begin_collapse(mem, unit);
 	if (!ram)
 		return;
 	spare = precopy_ram_spare(ram, true, NULL, PRECOPY_GFP_EASY);
-	if (spare)
-		precopy_layout_try_collapse(mem, unit, ram, spare);
+	if (spare && precopy_layout_begin_move(mem, ram, unit)) {
+		precopy_layout_copy(mem, ram, unit, spare);
+		precopy_layout_end_move(mem, ram, unit, spare);
+	}
 	precopy_ram_unit_free(ram, spare);
 	precopy_ram_put(ram);
+}
+
+/**
+ * precopy_layout_wait - wait until a unit may get page table entries
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: a page fault; may sleep for as long as a copy of the unit takes, no lock of
+ * this driver held.
+ */
+void precopy_layout_wait(struct precopy_memory *mem, unsigned long unit)
+{
+	scoped_guard(rwsem_read, &mem->sem)
+		if (!precopy_move_closed(mem, unit))
+			return;
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
 }

@@ -9,5 +9,6 @@ struct precopy_memory;
 void precopy_layout_split(struct precopy_memory *mem, unsigned long unit,
 			  const struct folio *held);
 void precopy_layout_collapse(struct precopy_memory *mem, unsigned long unit);
+void precopy_layout_wait(struct precopy_memory *mem, unsigned long unit);
 
 #endif /* PRECOPY_LAYOUT_H */

@@ -569,8 +569,8 @@ static int precopy_memory_poke(struct precopy_memory *mem, u64 generation,
 					      index / PRECOPY_UNIT_PAGES))
 			return -ENOENT;
 		precopy_tracker_mark(mem, index);
-		precopy_move_store(mem, index);
 	}
+	precopy_move_store(mem, index);
 	memcpy_to_page(page, offset_in_page(offset), from, len);
 	return 0;
 }

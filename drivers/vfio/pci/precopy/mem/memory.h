@@ -97,7 +97,7 @@ struct precopy_memory_stats {
 	atomic64_t	collapses;
 };
 
-/* Splits that may be under way at a time: of units with different remainders */
+/* Splits and collapses that may be under way at a time: of units with different remainders */
 #define PRECOPY_MOVES	8
 
 /* Locks for the page table entries of units; those with the same remainder share one */
@@ -105,25 +105,28 @@ struct precopy_memory_stats {
 
 /**
  * struct precopy_move - a unit whose contents are copied to other pages (mem/move.h)
- * @lock: serialises splits of the units that share this object, so that a second thread
- *	  which faults on a unit finds it split. Taken inside mmap_lock, or the lock of a
- *	  VMA, and outside memory.split_sem.
+ * @lock: serialises splits and collapses of the units that share this object, so that
+ *	  a second thread which faults on a unit finds it done. Taken inside mmap_lock, or
+ *	  the lock of a VMA, and outside memory.split_sem.
  * @unit: unit number, or ULONG_MAX if there is none. Written with memory.sem held for
  *	  write.
+ * @closed: true if the unit gets no page table entry until the move ends: of a
+ *	    collapse, whose entries would be writable. Written as @unit is.
  * @stored: bitmap of pages that were stored to since the copy began. Bits are set with
  *	    memory.sem held for read.
  */
 struct precopy_move {
 	struct mutex	lock;	/* see above */
 	unsigned long	unit;
+	bool		closed;
 	DECLARE_BITMAP(stored, PRECOPY_UNIT_PAGES);
 };
 
 /**
  * enum precopy_hold_split - values of the test knob hold_split
  * @PRECOPY_SPLIT_GO: splits do not wait
- * @PRECOPY_SPLIT_HOLD: the next split waits between its copy and its end
- * @PRECOPY_SPLIT_HELD: a split waits there, until the value is changed
+ * @PRECOPY_SPLIT_HOLD: the next split or collapse waits between its copy and its end
+ * @PRECOPY_SPLIT_HELD: one waits there, until the value is changed
  */
 enum precopy_hold_split {
 	PRECOPY_SPLIT_GO,
@@ -156,8 +159,8 @@ enum precopy_hold_split {
  * @entry_sem: of a unit, by its number: held for write while a 2 MiB entry is made, for
  *	       read while small ones are, so that no page table comes where a 2 MiB entry
  *	       is about to be. Taken inside @sem.
- * @moves: units that are split at present; one belongs to all units with the same
- *	   remainder
+ * @moves: units that are split or collapsed at present; one belongs to all units with
+ *	   the same remainder
  * @hold_split: test knob: whether splits wait, see enum precopy_hold_split. Needs no
  *		lock; a split that waits is woken through @wait.
  * @split_sem: held for read by each split, from the allocation of its spare unit until

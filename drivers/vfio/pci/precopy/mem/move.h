@@ -4,7 +4,9 @@
  * device and of write() may come meanwhile, and are noted, so that their pages are
  * copied once more with memory.sem held for write. Stores through page table entries and
  * through references cannot be noted: who begins a move ensures that there are no
- * writable entries and no references, and who makes writable ones possible ends it.
+ * writable entries and no references. While a unit is tracked, its entries stay
+ * read-only, and who makes writable ones possible ends the move. Otherwise they would be
+ * writable, so the move is closed: faults wait for its end.
  */
 #ifndef PRECOPY_MOVE_H
 #define PRECOPY_MOVE_H
@@ -40,12 +42,13 @@ static inline void precopy_moves_destroy(struct precopy_memory *mem)
 /**
  * precopy_move_begin - begin to note stores to a unit
  * @mem: the memory
- * @unit: unit number, of a unit that has no writable entry
+ * @unit: unit number, of a unit that has no writable entry, or no entry if @closed
+ * @closed: true if none can be made before the end
  *
  * Context: the unit's move locked, and memory.sem held for write.
  */
 static inline void precopy_move_begin(struct precopy_memory *mem,
-				      unsigned long unit)
+				      unsigned long unit, bool closed)
 {
 	struct precopy_move *move = precopy_move_of(mem, unit);
 
@@ -53,6 +56,42 @@ static inline void precopy_move_begin(struct precopy_memory *mem,
 	lockdep_assert_held_write(&mem->sem);
 	bitmap_zero(move->stored, PRECOPY_UNIT_PAGES);
 	move->unit = unit;
+	move->closed = closed;
+}
+
+/**
+ * precopy_move_closed - check whether a unit must not get a page table entry
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: memory.sem held until an entry of the unit is made.
+ * Return: true if precopy_layout_wait() has to come first.
+ */
+static inline bool precopy_move_closed(struct precopy_memory *mem,
+				       unsigned long unit)
+{
+	const struct precopy_move *move = precopy_move_of(mem, unit);
+
+	lockdep_assert_held(&mem->sem);
+	return move->unit == unit && move->closed;
+}
+
+/**
+ * precopy_move_begun - check that a move was not cancelled
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: the unit's move locked, and memory.sem held.
+ * Return: true if it is under way.
+ */
+static inline bool precopy_move_begun(struct precopy_memory *mem,
+				      unsigned long unit)
+{
+	const struct precopy_move *move = precopy_move_of(mem, unit);
+
+	lockdep_assert_held(&move->lock);
+	lockdep_assert_held(&mem->sem);
+	return move->unit == unit;
 }
 
 /**

@@ -734,12 +734,12 @@ bool precopy_ram_idle(struct precopy_ram *ram, unsigned long unit)
 }
 
 /**
- * precopy_ram_copy - copy the contents of a folio, before precopy_ram_swap()
+ * precopy_ram_copy - copy the contents of a unit, before precopy_ram_swap()
  * @ram: the contents, with a reference
- * @unit: unit number, of a unit that is one folio
+ * @unit: unit number, of a unit that has all of its pages
  * @spare: unit to copy to
  *
- * Context: the unit's move locked, so that it stays one folio; may sleep. memory.sem
+ * Context: the unit's move locked, so that it keeps its pages; may sleep. memory.sem
  * need not be held: what is stored meanwhile is copied or not.
  * Return: true, or false at a page with a memory error.
  */

@@ -875,7 +875,7 @@ static void move_begin(struct precopy_memory *mem, unsigned long unit)
 {
 	guard(mutex)(&precopy_move_of(mem, unit)->lock);
 	guard(rwsem_write)(&mem->sem);
-	precopy_move_begin(mem, unit);
+	precopy_move_begin(mem, unit, false);
 }
 
 static void move_store(struct precopy_memory *mem, unsigned long page)
@@ -929,6 +929,40 @@ static void dirty_move_cancelled(struct kunit *test)
 	move_begin(mem, MOVE_UNIT);
 	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), 0);
 	KUNIT_EXPECT_EQ(test, move_end(mem, MOVE_UNIT), UNIT);
+}
+
+static bool move_closed(struct precopy_memory *mem, unsigned long unit)
+{
+	guard(rwsem_read)(&mem->sem);
+	return precopy_move_closed(mem, unit);
+}
+
+static void move_begin_closed(struct precopy_memory *mem, unsigned long unit)
+{
+	guard(mutex)(&precopy_move_of(mem, unit)->lock);
+	guard(rwsem_write)(&mem->sem);
+	precopy_move_begin(mem, unit, true);
+}
+
+/* No entries for its unit, and for no other; until it ends or is cancelled */
+static void dirty_move_closed(struct kunit *test)
+{
+	struct precopy_memory *mem = new_moves(test);
+
+	move_begin(mem, MOVE_UNIT);
+	KUNIT_EXPECT_FALSE(test, move_closed(mem, MOVE_UNIT));
+	move_end(mem, MOVE_UNIT);
+	move_begin_closed(mem, MOVE_UNIT);
+	KUNIT_EXPECT_TRUE(test, move_closed(mem, MOVE_UNIT));
+	KUNIT_EXPECT_FALSE(test, move_closed(mem, MOVE_NEXT));
+	KUNIT_EXPECT_FALSE(test, move_closed(mem, MOVE_SHARES));
+	move_end(mem, MOVE_UNIT);
+	KUNIT_EXPECT_FALSE(test, move_closed(mem, MOVE_UNIT));
+	move_begin_closed(mem, MOVE_UNIT);
+	down_write(&mem->sem);
+	precopy_moves_cancel(mem);
+	up_write(&mem->sem);
+	KUNIT_EXPECT_FALSE(test, move_closed(mem, MOVE_UNIT));
 }
 
 /* --- Room for what is in use ------------------------------------------ */
@@ -1026,6 +1060,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
 	KUNIT_CASE(dirty_move_notes_stores),
 	KUNIT_CASE(dirty_move_cancelled),
+	KUNIT_CASE(dirty_move_closed),
 	KUNIT_CASE(dirty_room_for_use),
 	KUNIT_CASE(dirty_settle_after_close),
 	{}
