@@ -114,8 +114,7 @@ class Run:
     kvm: bool = False
     ready: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
-    expected_ms: int = None     # the downtime that QEMU expected last,
-    expected_most_ms: int = 0   # and the longest that it expected
+    expected: list = field(default_factory=list)    # (when, downtime in ms that QEMU expected)
     marked: dict = field(default_factory=dict)      # what the guest said before it,
     result: dict = field(default_factory=dict)      # and after its check
     bad: list = field(default_factory=list)
@@ -141,6 +140,16 @@ class Run:
     samples: list = field(default_factory=list)     # (when, all bytes, the device's)
     end_state: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)  # of the kernel
+
+    @property
+    def expected_ms(self) -> int:
+        """The downtime that QEMU expected last."""
+        return self.expected[-1][1] if self.expected else None
+
+    @property
+    def expected_most_ms(self) -> int:
+        """The longest that it expected."""
+        return max((ms for _, ms in self.expected), default=0)
 
 
 def pci_id(bdf: str, name: str) -> str:
@@ -334,8 +343,8 @@ def hurry_again(source: VM, run: Run) -> None:
 
 def take_sample(source: VM, run: Run) -> None:
     info = source.cmd("query-migrate")
-    run.expected_ms = info.get("expected-downtime", run.expected_ms)
-    run.expected_most_ms = max(run.expected_most_ms, run.expected_ms or 0)
+    if "expected-downtime" in info:
+        run.expected.append((time.monotonic_ns(), info["expected-downtime"]))
     if "ram" in info and "vfio" in info:
         run.samples.append((time.monotonic_ns(), info["ram"]["transferred"],
                             info["vfio"]["transferred"]))
@@ -590,8 +599,9 @@ def disturb(target: VM, guest: Guest, run: Run) -> None:
     run.disturbed = said
 
 
-def journey(setup: Setup, folder: str, machines: list[VM], guest: Guest, say: Say) -> list[Run]:
-    """Boot, migrate, check; machines takes every QEMU that was started."""
+def journey(setup: Setup, folder: str, machines: list[VM], guest: Guest, say: Say,
+            runs: list[Run]) -> None:
+    """Boot, migrate, check; machines takes every QEMU that was started, runs what was seen."""
     def machine(name: str, side: str, incoming: bool = True) -> VM:
         machines.append(VM(name, setup.carrier[side], folder, setup, incoming))
         return machines[-1]
@@ -600,7 +610,7 @@ def journey(setup: Setup, folder: str, machines: list[VM], guest: Guest, say: Sa
     say("booting the VM")
     faults = fault_counters(source.bdf)
     ready, kvm = boot(source, guest)
-    runs = [Run(setup, folder, ready=ready, kvm=kvm, at_rest=since(source.bdf, faults))]
+    runs.append(Run(setup, folder, ready=ready, kvm=kvm, at_rest=since(source.bdf, faults)))
     if setup.cancel_first:
         say("beginning a migration and cancelling it")
         cancel(source, machine("cancelled", "target"), guest, runs[0])
@@ -620,19 +630,23 @@ def journey(setup: Setup, folder: str, machines: list[VM], guest: Guest, say: Sa
         hop(source, target, guest, runs[-1], say)
     if setup.disturb:
         disturb(machines[-1], guest, runs[-1])
-    return runs
 
 
-def go(setup: Setup, folder: str, say: Say = lambda text: None) -> list[Run]:
-    """A journey, with all cleaned up behind it; returns its Runs or raises Failure."""
+def go(setup: Setup, folder: str, say: Say = lambda text: None,
+       seen: list[Run] = None) -> list[Run]:
+    """
+    A journey, with all cleaned up behind it; returns its Runs or raises Failure. seen
+    takes the Runs as they begin, so that those before a Failure are not lost.
+    """
     os.makedirs(folder)
     machines: list[VM] = []
+    runs = [] if seen is None else seen
     guest = Guest()
     old_complaints = len(kernel_complaints())
     choose_models(setup, setup.model)
     turn_knobs(setup)
     try:
-        runs = journey(setup, folder, machines, guest, say)
+        journey(setup, folder, machines, guest, say, runs)
     finally:
         for machine in machines:
             machine.quit()
