@@ -139,9 +139,9 @@ READ = ("import os, sys; sys.path.insert(0, sys.argv[1]); from livemig import ha
         "open(sys.argv[2], 'wb').write(handoff.memory_of(fd).load())")
 
 
-def run_tool(tool: str, source: Source, target: str, waits: bool, copy: str, say: Say) -> dict[str, Any]:
-    command = [tool, "move", f"fd:{source.fd}", target, "--json",
-               *([] if waits else ["--stop-copy"]), "--",
+def run_tool(tool: str, source: Source, target: str, options: tuple[str, ...], copy: str,
+             say: Say) -> dict[str, Any]:
+    command = [tool, "move", f"fd:{source.fd}", target, "--json", *options, "--",
                sys.executable, "-B", "-c", READ, os.path.dirname(os.path.dirname(__file__)), copy]
     with subprocess.Popen(command, pass_fds=[source.fd], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
@@ -171,15 +171,17 @@ def differing(path: str, known: bytes) -> int:
     return wrong
 
 
-def move(tool: str, carrier: dict[str, str], folder: str, waits: bool, say: Say, startup_ms: int = STARTUP_MS) -> Move:
+def move(tool: str, carrier: dict[str, str], folder: str, waits: bool, say: Say,
+         startup_ms: int = STARTUP_MS, goal: str = "downtime") -> Move:
     """One move, by a vfio-migrate at the path tool; carrier has two PCI addresses."""
+    options = ("--optimize", goal) if waits else ("--stop-copy",)
     copy = os.path.join(folder, f"copy-{waits}")
     seen = Move(waits, startup_ms)
     migration.turn_knob(carrier["target"], "startup_delay_ms", startup_ms)
     source = Source(carrier["source"])
     try:
         with Stamps(source, carrier["target"], startup_ms / 2000) as stamps:
-            seen.numbers = run_tool(tool, source, carrier["target"], waits, copy, say)
+            seen.numbers = run_tool(tool, source, carrier["target"], options, copy, say)
         seen.stamps = stamps.done
         seen.startup_ns = migration.statistic(carrier["target"], "last_startup_ns")
         seen.wrong = differing(copy, source.known)
