@@ -719,7 +719,6 @@ TEST_F_TIMEOUT(engine, reset_ends_everything, MIG_TIMEOUT)
 	}
 }
 
-/* Closing the device while the engine is at work: nothing is stored afterwards. */
 /* Memory whose faults wait for the owner of the returned userfaultfd, or -1 */
 static int hold_faults(u8 *memory, size_t size)
 {
@@ -792,6 +791,7 @@ TEST_F_TIMEOUT(engine, reset_during_a_user_fault, MIG_TIMEOUT)
 	memcpy(e->ram + TO, self->want + TO, PRECOPY_PAGE);
 }
 
+/* Closing the device while the engine is at work: nothing is stored afterwards. */
 TEST_F_TIMEOUT(engine, close_ends_everything, MIG_TIMEOUT)
 {
 	struct engine_command command = {

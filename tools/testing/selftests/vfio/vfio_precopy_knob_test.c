@@ -245,6 +245,23 @@ TEST_F_TIMEOUT(knob, held_step_ends_with_a_reset, MIG_TIMEOUT)
 	EXPECT_EQ(0, engine_copy(&self->e, ENGINE_IOVA, ENGINE_IOVA + SZ_64K, 8192));
 }
 
+/* A state change that waits for a step does not keep the machine from a suspend. */
+TEST_F_TIMEOUT(knob, held_step_lets_the_machine_suspend, MIG_TIMEOUT)
+{
+	struct quiescing q = { .e = &self->e };
+
+	if (precopy_file_write("/sys/power/pm_test", "freezer"))
+		SKIP(return, "the kernel cannot test a suspend");
+	hold(_metadata, &q);
+	EXPECT_EQ(0, precopy_file_write("/sys/power/state", "freeze"));
+	precopy_file_write("/sys/power/pm_test", "none");
+	EXPECT_FALSE(q.ended);
+	ASSERT_EQ(0, set("hold_step", 0));
+	ASSERT_EQ(0, pthread_join(q.thread, NULL));
+	EXPECT_EQ(0, q.ret);
+	EXPECT_EQ(0, *(u64 *)(self->e.ram + PRECOPY_PAGE));
+}
+
 /* An unmapping cannot be killed, so it does not wait for as long as a step is held. */
 TEST_F_TIMEOUT(knob, held_step_does_not_keep_an_unmapping, MIG_TIMEOUT)
 {

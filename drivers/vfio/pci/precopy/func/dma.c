@@ -15,6 +15,7 @@
 #include <linux/iommu-sim.h>
 #include <linux/iommufd.h>
 #include <linux/module.h>
+#include <linux/sched.h>
 #include <linux/vfio.h>
 
 #include "dma.h"
@@ -219,13 +220,16 @@ static void precopy_dma_claim(struct precopy_device *pcd, int n)
  * precopy_dma_drain - wait until no step is executed
  * @pcd: the device
  *
+ * As for precopy_engine_quiesce(), the caller can be frozen.
+ *
  * Context: may sleep, not killable; no lock that a step needs.
  */
 void precopy_dma_drain(struct precopy_device *pcd)
 {
 	precopy_dma_claim(pcd, 1);
 	wake_up_all(&pcd->wait);
-	wait_event(pcd->wait, precopy_dma_idle(pcd));
+	wait_event_state(pcd->wait, precopy_dma_idle(pcd),
+			 (TASK_UNINTERRUPTIBLE | TASK_FREEZABLE_UNSAFE));
 	precopy_dma_claim(pcd, -1);
 }
 

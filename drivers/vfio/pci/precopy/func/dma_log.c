@@ -10,6 +10,7 @@
 #include <linux/kref.h>
 #include <linux/log2.h>
 #include <linux/memcontrol.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -319,7 +320,8 @@ static int precopy_log_start(struct vfio_device *vdev,
 		return ret;
 	trace_precopy_dma_log_start(precopy_dev(pcd), nnodes);
 	/* See precopy_dma_log_mark() */
-	if (wait_event_killable(pcd->wait, precopy_log_settled(pcd))) {
+	if (wait_event_state(pcd->wait, precopy_log_settled(pcd),
+			     (TASK_KILLABLE | TASK_FREEZABLE))) {
 		precopy_log_stop(vdev);
 		return -EINTR;
 	}

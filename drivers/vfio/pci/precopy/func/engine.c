@@ -5,6 +5,7 @@
  */
 
 #include <linux/hrtimer.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
@@ -581,7 +582,10 @@ int precopy_engine_resume(struct precopy_device *pcd, u64 generation)
  * @pcd: the device
  * @generation: at the start of the state change
  *
- * Doorbells are kept from now on, and so are interrupts.
+ * Doorbells are kept from now on, and so are interrupts. The caller can be frozen while
+ * it waits: the step may need a page of the user that a task provides which is frozen
+ * already (userfaultfd, FUSE), and then does not end before the thaw. Whoever waits
+ * for arc_mutex meanwhile can be frozen, too.
  *
  * Context: an arc, arc_mutex held; waits (killable) for the step that is executed.
  * Return: 0, -EINTR, or -ECANCELED after a reset.
@@ -592,8 +596,9 @@ int precopy_engine_quiesce(struct precopy_device *pcd, u64 generation)
 
 	if (ret)
 		return ret;
-	if (wait_event_killable(pcd->wait, precopy_dma_idle(pcd) ||
-				precopy_arc_outdated(pcd, generation))) {
+	if (wait_event_state(pcd->wait, precopy_dma_idle(pcd) ||
+			     precopy_arc_outdated(pcd, generation),
+			     (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE))) {
 		precopy_engine_resume(pcd, generation);
 		return -EINTR;
 	}

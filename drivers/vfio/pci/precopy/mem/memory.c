@@ -11,6 +11,7 @@
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -601,8 +602,8 @@ static int precopy_memory_store(struct precopy_memory *mem, u64 generation,
 static int precopy_memory_wait(struct precopy_memory *mem, bool done)
 {
 	if (done)
-		return wait_event_killable(mem->wait,
-					   !precopy_memory_waits(mem)) ?
+		return wait_event_state(mem->wait, !precopy_memory_waits(mem),
+					(TASK_KILLABLE | TASK_FREEZABLE)) ?
 		       -EINTR : 0;
 	return wait_event_interruptible(mem->wait, !precopy_memory_waits(mem)) ?
 	       precopy_interrupted() : 0;
