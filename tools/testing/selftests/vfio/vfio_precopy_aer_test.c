@@ -78,7 +78,7 @@ FIXTURE_VARIANT_ADD(aer, fatal) {
 typedef FIXTURE_DATA(aer) aer_t;
 typedef FIXTURE_VARIANT(aer) aer_variant_t;
 
-/* What aer_inject reads; the last member may be left out if it is 0 */
+/* The structure that aer_inject takes from write(); a writer may omit @domain if it is 0 */
 struct injection {
 	u8 bus;
 	u8 device;
@@ -155,7 +155,7 @@ static int inject(u32 uncorrectable, u32 correctable)
 	return ret;
 }
 
-/* What comes next in the log, each record by one read() */
+/* Read the next record of the kernel's log: one read() returns one record. */
 static bool next_record(int log, char *record, size_t size)
 {
 	struct pollfd pfd = { .fd = log, .events = POLLIN };

@@ -334,8 +334,9 @@ static void *store_to_first(void *arg)
 }
 
 /*
- * What write() stores while the contents are copied is in the result. A store through a
- * mapping would not be, so it waits; one to another unit does not wait.
+ * While the driver copies a unit, write() may store to it: the driver copies such pages once
+ * more. A store through a mapping of the unit waits until the copy is used. A store to
+ * another unit does not wait.
  */
 TEST_F_TIMEOUT(dirty_map, stores_during_a_collapse, MIG_TIMEOUT)
 {
@@ -356,7 +357,18 @@ TEST_F_TIMEOUT(dirty_map, stores_during_a_collapse, MIG_TIMEOUT)
 	EXPECT_EQ(0, precopy_differ(&c.other, self->m.t.a.shadow));
 }
 
-/* Who tracks needs single pages. Accesses need not wait for the end then. */
+static void track_in_collapse(struct __test_metadata *_metadata, map_t *self,
+			      struct collapse *c)
+{
+	hold_collapse(_metadata, self, c);
+	ASSERT_EQ(0, mig_set_state(self->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
+				   &self->t.data_fd));
+}
+
+/*
+ * Tracking needs single pages, so its begin cancels the collapse, and accesses to the unit
+ * go on at once.
+ */
 TEST_F_TIMEOUT(dirty_map, tracking_begins_during_a_collapse, MIG_TIMEOUT)
 {
 	struct collapse c;
@@ -364,9 +376,7 @@ TEST_F_TIMEOUT(dirty_map, tracking_begins_during_a_collapse, MIG_TIMEOUT)
 
 	if (!precopy_has_knob(bdfs[0], "hold_split"))
 		SKIP(return, "no test knob hold_split in debugfs");
-	hold_collapse(_metadata, m, &c);
-	ASSERT_EQ(0, mig_set_state(m->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
-				   &m->t.data_fd));
+	track_in_collapse(_metadata, m, &c);
 	tracking_collect(&m->t);
 	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
 	EXPECT_EQ(0, release_collapse(&c));
@@ -374,7 +384,10 @@ TEST_F_TIMEOUT(dirty_map, tracking_begins_during_a_collapse, MIG_TIMEOUT)
 	EXPECT_EQ(0, tracking_finish(&m->t));
 }
 
-/* Nor is the copy used if tracking has ended again, as entries were made meanwhile. */
+/*
+ * The driver does not use the copy either if tracking has ended again: entries were made
+ * meanwhile.
+ */
 TEST_F_TIMEOUT(dirty_map, tracking_comes_and_goes_during_a_collapse, MIG_TIMEOUT)
 {
 	struct collapse c;
@@ -382,9 +395,7 @@ TEST_F_TIMEOUT(dirty_map, tracking_comes_and_goes_during_a_collapse, MIG_TIMEOUT
 
 	if (!precopy_has_knob(bdfs[0], "hold_split"))
 		SKIP(return, "no test knob hold_split in debugfs");
-	hold_collapse(_metadata, m, &c);
-	ASSERT_EQ(0, mig_set_state(m->t.a.dev, VFIO_DEVICE_STATE_PRE_COPY,
-				   &m->t.data_fd));
+	track_in_collapse(_metadata, m, &c);
 	tracking_end(&m->t);
 	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
 	EXPECT_EQ(0, release_collapse(&c));
