@@ -3,6 +3,8 @@
 Fixtures of the tests with libvirt; run-libvirt runs them, on a machine with two functions
 that our driver has an alias for, and where modprobe finds it.
 """
+import subprocess
+
 import pytest
 
 from play import Play
@@ -28,6 +30,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "moves: is about migrations, not about saved states")
 
 
+def kernel_messages():
+    """The last ones"""
+    return subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout.splitlines()[-12:]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     try:
@@ -35,6 +42,7 @@ def pytest_runtest_call(item):
     except BaseException:
         for host in item.funcargs["play"].hosts:
             item.add_report_section("call", host.name, "\n".join(host.last_words()))
+        item.add_report_section("call", "kernel", "\n".join(kernel_messages()))
         raise
 
 

@@ -105,6 +105,15 @@ def driver_of(bdf):
     return os.path.basename(os.readlink(link)) if os.path.exists(link) else ""
 
 
+def tail(path, count):
+    """Its last lines, or all of them; none if there is no such file."""
+    if not os.path.exists(path):
+        return []
+    with open(path, errors="replace") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    return lines if count is None else lines[-count:]
+
+
 def is_zipped(path):
     with open(path, "rb") as file:
         file.seek(IMAGE_FORMAT)
@@ -171,6 +180,8 @@ class Host:
 
     def qemu_log(self):
         """What QEMU has to say goes there; it is in a place of libvirtd's own."""
+        if not self.process:
+            return "/nowhere"
         return os.path.join(f"/proc/{self.process.pid}/root", "var/log/libvirt/qemu", f"{DOMAIN}.log")
 
     def figures(self):
@@ -204,8 +215,6 @@ class Host:
             self.process.wait(60)
 
     def last_words(self):
-        """Its errors, without those that the place is to blame for."""
-        if not os.path.exists(self.path("log")):
-            return []
-        with open(self.path("log"), errors="replace") as log:
-            return [line.strip() for line in log if ": error :" in line][-8:]
+        """Its errors, without those that the place is to blame for; its QEMU's and its guest's."""
+        return ([line for line in tail(self.path("log"), None) if ": error :" in line][-8:]
+                + tail(self.qemu_log(), 12) + tail(self.path("console"), 8))
