@@ -15,8 +15,6 @@
 
 #include "dirty.h"
 
-#define UNIT_LONGS	BITS_TO_LONGS(PRECOPY_UNIT_PAGES)
-
 /* No word of the map is shared by two units. */
 static_assert(PRECOPY_UNIT_PAGES % BITS_PER_LONG == 0);
 
@@ -77,19 +75,6 @@ void precopy_dirty_destroy(struct precopy_dirty *d)
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_destroy);
 
-/* The bits of a unit, or NULL if they are not allocated yet */
-static unsigned long *precopy_dirty_words(const struct precopy_dirty *d,
-					  unsigned long unit)
-{
-	unsigned long *chunk;
-
-	/* Pairs with the cmpxchg() of precopy_dirty_reserve() */
-	chunk = READ_ONCE(d->chunks[unit / PRECOPY_DIRTY_CHUNK]);
-	if (!chunk)
-		return NULL;
-	return chunk + unit % PRECOPY_DIRTY_CHUNK * UNIT_LONGS;
-}
-
 /**
  * precopy_dirty_reserve - allocate the bits of a unit
  * @d: bitmap
@@ -111,7 +96,7 @@ int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
 
 	if (precopy_dirty_words(d, unit))
 		return 0;
-	chunk = kcalloc(nr * UNIT_LONGS, sizeof(long), gfp);
+	chunk = kcalloc(nr * PRECOPY_UNIT_LONGS, sizeof(long), gfp);
 	if (!chunk)
 		return -ENOMEM;
 	if (cmpxchg(&d->chunks[unit / PRECOPY_DIRTY_CHUNK], NULL, chunk))
@@ -119,20 +104,6 @@ int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
 	return 0;
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserve);
-
-/**
- * precopy_dirty_reserved - check whether the bits of a unit are allocated
- * @d: bitmap
- * @unit: unit number, below nr_units
- *
- * Context: any.
- * Return: true if so. The result never changes back to false.
- */
-bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit)
-{
-	return precopy_dirty_words(d, unit);
-}
-EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserved);
 
 /**
  * precopy_dirty_mark - add a page to the set
@@ -162,7 +133,9 @@ bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
 	if (test_and_set_bit(page % PRECOPY_UNIT_PAGES, words))
 		return false;
 
-	set_bit(unit, d->summary);
+	/* Most marks are not the first one of their unit */
+	if (!test_bit(unit, d->summary))
+		set_bit(unit, d->summary);
 	atomic_long_inc(&d->count);
 	return true;
 }
@@ -210,25 +183,6 @@ const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_unit);
 
 /**
- * precopy_dirty_test - check whether a page is dirty
- * @d: bitmap
- * @page: page number
- *
- * Context: any; a snapshot unless the caller excludes marks and takes.
- * Return: true if @page is marked; false if not, or if there is no such page.
- */
-bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page)
-{
-	const unsigned long *words;
-
-	if (page >= d->nr_pages)
-		return false;
-	words = precopy_dirty_words(d, page / PRECOPY_UNIT_PAGES);
-	return words && test_bit(page % PRECOPY_UNIT_PAGES, words);
-}
-EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_test);
-
-/**
  * precopy_dirty_next_unit - find a unit with dirty pages
  * @d: bitmap
  * @from: unit to start from
@@ -272,7 +226,7 @@ unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 	clear_bit(unit, d->summary);
 	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
 	smp_mb__after_atomic();
-	for (i = 0; i < UNIT_LONGS; i++) {
+	for (i = 0; i < PRECOPY_UNIT_LONGS; i++) {
 		out[i] = xchg(&words[i], 0);
 		taken += hweight_long(out[i]);
 	}

@@ -27,6 +27,8 @@
 #define PRECOPY_DIRTY_H
 
 #include <linux/atomic.h>
+#include <linux/bitops.h>
+#include <linux/compiler.h>
 #include <linux/types.h>
 
 #include "units.h"
@@ -59,17 +61,64 @@ int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages);
 void precopy_dirty_destroy(struct precopy_dirty *d);
 int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
 			  gfp_t gfp);
-bool precopy_dirty_reserved(const struct precopy_dirty *d, unsigned long unit);
 bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page);
 void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 			const unsigned long *pages);
 const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 					unsigned long unit);
-bool precopy_dirty_test(const struct precopy_dirty *d, unsigned long page);
 unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 				      unsigned long from);
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out);
 unsigned long precopy_dirty_count(const struct precopy_dirty *d);
+
+/* Words of the bits of a unit; no word is shared by two */
+#define PRECOPY_UNIT_LONGS	BITS_TO_LONGS(PRECOPY_UNIT_PAGES)
+
+/* The bits of a unit, or NULL if they are not allocated yet */
+static inline unsigned long *
+precopy_dirty_words(const struct precopy_dirty *d, unsigned long unit)
+{
+	unsigned long *chunk;
+
+	/* Pairs with the cmpxchg() of precopy_dirty_reserve() */
+	chunk = READ_ONCE(d->chunks[unit / PRECOPY_DIRTY_CHUNK]);
+	if (!chunk)
+		return NULL;
+	return chunk + unit % PRECOPY_DIRTY_CHUNK * PRECOPY_UNIT_LONGS;
+}
+
+/**
+ * precopy_dirty_reserved - check whether the bits of a unit are allocated
+ * @d: bitmap
+ * @unit: unit number, below nr_units
+ *
+ * Context: any.
+ * Return: true if so. The result never changes back to false.
+ */
+static inline bool precopy_dirty_reserved(const struct precopy_dirty *d,
+					  unsigned long unit)
+{
+	return precopy_dirty_words(d, unit);
+}
+
+/**
+ * precopy_dirty_test - check whether a page is dirty
+ * @d: bitmap
+ * @page: page number
+ *
+ * Context: any; a snapshot unless the caller excludes marks and takes.
+ * Return: true if @page is marked; false if not, or if there is no such page.
+ */
+static inline bool precopy_dirty_test(const struct precopy_dirty *d,
+				      unsigned long page)
+{
+	const unsigned long *words;
+
+	if (page >= d->nr_pages)
+		return false;
+	words = precopy_dirty_words(d, page / PRECOPY_UNIT_PAGES);
+	return words && test_bit(page % PRECOPY_UNIT_PAGES, words);
+}
 
 #endif /* PRECOPY_DIRTY_H */

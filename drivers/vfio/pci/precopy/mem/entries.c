@@ -27,19 +27,6 @@ void precopy_entries_init(struct precopy_memory *mem)
 }
 
 /**
- * precopy_entries_sem - lock that orders the making of a unit's entries
- * @mem: the memory
- * @unit: unit number
- *
- * Return: the unit's entry_sem, see struct precopy_memory.
- */
-struct rw_semaphore *precopy_entries_sem(struct precopy_memory *mem,
-					 unsigned long unit)
-{
-	return &mem->entry_sem[unit % PRECOPY_ENTRY_SEMS];
-}
-
-/**
  * precopy_entries_remove - remove all page table entries of the BAR
  * @mem: the memory
  *

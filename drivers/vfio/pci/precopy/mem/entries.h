@@ -5,12 +5,9 @@
 
 #include <linux/types.h>
 
-struct precopy_memory;
-struct rw_semaphore;
+#include "memory.h"
 
 void precopy_entries_init(struct precopy_memory *mem);
-struct rw_semaphore *precopy_entries_sem(struct precopy_memory *mem,
-					 unsigned long unit);
 void precopy_entries_remove(struct precopy_memory *mem);
 void precopy_entries_revoke(struct precopy_memory *mem);
 bool precopy_entries_revoked(const struct precopy_memory *mem,
@@ -20,5 +17,18 @@ void precopy_entries_remove_unit(struct precopy_memory *mem,
 				 unsigned long unit);
 void precopy_entries_protect(struct precopy_memory *mem, unsigned long unit,
 			     const unsigned long *pages);
+
+/**
+ * precopy_entries_sem - lock that orders the making of a unit's entries
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Return: the unit's entry_sem, see struct precopy_memory.
+ */
+static inline struct rw_semaphore *
+precopy_entries_sem(struct precopy_memory *mem, unsigned long unit)
+{
+	return &mem->entry_sem[unit % PRECOPY_ENTRY_SEMS];
+}
 
 #endif /* PRECOPY_ENTRIES_H */

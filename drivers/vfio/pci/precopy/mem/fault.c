@@ -322,12 +322,12 @@ static void precopy_fault_around(struct precopy_memory *mem,
 	atomic64_add(nr, &mem->stats->around_pages);
 }
 
-/* Is there all that it takes to notice a store to this unit? */
+/* Is there all that it takes to notice a store to this page of a unit that is not loose? */
 static bool precopy_fault_markable(const struct precopy_memory *mem,
-				   unsigned long unit)
+				   unsigned long unit, struct page *page)
 {
 	return precopy_tracker_reserved(mem->tracker, unit) &&
-	       precopy_tracker_writable(mem, unit);
+	       !folio_test_large(page_folio(page));
 }
 
 /*
@@ -360,7 +360,7 @@ static vm_fault_t precopy_fault_insert(struct precopy_memory *mem,
 		return VM_FAULT_HWPOISON;
 	notice = precopy_tracker_notices(mem, unit);
 	mark = notice && write;
-	if (mark && !precopy_fault_markable(mem, unit))
+	if (mark && !precopy_fault_markable(mem, unit, page))
 		return 0;
 	if (precopy_fault_overtaken(vmf))
 		return VM_FAULT_NOPAGE;

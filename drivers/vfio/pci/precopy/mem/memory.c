@@ -332,21 +332,6 @@ int precopy_memory_populate(struct precopy_memory *mem, u64 generation,
 }
 
 /**
- * precopy_memory_access - check whether the user may touch the memory
- * @mem: the memory
- *
- * Context: memory.sem held.
- * Return: 0, -EAGAIN if not before the startup completes, -EIO if not at all.
- */
-int precopy_memory_access(const struct precopy_memory *mem)
-{
-	lockdep_assert_held(&mem->sem);
-	if (!mem->decode || mem->gate == PRECOPY_GATE_FAILED)
-		return -EIO;
-	return mem->gate == PRECOPY_GATE_WAIT ? -EAGAIN : 0;
-}
-
-/**
  * precopy_memory_page - look up a page
  * @mem: the memory
  * @index: page number in the BAR

@@ -163,23 +163,6 @@ void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page)
 }
 
 /**
- * precopy_tracker_notices - check whether stores to a unit have to be noticed
- * @mem: the memory
- * @unit: unit number
- *
- * Context: memory.sem held, until an entry of the unit is made.
- * Return: false if any entry of the unit may be writable, of any size and without a
- * mark: if nobody tracks, or if the unit is loose, so that all of its pages will be
- * sent and its entries removed before.
- */
-bool precopy_tracker_notices(const struct precopy_memory *mem,
-			     unsigned long unit)
-{
-	lockdep_assert_held(&mem->sem);
-	return mem->tracker && !test_bit(unit, mem->tracker->loose);
-}
-
-/**
  * precopy_tracker_writable - check whether entries of a unit may be writable
  * @mem: the memory, tracked
  * @unit: unit number

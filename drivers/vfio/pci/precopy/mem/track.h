@@ -6,6 +6,8 @@
 #ifndef PRECOPY_TRACK_H
 #define PRECOPY_TRACK_H
 
+#include <linux/bitops.h>
+#include <linux/lockdep.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
@@ -56,10 +58,25 @@ bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
 			      unsigned long unit);
 void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page);
 
-bool precopy_tracker_notices(const struct precopy_memory *mem,
-			     unsigned long unit);
 bool precopy_tracker_writable(const struct precopy_memory *mem,
 			      unsigned long unit);
 void precopy_tracker_loosen(struct precopy_memory *mem, unsigned long unit);
+
+/**
+ * precopy_tracker_notices - check whether stores to a unit have to be noticed
+ * @mem: the memory
+ * @unit: unit number
+ *
+ * Context: memory.sem held, until an entry of the unit is made.
+ * Return: false if any entry of the unit may be writable, of any size and without a
+ * mark: if nobody tracks, or if the unit is loose, so that all of its pages will be
+ * sent and its entries removed before.
+ */
+static inline bool
+precopy_tracker_notices(const struct precopy_memory *mem, unsigned long unit)
+{
+	lockdep_assert_held(&mem->sem);
+	return mem->tracker && !test_bit(unit, mem->tracker->loose);
+}
 
 #endif /* PRECOPY_TRACK_H */
