@@ -8,13 +8,10 @@
 #include <linux/types.h>
 
 #include "memory.h"
-
-struct page;
+#include "ram.h"
 
 int precopy_memory_populate(struct precopy_memory *mem, u64 generation,
 			    unsigned long index, gfp_t gfp);
-struct page *precopy_memory_page(const struct precopy_memory *mem,
-				 unsigned long index);
 
 /**
  * precopy_memory_access - check whether the user may touch the memory
@@ -29,6 +26,21 @@ static inline int precopy_memory_access(const struct precopy_memory *mem)
 	if (!mem->decode || mem->gate == PRECOPY_GATE_FAILED)
 		return -EIO;
 	return mem->gate == PRECOPY_GATE_WAIT ? -EAGAIN : 0;
+}
+
+/**
+ * precopy_memory_page - look up a page
+ * @mem: the memory
+ * @index: page number in the BAR
+ *
+ * Context: memory.sem held, for as long as the page is used.
+ * Return: the page, or NULL for a hole.
+ */
+static inline struct page *
+precopy_memory_page(const struct precopy_memory *mem, unsigned long index)
+{
+	lockdep_assert_held(&mem->sem);
+	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
 }
 
 #endif /* PRECOPY_ACCESS_H */

@@ -9,6 +9,7 @@
 #include <linux/errno.h>
 #include <linux/math.h>
 #include <linux/minmax.h>
+#include <linux/mmdebug.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <kunit/visibility.h>
@@ -43,9 +44,9 @@ int precopy_dirty_init(struct precopy_dirty *d, unsigned long nr_pages)
 	d->nr_units = DIV_ROUND_UP(nr_pages, PRECOPY_UNIT_PAGES);
 	d->chunks = kcalloc(precopy_dirty_nr_chunks(d), sizeof(*d->chunks),
 			    GFP_KERNEL_ACCOUNT);
-	d->summary = kcalloc(BITS_TO_LONGS(d->nr_units), sizeof(long),
-			     GFP_KERNEL_ACCOUNT);
-	if (!d->chunks || !d->summary) {
+	d->whole = bitmap_zalloc(d->nr_units, GFP_KERNEL_ACCOUNT);
+	d->summary = bitmap_zalloc(d->nr_units, GFP_KERNEL_ACCOUNT);
+	if (!d->chunks || !d->whole || !d->summary) {
 		precopy_dirty_destroy(d);
 		return -ENOMEM;
 	}
@@ -69,7 +70,8 @@ void precopy_dirty_destroy(struct precopy_dirty *d)
 
 	for (i = 0; d->chunks && i < precopy_dirty_nr_chunks(d); i++)
 		kfree(d->chunks[i]);
-	kfree(d->summary);
+	bitmap_free(d->summary);
+	bitmap_free(d->whole);
 	kfree(d->chunks);
 	memset(d, 0, sizeof(*d));
 }
@@ -108,7 +110,8 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_reserve);
 /**
  * precopy_dirty_mark - add a page to the set
  * @d: bitmap
- * @page: page number, below nr_pages, of a reserved unit
+ * @page: page number, below nr_pages, of a reserved unit that is not in the set as
+ *	  a whole
  *
  * Calls may run in parallel. The caller holds the set's rwsem for read, from
  * before the mark until the page is writable.
@@ -130,6 +133,7 @@ bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page)
 	words = precopy_dirty_words(d, unit);
 	if (WARN_ON_ONCE(!words))
 		return false;
+	VM_WARN_ON_ONCE(test_bit(unit, d->whole));
 	if (test_and_set_bit(page % PRECOPY_UNIT_PAGES, words))
 		return false;
 
@@ -168,6 +172,29 @@ void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
 
 /**
+ * precopy_dirty_fill_whole - add all pages of an empty unit to the set
+ * @d: bitmap that is not published yet
+ * @unit: number of a reserved unit, which is not a partial last one
+ *
+ * Costs the same for 512 pages as for one.
+ *
+ * Context: any; the caller excludes marks and takes.
+ */
+void precopy_dirty_fill_whole(struct precopy_dirty *d, unsigned long unit)
+{
+	if (WARN_ON_ONCE(unit >= d->nr_pages / PRECOPY_UNIT_PAGES))
+		return;
+	__set_bit(unit, d->whole);
+	__set_bit(unit, d->summary);
+	atomic_long_add(PRECOPY_UNIT_PAGES, &d->count);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill_whole);
+
+static const unsigned long precopy_dirty_all[PRECOPY_UNIT_LONGS] = {
+	[0 ... PRECOPY_UNIT_LONGS - 1] = ~0UL,
+};
+
+/**
  * precopy_dirty_unit - get the dirty pages of a unit
  * @d: bitmap
  * @unit: unit number, below nr_units
@@ -178,7 +205,8 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
 const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 					unsigned long unit)
 {
-	return precopy_dirty_words(d, unit);
+	return test_bit(unit, d->whole) ? precopy_dirty_all :
+					  precopy_dirty_words(d, unit);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_unit);
 
@@ -198,6 +226,50 @@ unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
 
 /**
+ * precopy_dirty_nr_whole - count the units that were filled as a whole
+ * @d: bitmap
+ *
+ * Context: any; a snapshot unless the caller excludes takes.
+ * Return: number of units that precopy_dirty_fill_whole() added and that are still in
+ * the set.
+ */
+unsigned long precopy_dirty_nr_whole(const struct precopy_dirty *d)
+{
+	return bitmap_weight(d->whole, d->nr_units);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_nr_whole);
+
+/**
+ * precopy_dirty_next_partial - find a unit that was not filled as a whole
+ * @d: bitmap
+ * @from: unit to start from
+ *
+ * Context: any; a snapshot unless the caller excludes marks and takes.
+ * Return: the first unit with dirty pages, at or after @from, that
+ * precopy_dirty_nr_whole() does not count; nr_units if there is none.
+ */
+unsigned long precopy_dirty_next_partial(const struct precopy_dirty *d,
+					 unsigned long from)
+{
+	return find_next_andnot_bit(d->summary, d->whole, d->nr_units, from);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_partial);
+
+/* Move the bits of a unit to @out, and return their number */
+static unsigned long precopy_dirty_take_words(unsigned long *words,
+					      unsigned long *out)
+{
+	unsigned long taken = 0;
+	unsigned int i;
+
+	for (i = 0; i < PRECOPY_UNIT_LONGS; i++) {
+		out[i] = xchg(&words[i], 0);
+		taken += hweight_long(out[i]);
+	}
+	return taken;
+}
+
+/**
  * precopy_dirty_take - move the dirty pages of a unit out of the bitmap
  * @d: bitmap
  * @unit: unit number, below nr_units
@@ -213,8 +285,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_next_unit);
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out)
 {
-	unsigned long *words = NULL, taken = 0;
-	unsigned int i;
+	unsigned long *words = NULL, taken;
 
 	if (!WARN_ON_ONCE(unit >= d->nr_units))
 		words = precopy_dirty_words(d, unit);
@@ -226,9 +297,11 @@ unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 	clear_bit(unit, d->summary);
 	/* Pairs with the fully ordered test_and_set_bit() of a mark. */
 	smp_mb__after_atomic();
-	for (i = 0; i < PRECOPY_UNIT_LONGS; i++) {
-		out[i] = xchg(&words[i], 0);
-		taken += hweight_long(out[i]);
+	if (test_and_clear_bit(unit, d->whole)) {
+		bitmap_fill(out, PRECOPY_UNIT_PAGES);
+		taken = PRECOPY_UNIT_PAGES;
+	} else {
+		taken = precopy_dirty_take_words(words, out);
 	}
 	atomic_long_sub(taken, &d->count);
 	return taken;

@@ -46,13 +46,17 @@
  * @chunks: bitmaps of pages, PRECOPY_DIRTY_CHUNK units each; NULL where
  *	    precopy_dirty_reserve() was not called. Entries are only added, by
  *	    cmpxchg().
- * @summary: bitmap of units, set while the unit has a bit in @chunks
- * @count: number of bits set in @chunks
+ * @whole: bitmap of units of which all pages are in the set, although they have no bit in
+ *	   @chunks. Bits are set before the bitmap is published, and cleared by
+ *	   precopy_dirty_take().
+ * @summary: bitmap of units, set while the unit has a bit in @chunks or @whole
+ * @count: number of pages in the set
  */
 struct precopy_dirty {
 	unsigned long nr_pages;
 	unsigned long nr_units;
 	unsigned long **chunks;
+	unsigned long *whole;
 	unsigned long *summary;
 	atomic_long_t count;
 };
@@ -64,10 +68,14 @@ int precopy_dirty_reserve(struct precopy_dirty *d, unsigned long unit,
 bool precopy_dirty_mark(struct precopy_dirty *d, unsigned long page);
 void precopy_dirty_fill(struct precopy_dirty *d, unsigned long unit,
 			const unsigned long *pages);
+void precopy_dirty_fill_whole(struct precopy_dirty *d, unsigned long unit);
 const unsigned long *precopy_dirty_unit(const struct precopy_dirty *d,
 					unsigned long unit);
 unsigned long precopy_dirty_next_unit(const struct precopy_dirty *d,
 				      unsigned long from);
+unsigned long precopy_dirty_nr_whole(const struct precopy_dirty *d);
+unsigned long precopy_dirty_next_partial(const struct precopy_dirty *d,
+					 unsigned long from);
 unsigned long precopy_dirty_take(struct precopy_dirty *d, unsigned long unit,
 				 unsigned long *out);
 unsigned long precopy_dirty_count(const struct precopy_dirty *d);
@@ -113,12 +121,12 @@ static inline bool precopy_dirty_reserved(const struct precopy_dirty *d,
 static inline bool precopy_dirty_test(const struct precopy_dirty *d,
 				      unsigned long page)
 {
-	const unsigned long *words;
+	unsigned long unit = page / PRECOPY_UNIT_PAGES;
 
-	if (page >= d->nr_pages)
+	if (page >= d->nr_pages || !test_bit(unit, d->summary))
 		return false;
-	words = precopy_dirty_words(d, page / PRECOPY_UNIT_PAGES);
-	return words && test_bit(page % PRECOPY_UNIT_PAGES, words);
+	return test_bit(unit, d->whole) ||
+	       test_bit(page % PRECOPY_UNIT_PAGES, precopy_dirty_words(d, unit));
 }
 
 #endif /* PRECOPY_DIRTY_H */

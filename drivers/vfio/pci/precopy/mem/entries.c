@@ -82,23 +82,6 @@ void precopy_entries_revoke(struct precopy_memory *mem)
 }
 
 /**
- * precopy_entries_revoked - check whether entries of a unit may map what is gone
- * @mem: the memory
- * @unit: unit number
- *
- * Context: memory.sem held until an entry of the unit is made.
- * Return: true if precopy_entries_settle() has to come first; false if the device is
- * closed, or was opened again with less memory.
- */
-bool precopy_entries_revoked(const struct precopy_memory *mem,
-			     unsigned long unit)
-{
-	lockdep_assert_held(&mem->sem);
-	return mem->revoked && unit < precopy_memory_nr_units(mem) &&
-	       test_bit(unit, mem->revoked);
-}
-
-/**
  * precopy_entries_settle - remove the entries of a unit that are revoked
  * @mem: the memory. A reset of the carrier may call this while the device is closed.
  * @unit: unit number

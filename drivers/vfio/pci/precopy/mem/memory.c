@@ -331,21 +331,6 @@ int precopy_memory_populate(struct precopy_memory *mem, u64 generation,
 	return ret ?: precopy_memory_reserve(mem, index, gfp);
 }
 
-/**
- * precopy_memory_page - look up a page
- * @mem: the memory
- * @index: page number in the BAR
- *
- * Context: memory.sem held, for as long as the page is used.
- * Return: the page, or NULL for a hole.
- */
-struct page *precopy_memory_page(const struct precopy_memory *mem,
-				 unsigned long index)
-{
-	lockdep_assert_held(&mem->sem);
-	return mem->ram ? precopy_ram_page(mem->ram, index) : NULL;
-}
-
 /*
  * Copy from a page that may have a memory error. The processor reports it to
  * whoever reads the memory, which in an ordinary copy of the kernel's ends the

@@ -302,6 +302,11 @@ unsigned long precopy_tracker_count(const struct precopy_tracker *tracker,
 				    enum precopy_set set);
 unsigned long precopy_tracker_next(const struct precopy_tracker *tracker,
 				   enum precopy_set set, unsigned long from);
+unsigned long precopy_tracker_whole(const struct precopy_tracker *tracker,
+				    enum precopy_set set);
+unsigned long precopy_tracker_next_partial(const struct precopy_tracker *tracker,
+					   enum precopy_set set,
+					   unsigned long from);
 const unsigned long *
 precopy_tracker_pages(const struct precopy_tracker *tracker,
 		      enum precopy_set set, unsigned long unit);

@@ -7,7 +7,10 @@
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/rcupdate.h>
+#include <linux/rcupdate_wait.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
@@ -847,31 +850,39 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 }
 
 /**
- * precopy_ram_next_pages - find a unit in use, and its pages
- * @ram: the contents, or NULL
- * @unit: unit to start from; result: the unit found
- * @pages: result: bitmap of PRECOPY_UNIT_PAGES bits
- * @huge: result: whether the unit is one folio
+ * precopy_ram_walk - visit all units in use
+ * @ram: the contents
+ * @visit: called under RCU for each unit, in the order of their numbers
+ * @arg: passed to @visit
  *
- * One look-up, for those who go through all units with memory.sem held for write.
+ * For callers that hold memory.sem for write, for which others wait: it costs no
+ * look-up for each unit, nor an operation for each page of a unit that is whole.
  *
- * Context: memory.sem held.
- * Return: false if there is none at or after @unit.
+ * Context: may sleep between two units; memory.sem held.
  */
-bool precopy_ram_next_pages(struct precopy_ram *ram, unsigned long *unit,
-			    unsigned long *pages, bool *huge)
+void precopy_ram_walk(struct precopy_ram *ram, precopy_ram_visit visit,
+		      void *arg)
 {
+	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
+	XA_STATE(xas, &ram->units, 0);
 	struct precopy_ram_unit *u;
+	unsigned long nr;
 
-	if (!ram)
-		return false;
 	lockdep_assert_held(ram->sem);
-	u = xa_find(&ram->units, unit, ULONG_MAX - 1, XA_PRESENT);
-	if (!u)
-		return false;
-	precopy_ram_pages_of(ram, u, pages);
-	*huge = u->folio;
-	return true;
+	guard(rcu)();
+	xas_for_each(&xas, u, ULONG_MAX) {
+		if (xas_retry(&xas, u))
+			continue;
+		nr = precopy_ram_unit_nr(ram, u);
+		if (nr != PRECOPY_UNIT_PAGES)
+			precopy_ram_pages_of(ram, u, pages);
+		visit(xas.xa_index, nr == PRECOPY_UNIT_PAGES ? NULL : pages,
+		      nr == 1UL << ram->order, u->folio, arg);
+		if (need_resched()) {
+			xas_pause(&xas);
+			cond_resched_rcu();
+		}
+	}
 }
 
 /**
@@ -907,6 +918,23 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 	       unit : ULONG_MAX;
 }
 
+struct precopy_ram_whole {
+	unsigned long *units;
+	u64 nr;
+};
+
+static void precopy_ram_note_whole(unsigned long unit,
+				   const unsigned long *pages, bool whole,
+				   bool huge, void *arg)
+{
+	struct precopy_ram_whole *found = arg;
+
+	if (!whole)
+		return;
+	__set_bit(unit, found->units);
+	found->nr++;
+}
+
 /**
  * precopy_ram_whole_units - find the units that have all of their pages
  * @ram: the contents, or NULL
@@ -917,20 +945,12 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
  */
 u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units)
 {
-	struct precopy_ram_unit *u;
-	unsigned long unit;
-	u64 bytes = 0;
+	struct precopy_ram_whole found = { .units = units };
 
 	if (!ram)
 		return 0;
-	lockdep_assert_held(ram->sem);
-	xa_for_each(&ram->units, unit, u) {
-		if (!precopy_ram_unit_full(ram, unit))
-			continue;
-		__set_bit(unit, units);
-		bytes += PAGE_SIZE << ram->order;
-	}
-	return bytes;
+	precopy_ram_walk(ram, precopy_ram_note_whole, &found);
+	return found.nr * (PAGE_SIZE << ram->order);
 }
 
 /**

@@ -62,10 +62,19 @@ void precopy_ram_unit_free(struct precopy_ram *ram,
 			   struct precopy_ram_unit *u);
 bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit);
 
+/*
+ * What is called for a unit: @pages is a bitmap of PRECOPY_UNIT_PAGES bits, or NULL if all
+ * of so many pages are there; @whole tells whether all of its pages are there, which are
+ * fewer in a small BAR, and @huge whether it is one folio.
+ */
+typedef void (*precopy_ram_visit)(unsigned long unit, const unsigned long *pages,
+				  bool whole, bool huge, void *arg);
+
+void precopy_ram_walk(struct precopy_ram *ram, precopy_ram_visit visit,
+		      void *arg);
+
 unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 				     unsigned long unit, unsigned long *pages);
-bool precopy_ram_next_pages(struct precopy_ram *ram, unsigned long *unit,
-			    unsigned long *pages, bool *huge);
 unsigned long precopy_ram_changes(const struct precopy_ram *ram);
 unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 				    unsigned long from);

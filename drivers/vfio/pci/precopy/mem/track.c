@@ -120,24 +120,6 @@ int precopy_tracker_reserve(struct precopy_tracker *tracker,
 }
 
 /**
- * precopy_tracker_reserved - check whether there is room for marks in a unit
- * @tracker: tracker of the memory, or to be armed
- * @unit: unit number
- *
- * Return: true if so; it will not change back.
- */
-bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
-			      unsigned long unit)
-{
-	int set;
-
-	for (set = 0; set < PRECOPY_SETS; set++)
-		if (!precopy_dirty_reserved(&tracker->sets[set], unit))
-			return false;
-	return true;
-}
-
-/**
  * precopy_tracker_mark - note that a page is about to be, or was, written
  * @mem: the memory, tracked
  * @page: page number in the BAR
@@ -366,13 +348,18 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_tracker_prepared);
  * A unit without room has come since precopy_tracker_prepared(), as pages may that
  * this does not find: nobody can have mapped them yet, let alone stored to them.
  */
-static void precopy_tracker_arm_unit(struct precopy_tracker *tracker,
-				     unsigned long unit,
-				     const unsigned long *pages, bool huge)
+static void precopy_tracker_arm_unit(unsigned long unit,
+				     const unsigned long *pages, bool whole,
+				     bool huge, void *arg)
 {
+	struct precopy_tracker *tracker = arg;
+
 	if (!precopy_tracker_reserved(tracker, unit))
 		return;
-	precopy_dirty_fill(&tracker->sets[PRECOPY_INITIAL], unit, pages);
+	if (pages)
+		precopy_dirty_fill(&tracker->sets[PRECOPY_INITIAL], unit, pages);
+	else
+		precopy_dirty_fill_whole(&tracker->sets[PRECOPY_INITIAL], unit);
 	if (huge)
 		__set_bit(unit, tracker->loose);
 }
@@ -397,15 +384,9 @@ static void precopy_tracker_arm_unit(struct precopy_tracker *tracker,
 void precopy_tracker_arm(struct precopy_memory *mem,
 			 struct precopy_tracker *tracker)
 {
-	DECLARE_BITMAP(pages, PRECOPY_UNIT_PAGES);
-	unsigned long unit = 0;
-	bool huge;
-
 	lockdep_assert_held_write(&mem->sem);
-	for (; precopy_ram_next_pages(mem->ram, &unit, pages, &huge); unit++) {
-		precopy_tracker_arm_unit(tracker, unit, pages, huge);
-		cond_resched();
-	}
+	if (mem->ram)
+		precopy_ram_walk(mem->ram, precopy_tracker_arm_unit, tracker);
 	WRITE_ONCE(mem->tracker, tracker);
 	precopy_moves_cancel(mem);
 	trace_precopy_arm(mem->dev,
@@ -483,6 +464,41 @@ unsigned long precopy_tracker_next(const struct precopy_tracker *tracker,
 {
 	const struct precopy_dirty *d = &tracker->sets[set];
 	unsigned long unit = precopy_dirty_next_unit(d, from);
+
+	return unit < d->nr_units ? unit : ULONG_MAX;
+}
+
+/**
+ * precopy_tracker_whole - count the units that are in a set as a whole
+ * @tracker: the tracker
+ * @set: which set
+ *
+ * Context: as for precopy_tracker_next().
+ * Return: number of units of which all PRECOPY_UNIT_PAGES pages are in the set, as far
+ * as one look tells. precopy_tracker_next_partial() finds all others.
+ */
+unsigned long precopy_tracker_whole(const struct precopy_tracker *tracker,
+				    enum precopy_set set)
+{
+	return precopy_dirty_nr_whole(&tracker->sets[set]);
+}
+
+/**
+ * precopy_tracker_next_partial - find a unit that precopy_tracker_whole() did not count
+ * @tracker: the tracker
+ * @set: which set
+ * @from: unit to start from
+ *
+ * Context: as for precopy_tracker_next().
+ * Return: the first such unit with pages in @set at or after @from, ULONG_MAX if there
+ * is none.
+ */
+unsigned long precopy_tracker_next_partial(const struct precopy_tracker *tracker,
+					   enum precopy_set set,
+					   unsigned long from)
+{
+	const struct precopy_dirty *d = &tracker->sets[set];
+	unsigned long unit = precopy_dirty_next_partial(d, from);
 
 	return unit < d->nr_units ? unit : ULONG_MAX;
 }

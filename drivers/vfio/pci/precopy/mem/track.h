@@ -54,8 +54,6 @@ struct precopy_tracker {
 
 int precopy_tracker_reserve(struct precopy_tracker *tracker,
 			    unsigned long unit, gfp_t gfp);
-bool precopy_tracker_reserved(const struct precopy_tracker *tracker,
-			      unsigned long unit);
 void precopy_tracker_mark(struct precopy_memory *mem, unsigned long page);
 
 bool precopy_tracker_writable(const struct precopy_memory *mem,
@@ -77,6 +75,25 @@ precopy_tracker_notices(const struct precopy_memory *mem, unsigned long unit)
 {
 	lockdep_assert_held(&mem->sem);
 	return mem->tracker && !test_bit(unit, mem->tracker->loose);
+}
+
+/**
+ * precopy_tracker_reserved - check whether there is room for marks in a unit
+ * @tracker: tracker of the memory, or to be armed
+ * @unit: unit number
+ *
+ * Return: true if so; it will not change back.
+ */
+static inline bool
+precopy_tracker_reserved(const struct precopy_tracker *tracker,
+			 unsigned long unit)
+{
+	int set;
+
+	for (set = 0; set < PRECOPY_SETS; set++)
+		if (!precopy_dirty_reserved(&tracker->sets[set], unit))
+			return false;
+	return true;
 }
 
 #endif /* PRECOPY_TRACK_H */

@@ -72,6 +72,13 @@ static struct precopy_device *precopy_save_pcd(const struct precopy_memory_save 
 	return ms->part.session->pcd;
 }
 
+/* Bytes that @nr pages in a row cost, see below */
+static u64 precopy_save_run_cost(unsigned long nr)
+{
+	return (u64)DIV_ROUND_UP(nr, PRECOPY_MAX_RUN) * PRECOPY_REC_HDR_LEN +
+	       nr * PAGE_SIZE;
+}
+
 /*
  * Bytes that @pages, a bitmap of one unit, cost as initial data; never too few.
  *
@@ -86,8 +93,7 @@ static u64 precopy_save_initial_cost(const unsigned long *pages)
 	u64 cost = 0;
 
 	for_each_set_bitrange(start, end, pages, PRECOPY_UNIT_PAGES)
-		cost += (u64)DIV_ROUND_UP(end - start, PRECOPY_MAX_RUN) *
-			PRECOPY_REC_HDR_LEN + (end - start) * PAGE_SIZE;
+		cost += precopy_save_run_cost(end - start);
 	return cost;
 }
 
@@ -522,12 +528,13 @@ static bool precopy_save_memory_prepared(struct precopy_save_part *part)
 /* Bytes that the initial set needs; nobody else changes it yet */
 static u64 precopy_save_count_initial(const struct precopy_tracker *tracker)
 {
-	unsigned long unit;
-	u64 cost = 0;
+	u64 cost = precopy_tracker_whole(tracker, PRECOPY_INITIAL) *
+		   precopy_save_run_cost(PRECOPY_UNIT_PAGES);
+	unsigned long unit = 0;
 
-	for (unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, 0);
-	     unit != ULONG_MAX;
-	     unit = precopy_tracker_next(tracker, PRECOPY_INITIAL, unit + 1)) {
+	for (; (unit = precopy_tracker_next_partial(tracker, PRECOPY_INITIAL,
+						    unit)) != ULONG_MAX;
+	     unit++) {
 		cost += precopy_save_initial_cost(precopy_tracker_pages(tracker,
 									PRECOPY_INITIAL,
 									unit));

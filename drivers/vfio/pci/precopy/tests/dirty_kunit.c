@@ -218,6 +218,36 @@ static void dirty_full_unit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, precopy_dirty_next_unit(d, 1), 2);
 }
 
+/* A whole unit answers as if each of its pages had been marked, and is taken like that. */
+static void dirty_fill_whole(struct kunit *test)
+{
+	struct precopy_dirty *d = new_dirty(test, 3 * UNIT);
+	DECLARE_BITMAP(model, 3 * UNIT) = {};
+	DECLARE_BITMAP(out, UNIT);
+
+	precopy_dirty_fill_whole(d, 1);
+	bitmap_set(model, UNIT, UNIT);
+	expect_same(test, d, model, 3 * UNIT);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_nr_whole(d), 1);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_partial(d, 0), 3);
+	KUNIT_EXPECT_TRUE(test, bitmap_full(precopy_dirty_unit(d, 1), UNIT));
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(precopy_dirty_unit(d, 0), UNIT));
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, 2 * UNIT));
+	__set_bit(2 * UNIT, model);
+	expect_same(test, d, model, 3 * UNIT);
+
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), UNIT);
+	KUNIT_EXPECT_TRUE(test, bitmap_full(out, UNIT));
+	bitmap_clear(model, UNIT, UNIT);
+	expect_same(test, d, model, 3 * UNIT);
+	KUNIT_EXPECT_TRUE(test, bitmap_empty(precopy_dirty_unit(d, 1), UNIT));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_nr_whole(d), 0);
+	KUNIT_EXPECT_EQ(test, precopy_dirty_next_partial(d, 0), 2);
+	KUNIT_EXPECT_TRUE(test, precopy_dirty_mark(d, UNIT + 3));
+	KUNIT_EXPECT_EQ(test, precopy_dirty_take(d, 1, out), 1);
+	KUNIT_EXPECT_EQ(test, find_first_bit(out, UNIT), 3);
+}
+
 /* Filling is marking, all at once. */
 static void dirty_fill(struct kunit *test)
 {
@@ -1055,6 +1085,7 @@ static struct kunit_case dirty_cases[] = {
 	KUNIT_CASE(dirty_mark_twice),
 	KUNIT_CASE(dirty_full_unit),
 	KUNIT_CASE(dirty_fill),
+	KUNIT_CASE(dirty_fill_whole),
 	KUNIT_CASE(dirty_random),
 	KUNIT_CASE(dirty_parallel_marks),
 	KUNIT_CASE_PARAM(dirty_protocol, protocol_gen_params),
