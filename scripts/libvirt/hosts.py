@@ -10,7 +10,7 @@ import subprocess
 import uuid
 
 from livemig import migration, vm
-from livemig.vm import Deadline, Failure
+from livemig.vm import Deadline, Failure, GuestReset
 
 DRIVER = "precopy-vfio-pci"
 DOMAIN = "traveller"
@@ -39,6 +39,8 @@ log_outputs = "1:file:{folder}/log"
 log_filters = "1:qemu.qemu_monitor 3:*"
 """
 CACHE = "/var/cache/libvirt"
+# What QEMU says of a guest that resets itself, as libvirtd's log has it
+RESET_ITSELF = re.compile(rb'"event": "RESET", "data": \{[^}]*"guest": true')
 # A host of its own, as far as libvirt looks
 NEW_HOST = """\
 cp -a /etc/libvirt {folder}/etc
@@ -129,6 +131,7 @@ class Host:
         self.zips = zips                # the images that it saves
         self.folder = os.path.join(folder, name)
         self.process = None
+        self.log_seen = 0               # bytes of its log
         os.mkdir(self.folder)
 
     def path(self, what):
@@ -197,6 +200,17 @@ class Host:
             with open(self.path("stderr"), errors="replace") as err:
                 raise Failure(f"libvirtd ({self.name}) has ended: {err.read()[-400:]}")
 
+    def collect_events(self):
+        """It must live, and its guest go on."""
+        self.must_live()
+        with open(self.path("log"), "rb") as log:
+            log.seek(self.log_seen)
+            new = log.read()
+        # The beginning of a line is looked at again with its end
+        self.log_seen += new.rfind(b"\n") + 1
+        if RESET_ITSELF.search(new):
+            raise GuestReset(self.name)
+
     def plight(self):
         """Why its guest may be silent."""
         return f"{self.name} says: " + self.try_virsh("domstate", "--reason", DOMAIN).stdout.strip()
@@ -215,6 +229,9 @@ class Host:
             self.process.wait(60)
 
     def last_words(self):
-        """Its errors, without those that the place is to blame for; its QEMU's and its guest's."""
-        return ([line for line in tail(self.path("log"), None) if ": error :" in line][-8:]
-                + tail(self.qemu_log(), 12) + tail(self.path("console"), 8))
+        """
+        Its errors, without those that the place is to blame for, and whether the guest reset
+        itself; what its QEMU says, and its guest.
+        """
+        return ([line for line in tail(self.path("log"), None)
+                 if ": error :" in line or '"event": "RESET"' in line][-8:] + tail(self.qemu_log(), 12) + tail(self.path("console"), 8))

@@ -7,7 +7,7 @@ import time
 
 from livemig import judge, migration, scene, trace, vm
 from livemig.evidence import Evidence
-from livemig.vm import Deadline, Failure, Guest
+from livemig.vm import Deadline, Failure, Guest, GuestReset
 
 from hosts import DOMAIN, DRIVER, Host, driver_of, nodedev
 
@@ -152,8 +152,22 @@ class Play:
         return ("--live", "--persistent", "--undefinesource", "--xml", target.path("domain.xml"),
                 "--persistent-xml", target.path("domain.xml"))
 
-    def move(self, *how):
-        """virsh migrate, to a device that takes its time to start; returns the Move."""
+    def move(self, *how, before=lambda source: None):
+        """
+        virsh migrate, to a device that takes its time to start; returns the Move. What comes
+        before it is done to the VM's host.
+        """
+        def act():
+            before(self.source)
+            try:
+                return self.move_once(*how)
+            except GuestReset:
+                self.start_anew(self.in_use)
+                raise
+
+        return vm.despite_resets(act, print)
+
+    def move_once(self, *how):
         source, target = self.source, self.target
         self.mark()
         options = self.target_options()
@@ -171,6 +185,7 @@ class Play:
         move.over()
         migration.turn_knob(target.bdf, "startup_delay_ms", 0)
         if process.returncode:
+            source.collect_events()
             raise Failure(f"virsh migrate: {err.strip()}")
         self.source, self.target = target, source
         return move

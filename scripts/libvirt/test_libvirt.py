@@ -82,9 +82,9 @@ class TestMoves:
 
     @title("through a tunnel it does not, not even when the capability was on before")
     def test_tunnel(self, play, seen):
-        play.source.tell_qemu("migrate-set-capabilities", capabilities=[
-            {"capability": name, "state": True} for name in ("return-path", "switchover-ack")])
-        move = play.move("--p2p", "--tunnelled")
+        move = play.move("--p2p", "--tunnelled", before=lambda source: source.tell_qemu(
+            "migrate-set-capabilities", capabilities=[
+                {"capability": name, "state": True} for name in ("return-path", "switchover-ack")]))
         move.must_want(False)
         move.judge(judge.startup, judge.delay_taken, judge.unasked)
         seen(move.times())

@@ -178,6 +178,7 @@ def rebooted(scene: Scene) -> str:
     scene.begin_slowly(target)
     scene.wait_in_use()
     start = len(scene.guest.lines)
+    scene.source.may_restart = True
     scene.source.cmd("system_reset")
     scene.source.wait_event(Deadline(60, "the reset"), "RESET")
     scene.guest.forget_half_a_line()

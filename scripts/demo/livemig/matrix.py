@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import judge, migration
 from .evidence import Evidence
-from .vm import VM, Deadline, Failure, Guest, Qemu
+from .vm import VM, Deadline, Failure, Guest, Qemu, despite_resets
 
 if TYPE_CHECKING:
     from .migration import Run
@@ -237,10 +237,17 @@ class Traveller:
             migration.choose_models(self.setup, migration.Setup.model)
         self.source = self.guest = None
 
+    def hop_or_end(self, trip: Trip, cell: Cell, say: Say) -> migration.Run:
+        try:
+            return self.hop(trip, cell, say)
+        except (Failure, OSError):
+            self.end()
+            raise
+
     def one(self, trip: Trip, cell: Cell, say: Say) -> Result:
         result, began = Result(trip, cell), time.monotonic()
         try:
-            run = self.hop(trip, cell, say)
+            run = despite_resets(lambda: self.hop_or_end(trip, cell, say), say)
             result.wrong = [f"it should be so that {name}, but: {wrong}"
                             for name, wrong, _ in judged(run) if wrong]
             # Without all of the evidence there are no numbers either.

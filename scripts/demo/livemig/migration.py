@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import trace, vm
-from .vm import VM, Deadline, Failure, Guest
+from .vm import VM, Deadline, Failure, Guest, GuestReset, despite_resets
 
 if TYPE_CHECKING:
     from .vm import Say
@@ -376,8 +376,10 @@ def ask_guest(guest: Guest, machine: VM, word: str, answer: str) -> dict[str, st
     deadline = Deadline(60, f"the guest's answer to {word!r}")
     try:
         while not (said := guest.find(answer, start)):
-            machine.must_live()
+            machine.collect_events()
             deadline.nap()
+    except GuestReset:
+        raise
     except Failure as failure:
         raise Failure(f"{failure}; {machine.plight()}") from failure
     return said
@@ -638,9 +640,14 @@ def go(setup: Setup, folder: str, say: Say = lambda text: None,
     A journey, with all cleaned up behind it; returns its Runs or raises Failure. seen
     takes the Runs as they begin, so that those before a Failure are not lost.
     """
+    folders = iter((folder, folder + "-again"))
+    return despite_resets(lambda: go_once(setup, next(folders), say, [] if seen is None else seen), say)
+
+
+def go_once(setup: Setup, folder: str, say: Say, runs: list[Run]) -> list[Run]:
     os.makedirs(folder)
     machines: list[VM] = []
-    runs = [] if seen is None else seen
+    runs.clear()
     guest = Guest()
     old_complaints = len(kernel_complaints())
     choose_models(setup, setup.model)

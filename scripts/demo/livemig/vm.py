@@ -75,6 +75,30 @@ class Failure(Exception):
     run: Run = None         # what was seen until then, if anything
 
 
+class GuestReset(Failure):
+    """The guest reset itself, as no program of ours does; it has lost all that it knew."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the guest of QEMU ({name}) reset itself")
+
+
+def emulated() -> bool:
+    """Is this host a machine that QEMU emulates without KVM? Guests there reset themselves now and then."""
+    with open("/proc/cpuinfo") as file:
+        return "QEMU TCG" in file.read()
+
+
+def despite_resets(act: Callable[[], Any], say: Say) -> Any:
+    """act(), and once more if the guest reset itself and the host is emulated: it says nothing of devices."""
+    try:
+        return act()
+    except GuestReset as failure:
+        if not emulated():
+            raise
+        say(f"once more, because {failure}")
+        return act()
+
+
 class Deadline:
     """A point in time that waiting must not pass."""
 
@@ -210,6 +234,7 @@ class VM:
         self.process: subprocess.Popen = None
         self.qmp: QEMUMonitorProtocol = None
         self.events: list[dict[str, Any]] = []
+        self.may_restart = False        # its guest, because somebody resets it
 
     def path(self, what: str) -> str:
         return os.path.join(self.folder, f"{self.name}.{what}")
@@ -314,8 +339,16 @@ class VM:
     def collect_events(self) -> list[dict[str, Any]]:
         """Take what events there are; their times are QEMU's own."""
         self.must_live()
-        self.events += self.qmp.get_events(wait=False)
+        new = self.qmp.get_events(wait=False)
+        self.events += new
+        for event in new:
+            self.must_not_restart(event)
         return self.events
+
+    def must_not_restart(self, event: dict[str, Any]) -> None:
+        # SeaBIOS follows a reset by the owner with one of its own.
+        if event["event"] == "RESET" and event["data"].get("guest") and not self.may_restart:
+            raise GuestReset(self.name)
 
     def seen(self, name: str, **data: Any) -> dict[str, Any]:
         """The first event of that name whose data has these values."""
