@@ -184,8 +184,9 @@ class Play:
         _, err = process.communicate(timeout=vm.limit(100))
         move.over()
         migration.turn_knob(target.bdf, "startup_delay_ms", 0)
+        # Also if a guest that is booting has moved
+        source.collect_events()
         if process.returncode:
-            source.collect_events()
             raise Failure(f"virsh migrate: {err.strip()}")
         self.source, self.target = target, source
         return move
