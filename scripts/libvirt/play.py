@@ -112,8 +112,10 @@ class Play:
 
     def start_anew(self, in_use, zips=False):
         """A new VM that uses so many KiB of its device; the old one ends."""
-        self.source.try_virsh("destroy", DOMAIN)
-        self.source.try_virsh("undefine", DOMAIN)
+        # At both, since it may just have moved
+        for host in self.hosts:
+            host.try_virsh("destroy", DOMAIN)
+            host.try_virsh("undefine", DOMAIN)
         if self.source.zips != zips:
             self.source, self.target = self.target, self.source
         if self.guest:
