@@ -41,6 +41,8 @@ log_filters = "1:qemu.qemu_monitor 3:*"
 CACHE = "/var/cache/libvirt"
 # What QEMU says of a guest that resets itself, as libvirtd's log has it
 RESET_ITSELF = re.compile(rb'"event": "RESET", "data": \{[^}]*"guest": true')
+# Events that may explain it
+TOLD = re.compile(r'"event": "(RESET|WATCHDOG|GUEST_PANICKED)"')
 # A host of its own, as far as libvirt looks
 NEW_HOST = """\
 cp -a /etc/libvirt {folder}/etc
@@ -234,4 +236,5 @@ class Host:
         itself; what its QEMU says, and its guest.
         """
         return ([line for line in tail(self.path("log"), None)
-                 if ": error :" in line or '"event": "RESET"' in line][-8:] + tail(self.qemu_log(), 12) + tail(self.path("console"), 8))
+                 if ": error :" in line or TOLD.search(line)][-8:]
+                + tail(self.qemu_log(), 12) + tail(self.path("console"), 8))

@@ -26,6 +26,7 @@ class Move:
 
     def __init__(self, source, target, guest, startup_ms):
         self.source, self.guest = source, guest
+        self.said = []                  # what came before it
         source.tell_qemu("trace-event-set-state", name=ACKED, enable=True)
         self.log_lengths = {host: os.path.getsize(host.path("log")) for host in (source, target)}
         carrier = {"source": source.bdf, "target": target.bdf}
@@ -68,9 +69,10 @@ class Move:
         ready, stopped, running = (seen.startup("ready"), seen.stopped(),
                                    seen.arc("target", "RUNNING"))
         when = f"{abs(stopped - ready) / 1e6:.0f} ms {'after' if stopped > ready else 'before'}"
-        return (f"the startup took {seen.startup_ns() / 1e6:.0f} ms, the VM stopped {when} its end; "
-                f"the device stood still {(running - stopped) / 1e6:.0f} ms, the guest was silent "
-                f"{self.guest.longest_silence(self.run.started) / 1e6:.0f} ms")
+        return "; ".join(self.said + [
+            f"the startup took {seen.startup_ns() / 1e6:.0f} ms, the VM stopped {when} its end",
+            f"the device stood still {(running - stopped) / 1e6:.0f} ms, the guest was silent "
+            f"{self.guest.longest_silence(self.run.started) / 1e6:.0f} ms"])
 
 
 class Play:
@@ -167,7 +169,10 @@ class Play:
                 self.start_anew(self.in_use)
                 raise
 
-        return vm.despite_resets(act, print)
+        said = []
+        move = vm.despite_resets(act, said.append)
+        move.said = said
+        return move
 
     def move_once(self, *how):
         source, target = self.source, self.target
