@@ -38,7 +38,7 @@ def happen(request, stage, record_property):
     record_property("seed", seed)
 
     def act(fault):
-        vm.despite_resets(lambda: act_once(fault), lambda text: record_property("seen", text))
+        vm.despite_loss(lambda: act_once(fault), lambda text: record_property("seen", text))
 
     def act_once(fault):
         try:
@@ -48,11 +48,16 @@ def happen(request, stage, record_property):
             record_property("seen", fault(stage))
             wrong = stage.verdict()
             assert not wrong
-        except BaseException:
+        except BaseException as error:
             # Nothing is left of it then.
             for machine in stage.machines:
                 print(f"{machine.name}: {machine.last_words()}")
-            stage.close()
+            try:
+                if isinstance(error, vm.Failure):
+                    for machine in stage.machines:
+                        machine.must_not_be_lost(error)
+            finally:
+                stage.close()
             raise
 
     return act

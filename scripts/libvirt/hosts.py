@@ -10,7 +10,7 @@ import subprocess
 import uuid
 
 from livemig import migration, vm
-from livemig.vm import Deadline, Failure, GuestReset
+from livemig.vm import Deadline, Failure, GuestLost
 
 DRIVER = "precopy-vfio-pci"
 DOMAIN = "traveller"
@@ -211,7 +211,7 @@ class Host:
         # The beginning of a line is looked at again with its end
         self.log_seen += new.rfind(b"\n") + 1
         if RESET_ITSELF.search(new):
-            raise GuestReset(self.name)
+            raise GuestLost(self.name, "reset itself")
 
     def plight(self):
         """Why its guest may be silent."""

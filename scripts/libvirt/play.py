@@ -7,7 +7,7 @@ import time
 
 from livemig import judge, migration, scene, trace, vm
 from livemig.evidence import Evidence
-from livemig.vm import Deadline, Failure, Guest, GuestReset
+from livemig.vm import Deadline, Failure, Guest, GuestLost
 
 from hosts import DOMAIN, DRIVER, Host, driver_of, nodedev
 
@@ -165,12 +165,12 @@ class Play:
             before(self.source)
             try:
                 return self.move_once(*how)
-            except GuestReset:
+            except GuestLost:
                 self.start_anew(self.in_use)
                 raise
 
         said = []
-        move = vm.despite_resets(act, said.append)
+        move = vm.despite_loss(act, said.append)
         move.said = said
         return move
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import judge, migration
 from .evidence import Evidence
-from .vm import VM, Deadline, Failure, Guest, Qemu, despite_resets
+from .vm import VM, Deadline, Failure, Guest, Qemu, despite_loss
 
 if TYPE_CHECKING:
     from .migration import Run
@@ -219,6 +219,10 @@ class Traveller:
             migration.hop(source, target, self.guest, run, say)
             self.source, self.where = target, cell.target
             say("checked")
+        except Failure as failure:
+            source.must_not_be_lost(failure)
+            target.must_not_be_lost(failure)
+            raise
         finally:
             source.quit()
             if not self.source:
@@ -247,7 +251,7 @@ class Traveller:
     def one(self, trip: Trip, cell: Cell, say: Say) -> Result:
         result, began = Result(trip, cell), time.monotonic()
         try:
-            run = despite_resets(lambda: self.hop_or_end(trip, cell, say), say)
+            run = despite_loss(lambda: self.hop_or_end(trip, cell, say), say)
             result.wrong = [f"it should be so that {name}, but: {wrong}"
                             for name, wrong, _ in judged(run) if wrong]
             # Without all of the evidence there are no numbers either.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import trace, vm
-from .vm import VM, Deadline, Failure, Guest, GuestReset, despite_resets
+from .vm import VM, Deadline, Failure, Guest, GuestLost, despite_loss
 
 if TYPE_CHECKING:
     from .vm import Say
@@ -378,7 +378,7 @@ def ask_guest(guest: Guest, machine: VM, word: str, answer: str) -> dict[str, st
         while not (said := guest.find(answer, start)):
             machine.collect_events()
             deadline.nap()
-    except GuestReset:
+    except GuestLost:
         raise
     except Failure as failure:
         raise Failure(f"{failure}; {machine.plight()}") from failure
@@ -641,7 +641,7 @@ def go(setup: Setup, folder: str, say: Say = lambda text: None,
     takes the Runs as they begin, so that those before a Failure are not lost.
     """
     folders = iter((folder, folder + "-again"))
-    return despite_resets(lambda: go_once(setup, next(folders), say, [] if seen is None else seen), say)
+    return despite_loss(lambda: go_once(setup, next(folders), say, [] if seen is None else seen), say)
 
 
 def go_once(setup: Setup, folder: str, say: Say, runs: list[Run]) -> list[Run]:
@@ -654,6 +654,10 @@ def go_once(setup: Setup, folder: str, say: Say, runs: list[Run]) -> list[Run]:
     turn_knobs(setup)
     try:
         journey(setup, folder, machines, guest, say, runs)
+    except Failure as failure:
+        for machine in machines:
+            machine.must_not_be_lost(failure)
+        raise
     finally:
         for machine in machines:
             machine.quit()

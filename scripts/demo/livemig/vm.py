@@ -75,24 +75,27 @@ class Failure(Exception):
     run: Run = None         # what was seen until then, if anything
 
 
-class GuestReset(Failure):
-    """The guest reset itself, as no program of ours does; it has lost all that it knew."""
+class GuestLost(Failure):
+    """The guest is not what it was, for a reason that has nothing to do with devices."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the guest of QEMU ({name}) reset itself")
+    def __init__(self, name: str, how: str) -> None:
+        super().__init__(f"the guest of QEMU ({name}) {how}")
 
 
 def emulated() -> bool:
-    """Is this host a machine that QEMU emulates without KVM? Guests there reset themselves now and then."""
+    """
+    Is this host a machine that QEMU emulates without KVM? Guests are lost there now and then: the
+    processor saves the host's registers as the guest's, which goes on at an address of the host's.
+    """
     with open("/proc/cpuinfo") as file:
         return "QEMU TCG" in file.read()
 
 
-def despite_resets(act: Callable[[], Any], say: Say) -> Any:
-    """act(), and once more if the guest reset itself and the host is emulated: it says nothing of devices."""
+def despite_loss(act: Callable[[], Any], say: Say) -> Any:
+    """act(), and once more if the guest was lost and the host is emulated."""
     try:
         return act()
-    except GuestReset as failure:
+    except GuestLost as failure:
         if not emulated():
             raise
         say(f"once more, because {failure}")
@@ -315,6 +318,17 @@ class VM:
         return " ".join(("halted" if halted == "1" else "runs") if halted else f"RIP={rip}"
                         for rip, halted in where)
 
+    def must_not_be_lost(self, failure: Failure) -> None:
+        """Called after a failure: a page table beyond its memory is none of the guest's."""
+        if not self.qmp or self.process.poll() is not None:
+            return
+        try:
+            found = re.search(r"CR3=([0-9a-f]+)", self.monitor("info registers"))
+        except (Failure, OSError):
+            return
+        if found and int(found[1], 16) >= RAM_MIB << 20:
+            raise GuestLost(self.name, f"has a page table at {found[1]}, beyond its memory") from failure
+
     def monitor(self, line: str) -> str:
         """A command for people, where QMP has none."""
         return str(self.cmd("human-monitor-command", **{"command-line": line}))
@@ -348,7 +362,7 @@ class VM:
     def must_not_restart(self, event: dict[str, Any]) -> None:
         # SeaBIOS follows a reset by the owner with one of its own.
         if event["event"] == "RESET" and event["data"].get("guest") and not self.may_restart:
-            raise GuestReset(self.name)
+            raise GuestLost(self.name, "reset itself")
 
     def seen(self, name: str, **data: Any) -> dict[str, Any]:
         """The first event of that name whose data has these values."""
