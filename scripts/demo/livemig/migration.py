@@ -262,7 +262,7 @@ def boot(source: VM, guest: Guest) -> tuple[dict[str, str], bool]:
     kvm = source.cmd("query-kvm")["enabled"]
     deadline = Deadline(90, "booting the VM and filling the device")
     while not (ready := guest.find("READY")):
-        source.must_live()
+        source.collect_events()
         deadline.nap()
     return ready, kvm
 
@@ -516,16 +516,17 @@ def wait_said(machine: VM, strace: subprocess.Popen, said: str, word: bytes, wha
             text = file.read()
         if word in text:
             return
+        machine.collect_events()
         if strace.poll() is not None:
-            raise Failure(f"{what}: strace says {text.decode(errors='replace')!r}")
-        machine.must_live()
+            raise Failure(f"{what}: strace says {text.decode(errors='replace')!r}, QEMU "
+                          f"{machine.cmd('query-migrate')}, the driver {driver_said()!r}")
         deadline.nap()
 
 
 def wait_acked(source: VM) -> None:
     deadline = Deadline(60, "the target's acknowledgment")
     while not source.has_logged("source_return_path_thread_switchover_acked"):
-        source.must_live()
+        source.collect_events()
         deadline.nap()
 
 
@@ -596,7 +597,7 @@ def disturb(target: VM, guest: Guest, run: Run) -> None:
     target.cmd("cont")
     deadline = Deadline(60, "the guest's check of a changed device")
     while not (said := guest.find("RESULT", start)):
-        target.must_live()
+        target.collect_events()
         deadline.nap()
     run.disturbed = said
 

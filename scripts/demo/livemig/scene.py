@@ -171,7 +171,7 @@ class Scene:
         """Until it is true of the source, which must live."""
         deadline = Deadline(seconds, what)
         while not condition():
-            self.source.must_live()
+            self.source.collect_events()
             deadline.nap()
 
     def status(self, machine: VM = None) -> str:

@@ -323,7 +323,10 @@ class VM:
         if not self.qmp or self.process.poll() is not None:
             return
         try:
+            self.collect_events()
             found = re.search(r"CR3=([0-9a-f]+)", self.monitor("info registers"))
+        except GuestLost:
+            raise
         except (Failure, OSError):
             return
         if found and int(found[1], 16) >= RAM_MIB << 20:
