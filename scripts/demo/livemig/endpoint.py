@@ -14,7 +14,7 @@ from typing import Any
 
 from . import migration, trace
 from .migration import Run, Setup
-from .vm import VM, Deadline, Failure, Guest
+from .vm import VM, Deadline, Failure, Guest, GuestLost, despite_loss
 
 VECTORS = 8
 # Tests of the kernel that a device with BAR 0, BAR 2 and MSI-X passes; it skips others.
@@ -125,7 +125,11 @@ def journey(setup: Setup, folder: str) -> list[tuple[str, str]]:
     complaints, start = len(migration.kernel_complaints()), counters(setup)
     try:
         before = move(source, target, guest, run)
+    except GuestLost:
+        raise
     except Failure as failure:
+        source.must_not_be_lost(failure)
+        target.must_not_be_lost(failure)
         raise Failure("\n".join([str(failure), *plight(guest, setup, source, target)])) from failure
     finally:
         source.quit()
@@ -145,4 +149,4 @@ def go(common: dict[str, Any], initrd: str, folder: str) -> list[tuple[str, str]
     os.makedirs(folder)
     migration.turn_knobs(setup)
     with engines(list(setup.carrier.values())):
-        return journey(setup, folder)
+        return despite_loss(lambda: journey(setup, folder), lambda text: print(f"# {text}", flush=True))
