@@ -211,6 +211,7 @@ class Host:
         # The beginning of a line is looked at again with its end
         self.log_seen += new.rfind(b"\n") + 1
         if RESET_ITSELF.search(new):
+            vm.must_not_panic(self.name, self.path("console"))
             raise GuestLost(self.name, "reset itself")
 
     def plight(self):

@@ -82,11 +82,16 @@ class GuestLost(Failure):
         super().__init__(f"the guest of QEMU ({name}) {how}")
 
 
+def must_not_panic(name: str, console: str) -> None:
+    """A guest that panics, because its memory is wrong for example, resets itself as well, but is not lost."""
+    with open(console, errors="replace") as file:
+        panic = re.search(r"Kernel panic.*|Oops.*|BUG: .*", file.read())
+    if panic:
+        raise Failure(f"the guest of QEMU ({name}) said: {panic[0].strip()}")
+
+
 def emulated() -> bool:
-    """
-    Is this host a machine that QEMU emulates without KVM? Guests are lost there now and then: the
-    processor saves the host's registers as the guest's, which goes on at an address of the host's.
-    """
+    """Is this host a machine that QEMU emulates without KVM? Guests are lost there now and then."""
     with open("/proc/cpuinfo") as file:
         return "QEMU TCG" in file.read()
 
@@ -365,6 +370,7 @@ class VM:
     def must_not_restart(self, event: dict[str, Any]) -> None:
         # SeaBIOS follows a reset by the owner with one of its own.
         if event["event"] == "RESET" and event["data"].get("guest") and not self.may_restart:
+            must_not_panic(self.name, self.path("console"))
             raise GuestLost(self.name, "reset itself")
 
     def seen(self, name: str, **data: Any) -> dict[str, Any]:

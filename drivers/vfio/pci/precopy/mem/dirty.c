@@ -182,7 +182,8 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_dirty_fill);
  */
 void precopy_dirty_fill_whole(struct precopy_dirty *d, unsigned long unit)
 {
-	if (WARN_ON_ONCE(unit >= d->nr_pages / PRECOPY_UNIT_PAGES))
+	if (WARN_ON_ONCE(unit >= d->nr_pages / PRECOPY_UNIT_PAGES) ||
+	    WARN_ON_ONCE(!precopy_dirty_words(d, unit)))
 		return;
 	__set_bit(unit, d->whole);
 	__set_bit(unit, d->summary);

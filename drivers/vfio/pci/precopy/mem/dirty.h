@@ -122,11 +122,15 @@ static inline bool precopy_dirty_test(const struct precopy_dirty *d,
 				      unsigned long page)
 {
 	unsigned long unit = page / PRECOPY_UNIT_PAGES;
+	const unsigned long *words;
 
 	if (page >= d->nr_pages || !test_bit(unit, d->summary))
 		return false;
-	return test_bit(unit, d->whole) ||
-	       test_bit(page % PRECOPY_UNIT_PAGES, precopy_dirty_words(d, unit));
+	if (test_bit(unit, d->whole))
+		return true;
+	/* NULL is possible only without the lock: nothing orders the two reads */
+	words = precopy_dirty_words(d, unit);
+	return words && test_bit(page % PRECOPY_UNIT_PAGES, words);
 }
 
 #endif /* PRECOPY_DIRTY_H */

@@ -62,10 +62,15 @@ void precopy_ram_unit_free(struct precopy_ram *ram,
 			   struct precopy_ram_unit *u);
 bool precopy_ram_unit_full(struct precopy_ram *ram, unsigned long unit);
 
-/*
- * What is called for a unit: @pages is a bitmap of PRECOPY_UNIT_PAGES bits, or NULL if all
- * of so many pages are there; @whole tells whether all of its pages are there, which are
- * fewer in a small BAR, and @huge whether it is one folio.
+/**
+ * typedef precopy_ram_visit - function that precopy_ram_walk() calls for each unit
+ * @unit: unit number
+ * @pages: bitmap of PRECOPY_UNIT_PAGES bits, the allocated pages; NULL if all bits would
+ *	   be set
+ * @whole: true if all pages of the unit are allocated. In a BAR below PRECOPY_UNIT_SIZE
+ *	   the unit has fewer than PRECOPY_UNIT_PAGES pages.
+ * @huge: true if the unit is one folio
+ * @arg: argument of precopy_ram_walk()
  */
 typedef void (*precopy_ram_visit)(unsigned long unit, const unsigned long *pages,
 				  bool whole, bool huge, void *arg);
