@@ -6,8 +6,12 @@
 #include <linux/overflow.h>
 #include <linux/slab.h>
 
-#define kzalloc_obj(what, gfp) \
-	kzalloc(sizeof(typeof(what)), gfp)
+/* GFP_KERNEL if no flags are given */
+#define precopy_compat_gfp(none, gfp, ...) ((void)(none), (gfp))
+
+#define kzalloc_obj(what, ...) \
+	kzalloc(sizeof(typeof(what)), \
+		precopy_compat_gfp(0, ##__VA_ARGS__, GFP_KERNEL))
 #define kzalloc_flex(what, member, count, gfp) \
 	kzalloc(struct_size_t(typeof(what), member, count), gfp)
 

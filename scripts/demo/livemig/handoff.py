@@ -36,6 +36,8 @@ PAGE = 4096
 STAMPS = 250
 BAR = 2
 GET_REGION_INFO, BIND_IOMMUFD = 0x3b6c, 0x3b76
+SET_IOMMU, GROUP_SET_CONTAINER, GROUP_GET_DEVICE_FD = 0x3b66, 0x3b68, 0x3b6a
+TYPE1V2 = 3
 
 
 class Region:
@@ -64,15 +66,33 @@ def memory_of(fd: int) -> Region:
     return Region(fd, BAR)
 
 
+def open_by_cdev(bdf: str) -> list[int]:
+    """The device's fd, and those that have to stay open beside it."""
+    name, = os.listdir(f"/sys/bus/pci/devices/{bdf}/vfio-dev")
+    iommu = os.open("/dev/iommu", os.O_RDWR)
+    fd = os.open("/dev/vfio/devices/" + name, os.O_RDWR)
+    fcntl.ioctl(fd, BIND_IOMMUFD, struct.pack("IIii", 16, 0, iommu, 0))
+    return [fd, iommu]
+
+
+def open_by_group(bdf: str) -> list[int]:
+    """The same, on a kernel without iommufd."""
+    number = os.path.basename(os.readlink(f"/sys/bus/pci/devices/{bdf}/iommu_group"))
+    container = os.open("/dev/vfio/vfio", os.O_RDWR)
+    group = os.open("/dev/vfio/" + number, os.O_RDWR)
+    fcntl.ioctl(group, GROUP_SET_CONTAINER, struct.pack("i", container))
+    fcntl.ioctl(container, SET_IOMMU, TYPE1V2)
+    fd = int(fcntl.ioctl(group, GROUP_GET_DEVICE_FD, bytearray(bdf.encode() + b"\0")))
+    return [fd, group, container]
+
+
 class Source:
     """A device that is open here, as it is in a VMM, with contents that we know."""
 
     def __init__(self, bdf: str) -> None:
         self.bdf = bdf
-        name, = os.listdir(f"/sys/bus/pci/devices/{bdf}/vfio-dev")
-        self.iommu = os.open("/dev/iommu", os.O_RDWR)
-        self.fd = os.open("/dev/vfio/devices/" + name, os.O_RDWR)
-        fcntl.ioctl(self.fd, BIND_IOMMUFD, struct.pack("IIii", 16, 0, self.iommu, 0))
+        self.open = (open_by_cdev if os.path.exists("/dev/iommu") else open_by_group)(bdf)
+        self.fd = self.open[0]
         self.memory = memory_of(self.fd)
         self.known = bytearray(self.memory.size)
         self.store(0, random.Random(bdf).randbytes(IN_USE))
@@ -82,8 +102,8 @@ class Source:
         self.known[at:at + len(data)] = data
 
     def close(self) -> None:
-        os.close(self.fd)
-        os.close(self.iommu)
+        for fd in self.open:
+            os.close(fd)
 
 
 class Stamps:
