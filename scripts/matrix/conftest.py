@@ -9,7 +9,7 @@ import shutil
 import pytest
 from pytest_tap import title
 
-from livemig import book, matrix, matrixpage, scene
+from livemig import book, matrix, matrixpage, scene, ways
 from livemig.vm import Failure
 
 pytest_plugins = ["livemig.pytest_vms"]
@@ -41,7 +41,8 @@ def pytest_sessionfinish(session):
     if not place or session.config.option.collectonly:
         return
     if list(book.missing(results, matrix.ALL)) or \
-       len(list(book.refused(results))) != len(matrix.REFUSALS):
+       len(list(book.refused(results))) != len(matrix.REFUSALS) or \
+       not all(book.seen(results, way, iommufd) for way in ways.ALL for iommufd in (False, True)):
         print("# something is missing, so there is no page")
         return
     if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:

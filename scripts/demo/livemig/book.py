@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import matrix
@@ -73,6 +73,10 @@ def title(trip: Trip, cell: Cell) -> str:
             f"{'ack' if cell.ack else 'no ack'}; {trip_title(trip)}")
 
 
+def way_title(way: Callable, iommufd: bool) -> str:
+    return f"{way.__doc__.strip().replace('`', '')}, {'iommufd' if iommufd else 'type1'}"
+
+
 def refusal_title(refusal: Refusal) -> str:
     return f"QEMU {refusal.qemu.version()} refuses: {refusal.what}"
 
@@ -106,3 +110,9 @@ def missing(book: Book, trips: Iterable[Trip]) -> Iterator[tuple[Trip, list[matr
         cells = [cell for cell in trip.cells if not book.right(title(trip, cell))]
         if cells:
             yield trip, cells
+
+
+def seen(book: Book, way: Callable, iommufd: bool) -> str:
+    """What became of it, if its last try was right."""
+    line = book.right(way_title(way, iommufd))
+    return line["said"] if line else None

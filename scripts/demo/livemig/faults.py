@@ -399,36 +399,51 @@ def source_killed_at_random(scene: Scene) -> str:
 
 # Files
 
-def plain_capabilities(machine: VM) -> None:
+def plain_capabilities(machine: VM, *more: str) -> None:
     """What a file cannot do: answer."""
     machine.cmd("migrate-set-capabilities", capabilities=[
-        {"capability": name, "state": name == "events"} for name in migration.CAPABILITIES])
+        {"capability": name, "state": name == "events"} for name in migration.CAPABILITIES]
+        + [{"capability": name, "state": True} for name in more])
 
 
-def through_a_file(scene: Scene) -> str:
-    """to a file, and from the file to another QEMU"""
-    path = os.path.join(scene.folder, f"{scene.source.name}.saved")
-    plain_capabilities(scene.source)
+def plain_parameters(scene: Scene, **more: Any) -> None:
     scene.source.cmd("migrate-set-parameters", **{
         "downtime-limit": scene.setup.downtime_limit_ms, "max-bandwidth": migration.FAST,
-        "avail-switchover-bandwidth": migration.BANDWIDTH})
-    scene.source.cmd("migrate", uri="file:" + path)
-    scene.must_end("completed")
-    size = os.path.getsize(path)
-    target = scene.target()
-    scene.end(scene.source)
-    plain_capabilities(target)
-    target.cmd("migrate-incoming", **{"uri": "file:" + path, "exit-on-error": False})
-    deadline = Deadline(60, "loading from the file")
+        "avail-switchover-bandwidth": migration.BANDWIDTH, **more})
+
+
+def must_load(scene: Scene, target: VM) -> None:
+    """What the target was told to load brings it the guest."""
+    deadline = Deadline(60, "loading")
     while scene.status(target) not in ("completed", "failed"):
         target.must_live()
         deadline.nap()
-    os.unlink(path)
     scene.source = target
     if scene.status() == "failed":
         raise Failure(f"QEMU says: {scene.why()}")
     scene.moved(target)
+
+
+def by_file(scene: Scene, kept: Callable[[str], str], loaded: Callable[[str], str], *capabilities: str) -> str:
+    """Out into a file, and in from it, by such addresses."""
+    path = os.path.join(scene.folder, f"{scene.source.name}.saved")
+    plain_capabilities(scene.source, *capabilities)
+    plain_parameters(scene)
+    scene.source.cmd("migrate", uri=kept(path))
+    scene.must_end("completed")
+    size = os.path.getsize(path)
+    target = scene.target()
+    scene.end(scene.source)
+    plain_capabilities(target, *capabilities)
+    target.cmd("migrate-incoming", **{"uri": loaded(path), "exit-on-error": False})
+    must_load(scene, target)
+    os.unlink(path)
     return f"{size} bytes"
+
+
+def through_a_file(scene: Scene) -> str:
+    """to a file, and from the file to another QEMU"""
+    return by_file(scene, "file:{}".format, "file:{}".format)
 
 
 def job(machine: VM, name: str, **arguments: Any) -> str:

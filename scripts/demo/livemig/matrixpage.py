@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import matrix
-from .book import refused
+from . import matrix, ways
+from .book import refused, seen
 from .book import results as results_of
 
 if TYPE_CHECKING:
@@ -243,6 +243,30 @@ def refusals(found: Iterable[Any], versions: dict[str, str]) -> str:
     return simple_table(["Configuration", "QEMU", "Message"], rows)
 
 
+WAYS = """
+What else QEMU does
+===================
+
+With QEMU {newer}, machine type ``q35``. Where contents are kept, the guest has compared every byte of
+the device afterwards, and the VM runs at exactly one side. Where they are not, or where a migration
+fails or is refused, that is what QEMU does; :doc:`vmm` says what to do instead.
+
+"""
+
+
+def ways_table(book: Book) -> str:
+    """A row for each way, or one for each kind of IOMMU if they differ."""
+    rows = []
+    for way in ways.ALL:
+        said = {"iommufd" if iommufd else "type1": seen(book, way, iommufd) for iommufd in (False, True)}
+        same = said["type1"] == said["iommufd"]
+        kinds = {"type1, iommufd": said["type1"]} if same else said
+        for kind, text in kinds.items():
+            rows.append([way.__doc__.strip(), kind, "\n".join(textwrap.wrap(text, 60))])
+    return grid_table(["What", "IOMMU", "Result"],
+                      [["\n".join(textwrap.wrap(what, 30)), *rest] for what, *rest in rows])
+
+
 # All numbers
 
 FACTS = ("pause_ms", "qemu_downtime_ms", "total_ms", "initial", "precopy", "stopcopy", "ram",
@@ -295,5 +319,6 @@ def files(book: Book, kernel: str) -> Iterator[tuple[str, str]]:
         MOVED.format(in_use=matrix.IN_USE_MIB, initial=kib(initial)),
         common_table(results, versions, moved), "\n",
         OTHERS, others_table(results, versions), REFUSED,
-        refusals(refused(book), versions), "\n", failures(book), NUMBERS])
+        refusals(refused(book), versions), "\n", WAYS.format(**versions), ways_table(book), "\n",
+        failures(book), NUMBERS])
     yield "matrix.csv", numbers_file(results, versions)

@@ -45,6 +45,9 @@ class Setup:
     model: str = "memory"       # of all devices
     iommufd: bool = False
     device_options: str = ""    # more of them, each with a comma before it
+    on_a_port: bool = False     # where devices can be plugged and unplugged
+    migratable: str = "on"      # QEMU's enable-migration
+    shared_ram: bool = False    # so that another QEMU on this host can go on with it
     iommu_tracks: bool = False  # the IOMMU, not the device, tells what DMA has written
     dma_log: bool = True        # without it QEMU sends all RAM again while the VM is stopped
     cpu: str = ""               # QEMU's model of the processor; the best there is by default

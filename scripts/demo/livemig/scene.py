@@ -71,27 +71,28 @@ class Scene:
 
     # QEMU come and go
 
-    def _machine(self, bdf: str, incoming: bool) -> VM:
+    def machine(self, bdf: str, incoming: bool, kind: type[VM] = VM) -> Any:
+        """A QEMU; somebody has to start it."""
         self.number += 1
-        machine = VM(f"vm{self.number}", bdf, self.folder, self.setup, incoming)
+        machine = kind(f"vm{self.number}", bdf, self.folder, self.setup, incoming)
         self.machines.append(machine)
         return machine
 
-    def boot(self) -> None:
+    def boot(self, **changes: Any) -> None:
         """A new VM, on the first device, and by another kind of IOMMU than the last."""
         self.close()
-        self.setup = dataclasses.replace(self.setup, iommufd=not self.setup.iommufd)
+        self.setup = dataclasses.replace(self.setup, **{"iommufd": not self.setup.iommufd, **changes})
         self.complaints = len(migration.kernel_complaints())
         self.guest = Line()
-        self.source = self._machine(self.setup.carrier["source"], incoming=False)
+        self.source = self.machine(self.setup.carrier["source"], incoming=False)
         migration.boot(self.source, self.guest)
 
     def other_device(self) -> str:
         return next(bdf for bdf in self.setup.carrier.values() if bdf != self.source.bdf)
 
-    def target(self) -> VM:
+    def target(self, kind: type[VM] = VM) -> Any:
         """A QEMU on the other device, ready to be migrated to."""
-        machine = self._machine(self.other_device(), incoming=True)
+        machine = self.machine(self.other_device(), incoming=True, kind=kind)
         machine.start()
         self.guest.attach(machine)
         return machine

@@ -254,9 +254,12 @@ class VM:
 
     def device_arguments(self) -> list[str]:
         found = ["-object", "iommufd,id=iommufd0"] if self.setup.iommufd else []
+        if self.setup.on_a_port:
+            found += ["-device", "pcie-root-port,id=port0"]
         for number, pair in enumerate(self.setup.pairs):
             device = (f"vfio-pci,id=dev{number},host={pair[self.side]},"
-                      "enable-migration=on,migration-events=on" + self.setup.device_options
+                      f"enable-migration={self.setup.migratable},migration-events=on"
+                      + ",bus=port0" * self.setup.on_a_port + self.setup.device_options
                       + ",x-device-dirty-page-tracking=off" * self.setup.iommu_tracks
                       + ",x-pre-copy-dirty-page-tracking=off" * (not self.setup.dma_log))
             found += ["-device", device + ",iommufd=iommufd0" * self.setup.iommufd]
@@ -278,14 +281,25 @@ class VM:
                 "-msg", "timestamp=on", "-D", self.path("trace")]
         for event in TRACE:
             args += ["-trace", event]
-        if self.incoming:
-            args += ["-incoming", "defer"]
-        return args + self.device_arguments()
+        if setup.shared_ram:
+            args += ["-object", f"memory-backend-memfd,id=ram0,share=on,size={RAM_MIB}M",
+                     "-machine", "memory-backend=ram0,aux-ram-share=on"]
+        return args + self.incoming_arguments() + self.device_arguments()
+
+    def incoming_arguments(self) -> list[str]:
+        return ["-incoming", "defer"] if self.incoming else []
 
     def start(self) -> None:
+        self.launch()
+        self.reach()
+
+    def launch(self) -> None:
         with open(self.path("stderr"), "wb") as err:
             self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL,
                                             stdout=err, stderr=err)
+
+    def reach(self) -> None:
+        """Until its monitor answers."""
         deadline = Deadline(60, f"starting QEMU ({self.name})")
         while not self._connect():
             self.must_live()

@@ -300,6 +300,16 @@ struct collapse {
 	u64 collapses;			/* so many before */
 };
 
+/* Why none can be held, or NULL */
+static const char *no_collapse(void)
+{
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		return "no test knob hold_split in debugfs";
+	if (!precopy_kernel_has("vmf_insert_folio_pmd"))
+		return "without page table entries of 2 MiB nothing collapses";
+	return NULL;
+}
+
 static void hold_collapse(struct __test_metadata *_metadata, map_t *self,
 			  struct collapse *c)
 {
@@ -343,8 +353,8 @@ TEST_F_TIMEOUT(dirty_map, stores_during_a_collapse, MIG_TIMEOUT)
 	struct storer s = { .pd = &self->m.t.a };
 	struct collapse c;
 
-	if (!precopy_has_knob(bdfs[0], "hold_split"))
-		SKIP(return, "no test knob hold_split in debugfs");
+	if (no_collapse())
+		SKIP(return, "%s", no_collapse());
 	hold_collapse(_metadata, &self->m, &c);
 	precopy_fill(&self->m.t.a, FIRST(40), 1, 7, BY_PWRITE);
 	precopy_fill(&self->m.t.a, SECOND(3), 20, 7, BY_MMAP);
@@ -374,8 +384,8 @@ TEST_F_TIMEOUT(dirty_map, tracking_begins_during_a_collapse, MIG_TIMEOUT)
 	struct collapse c;
 	map_t *m = &self->m;
 
-	if (!precopy_has_knob(bdfs[0], "hold_split"))
-		SKIP(return, "no test knob hold_split in debugfs");
+	if (no_collapse())
+		SKIP(return, "%s", no_collapse());
 	track_in_collapse(_metadata, m, &c);
 	tracking_collect(&m->t);
 	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
@@ -393,8 +403,8 @@ TEST_F_TIMEOUT(dirty_map, tracking_comes_and_goes_during_a_collapse, MIG_TIMEOUT
 	struct collapse c;
 	map_t *m = &self->m;
 
-	if (!precopy_has_knob(bdfs[0], "hold_split"))
-		SKIP(return, "no test knob hold_split in debugfs");
+	if (no_collapse())
+		SKIP(return, "%s", no_collapse());
 	track_in_collapse(_metadata, m, &c);
 	tracking_end(&m->t);
 	precopy_fill(&m->t.a, FIRST(60), 10, 8, BY_MMAP);
@@ -411,8 +421,8 @@ TEST_F_TIMEOUT(dirty_map, reset_during_a_collapse, MIG_TIMEOUT)
 	struct collapse c;
 	u64 stored;
 
-	if (!precopy_has_knob(bdfs[0], "hold_split"))
-		SKIP(return, "no test knob hold_split in debugfs");
+	if (no_collapse())
+		SKIP(return, "%s", no_collapse());
 	hold_collapse(_metadata, &self->m, &c);
 	memcpy(&stored, pd->shadow + c.held.offset, sizeof(stored));
 	ASSERT_EQ(0, ioctl(pd->fd, VFIO_DEVICE_RESET));
