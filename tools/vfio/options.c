@@ -9,7 +9,7 @@
 #include "util.h"
 
 /* Version of the project, as in CHANGELOG.md and debian/changelog */
-#define VERSION	"0.1.0"
+#define VERSION	"0.2.0"
 
 static const char usage_text[] =
 "Saves, loads and moves the state of VFIO devices, without a VMM.\n"

@@ -280,5 +280,5 @@ module_exit(iommu_sim_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Simulated IOMMU for simulated PCI functions");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION("0.2.0");
 MODULE_IMPORT_NS("IOMMUFD");

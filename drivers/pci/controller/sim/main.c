@@ -117,4 +117,4 @@ module_exit(pci_sim_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("PCI host bridges with simulated functions");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION("0.2.0");

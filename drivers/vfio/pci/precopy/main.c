@@ -144,6 +144,6 @@ static void __exit precopy_exit(void)
 module_exit(precopy_exit);
 
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION("0.2.0");
 MODULE_AUTHOR("The precopy-vfio-pci maintainers");
 MODULE_DESCRIPTION("VFIO PCI driver with pre-copy live migration of device memory");
