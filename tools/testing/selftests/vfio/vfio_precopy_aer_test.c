@@ -2,7 +2,8 @@
 /*
  * PCI Express errors of the bound function, injected by the kernel's aer_inject. An
  * uncorrectable error signals the eventfd of VFIO_PCI_ERR_IRQ_INDEX once, and that is
- * all: state, memory, config space and a migration that is under way stay as they are.
+ * all: state, memory, config space and a migration that is under way stay as they are,
+ * and the commands of an engine go on.
  * The kernel resets the bus after a fatal error. That is not a reset of the device,
  * which has nothing in the bound function.
  *
@@ -16,6 +17,8 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,6 +33,7 @@
 
 #include <libvfio.h>
 #include <libvfio/precopy_device.h>
+#include <libvfio/precopy_engine.h>
 #include <libvfio/precopy_migrate.h>
 
 #include <libvfio/mig_harness.h>
@@ -243,23 +247,23 @@ FIXTURE_TEARDOWN(aer)
 /* An error, and what must be as before                                     */
 
 /*
- * A correctable error and then the variant's. The kernel handles the errors below a
+ * A correctable error and then @error. The kernel handles the errors below a
  * port in this order, so once it has recovered from the second, it is done with both.
  * The injector refuses an error while the interrupt of the one before is pending.
  */
-static void errors(struct __test_metadata *_metadata, const aer_variant_t *variant)
+static void errors(struct __test_metadata *_metadata, u32 error, const char *total)
 {
-	u64 correctable = counted("correctable"), nr = counted(variant->total);
+	u64 correctable = counted("correctable"), nr = counted(total);
 	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 
 	ASSERT_LE(0, log);
 	ASSERT_LE(0, lseek(log, 0, SEEK_END));
 	ASSERT_EQ(0, inject(0, PCI_ERR_COR_REP_TIMER));
 	ASSERT_TRUE(wait_counted("correctable", correctable + 1));
-	ASSERT_EQ(0, inject(variant->error, 0));
+	ASSERT_EQ(0, inject(error, 0));
 	ASSERT_TRUE(recovered(log));
 	close(log);
-	ASSERT_EQ(nr + 1, counted(variant->total));
+	ASSERT_EQ(nr + 1, counted(total));
 }
 
 static void check_untouched(struct __test_metadata *_metadata, aer_t *self, int state)
@@ -280,7 +284,7 @@ static void hit(struct __test_metadata *_metadata, aer_t *self,
 	self->resets = precopy_stat(bdfs[0], "resets");
 	ASSERT_EQ(state, mig_get_state(self->a.dev));
 	ASSERT_EQ(0, signals(self->err));
-	errors(_metadata, variant);
+	errors(_metadata, variant->error, variant->total);
 	EXPECT_EQ(1, signals(self->err));
 	check_untouched(_metadata, self, state);
 }
@@ -350,7 +354,7 @@ TEST_F_TIMEOUT(aer, while_resuming, MIG_TIMEOUT)
 TEST_F_TIMEOUT(aer, no_eventfd, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, set_err_eventfd(self->a.fd, -1));
-	errors(_metadata, variant);
+	errors(_metadata, variant->error, variant->total);
 	check_untouched(_metadata, self, VFIO_DEVICE_STATE_RUNNING);
 	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
 	ASSERT_EQ(0, set_err_eventfd(self->a.fd, self->err));
@@ -374,6 +378,108 @@ TEST_F_TIMEOUT(aer, close_restores_the_function, MIG_TIMEOUT)
 	EXPECT_EQ(0, memcmp(self->bars, bars, BARS_SIZE));
 	precopy_open(&self->a, bdfs[0], NULL, SIZE);
 	EXPECT_EQ(0, precopy_migrate(&self->a, &self->b, 7));
+}
+
+/* ------------------------------------------------------------------------ */
+/* A device that acts                                                       */
+
+#define STAMPED		SZ_64K
+#define VECTOR		1
+
+FIXTURE(engine_aer) {
+	struct engine e;
+	pthread_t thread;
+	atomic_bool end;
+	atomic_ulong done;	/* commands that were right in all */
+	u64 wrong;
+	int err;		/* eventfd */
+};
+
+FIXTURE_VARIANT(engine_aer) {
+	u32 error;
+	const char *total;
+};
+
+FIXTURE_VARIANT_ADD(engine_aer, nonfatal) {
+	.error = PCI_ERR_UNC_COMP_TIME,
+	.total = "nonfatal",
+};
+
+FIXTURE_VARIANT_ADD(engine_aer, fatal) {
+	.error = PCI_ERR_UNC_MALF_TLP,
+	.total = "fatal",
+};
+
+typedef FIXTURE_DATA(engine_aer) engine_aer_t;
+
+/* A command ends, has stored each page, and raises its interrupt once. */
+static bool stamps(struct engine *e, u64 seq)
+{
+	struct engine_command command = {
+		.op = PRECOPY_ENGINE_OP_STAMP, .dst = ENGINE_IOVA,
+		.len = STAMPED, .seq = seq, .vector = VECTOR,
+	};
+	u64 page;
+
+	if (engine_run(e, &command) || engine_irqs_wait(e, VECTOR) != 1)
+		return false;
+	for (page = 0; page < STAMPED / PRECOPY_PAGE; page++)
+		if (!engine_stamped(e->ram + page * PRECOPY_PAGE, seq, page))
+			return false;
+	return true;
+}
+
+static void *stamp_on(void *arg)
+{
+	engine_aer_t *self = arg;
+	u64 seq = 0;
+
+	while (!self->end) {
+		if (stamps(&self->e, ++seq))
+			self->done++;
+		else
+			self->wrong++;
+	}
+	return NULL;
+}
+
+FIXTURE_SETUP(engine_aer)
+{
+	engine_open(&self->e, bdfs[0], precopy_mode(NULL), SIZE, STAMPED);
+	engine_irqs_enable(&self->e);
+	self->err = eventfd(0, EFD_NONBLOCK);
+	ASSERT_LE(0, self->err);
+	ASSERT_EQ(0, set_err_eventfd(self->e.pd.fd, self->err));
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, stamp_on, self));
+}
+
+FIXTURE_TEARDOWN(engine_aer)
+{
+	close(self->err);
+	engine_close(&self->e);
+}
+
+static void wait_for_commands(struct __test_metadata *_metadata,
+			      engine_aer_t *self, u64 nr)
+{
+	u64 end = precopy_now_ms() + PATIENCE_MS, before = self->done;
+
+	while (self->done < before + nr && precopy_now_ms() < end)
+		usleep(1000);
+	EXPECT_LE(before + nr, self->done);
+}
+
+/* DMA and interrupts are not those of the bound function, whose bus may be reset. */
+TEST_F_TIMEOUT(engine_aer, commands_go_on, MIG_TIMEOUT)
+{
+	wait_for_commands(_metadata, self, 3);
+	errors(_metadata, variant->error, variant->total);
+	EXPECT_EQ(1, signals(self->err));
+	wait_for_commands(_metadata, self, 3);
+	EXPECT_EQ(VFIO_DEVICE_STATE_RUNNING, mig_get_state(self->e.pd.dev));
+	self->end = true;
+	ASSERT_EQ(0, pthread_join(self->thread, NULL));
+	EXPECT_EQ(0, self->wrong);
 }
 
 /* ------------------------------------------------------------------------ */
