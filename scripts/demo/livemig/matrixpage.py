@@ -264,7 +264,8 @@ def ways_table(book: Book) -> str:
         for kind, text in kinds.items():
             rows.append([way.__doc__.strip(), kind, "\n".join(textwrap.wrap(text, 60))])
     return grid_table(["What", "IOMMU", "Result"],
-                      [["\n".join(textwrap.wrap(what, 30)), *rest] for what, *rest in rows])
+                      [["\n".join(textwrap.wrap(what, 30, break_on_hyphens=False)), *rest]
+                       for what, *rest in rows])
 
 
 # All numbers

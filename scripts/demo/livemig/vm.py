@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import selectors
@@ -415,8 +416,13 @@ class VM:
 
     def quit(self) -> None:
         """End QEMU, if it is there: politely, then by its process id."""
-        if not self.process or self.process.returncode is not None:
-            return
+        if self.process and self.process.returncode is None:
+            self._end()
+        # Python would close what is left when it ends, and wait for an answer.
+        with contextlib.suppress(OSError, EOFError, QMPError, AttributeError):
+            self.qmp.close()
+
+    def _end(self) -> None:
         try:
             self.qmp.settimeout(5)
             self.qmp.cmd("quit")
@@ -425,7 +431,3 @@ class VM:
                 subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
-        try:
-            self.qmp.close()
-        except (OSError, EOFError, QMPError, AttributeError):
-            pass
