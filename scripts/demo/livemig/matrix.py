@@ -285,6 +285,8 @@ REFUSALS = (
     Refusal("postcopy-ram", "not supported with postcopy", qemu=RELEASE,
             capabilities=(("postcopy-ram", True),)),
     Refusal("postcopy-ram", "not supported with postcopy", capabilities=(("postcopy-ram", True),)),
+    Refusal("background-snapshot", "background",
+            capabilities=(("background-snapshot", True), ("switchover-ack", False), ("return-path", False))),
     Refusal("switchover-ack without return-path", "requires capability 'return-path'",
             capabilities=(("return-path", False),)),
     Refusal("x-migration-multifd-transfer=on without multifd", "unsupported in the current config",

@@ -249,19 +249,34 @@ def error_of_the_function(scene: Scene) -> str:
 
 # The device comes and goes
 
-def unplug_refused(scene: Scene) -> str:
-    """``device_del`` during a migration"""
-    target = scene.target()
-    scene.begin_slowly(target)
-    scene.wait_in_use()
+def both_refused(scene: Scene) -> set[str]:
+    """What QEMU says to device_add and device_del."""
+    said = {scene.source.monitor("device_add pci-testdev,bus=port0").replace("Error: ", "").strip()}
     try:
         scene.source.cmd("device_del", id="dev0")
     except Failure as failure:
-        said = str(failure).split(": ", 1)[1]
+        said.add(str(failure).split(": ", 1)[1])
     else:
-        raise Failure("it was not refused")
-    faults.cancel(scene)
-    return f"refused: {say_so(said)}"
+        raise Failure("device_del was not refused")
+    if "" in said:
+        raise Failure("device_add was not refused")
+    return said
+
+
+def plugging_refused(scene: Scene) -> str:
+    """``device_add`` and ``device_del`` during a migration"""
+    said = set()
+    for begin, wait in ((scene.begin_slowly, scene.wait_in_use),
+                        (lambda target: scene.begin(target, downtime_limit=0), scene.wait_acked),
+                        (lambda target: faults.hold_before_switchover(scene, target), lambda: None)):
+        target = scene.target()
+        begin(target)
+        wait()
+        said |= both_refused(scene)
+        faults.cancel(scene)
+        scene.end(target)
+    return ("refused in pre-copy, after the acknowledgment, and at the switchover: "
+            + "; ".join(sorted(map(say_so, said))))
 
 
 class Plugged(VM):
@@ -323,7 +338,7 @@ def removed_before(scene: Scene) -> str:
 # Table order
 ALL = (plain_file, mapped_ram, exec_of_a_program, fd_of_a_pipe, fd_of_a_socket,
        cpr_transfer, cpr_transfer_on, cpr_exec, cpr_exec_on, error_of_the_function,
-       plugged_at_the_target, unplug_refused, removed_before)
+       plugged_at_the_target, plugging_refused, removed_before)
 # What a VM needs to be different
 SETUP: dict[Any, dict[str, Any]] = {
     cpr_transfer: {"shared_ram": True, "migratable": "off"},
@@ -331,7 +346,7 @@ SETUP: dict[Any, dict[str, Any]] = {
     cpr_exec: {"shared_ram": True, "migratable": "off"},
     cpr_exec_on: {"shared_ram": True},
     plugged_at_the_target: {"on_a_port": True},
-    unplug_refused: {"on_a_port": True},
+    plugging_refused: {"on_a_port": True},
 }
 SHORT = ((cpr_transfer, True), (fd_of_a_socket, False))
 
