@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
 import re
 import selectors
@@ -368,10 +369,19 @@ class VM:
         try:
             return self.qmp.cmd(name, **arguments)
         except asyncio.TimeoutError as error:
-            raise Failure(f"QEMU ({self.name}) did not answer {name}") from error
+            raise Failure(f"QEMU ({self.name}) did not answer {name}; its threads: "
+                          + self.whereabouts()) from error
         except QMPError as error:
             self.must_live()
             raise Failure(f"QEMU ({self.name}) refused {name}: {error}") from error
+
+    def whereabouts(self) -> str:
+        """Where each of its threads sleeps in the kernel; 0 is nowhere."""
+        found = []
+        for task in sorted(glob.glob(f"/proc/{self.process.pid}/task/*")):
+            with contextlib.suppress(OSError), open(task + "/comm") as comm, open(task + "/wchan") as wchan:
+                found.append(f"{comm.read().strip()} in {wchan.read()}")
+        return ", ".join(found)
 
     def collect_events(self) -> list[dict[str, Any]]:
         """Take what events there are; their times are QEMU's own."""
