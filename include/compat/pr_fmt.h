@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the simulated host prints begins with the module's name. A file says so before it
- * includes <linux/printk.h>, which the headers here do before each file.
+ * The messages of the simulated host begin with the module's name: its files define pr_fmt()
+ * before they include <linux/printk.h>. The other headers of this directory include
+ * <linux/printk.h> earlier, which would define another pr_fmt(). So the same definition
+ * comes first.
  */
 #ifndef _PRECOPY_COMPAT_PR_FMT_H
 #define _PRECOPY_COMPAT_PR_FMT_H

@@ -244,12 +244,13 @@ def refusals(found: Iterable[Any], versions: dict[str, str]) -> str:
 
 
 WAYS = """
-What else QEMU does
-===================
+Other operations of QEMU
+========================
 
-With QEMU {newer}, machine type ``q35``. Where contents are kept, the guest has compared every byte of
-the device afterwards, and the VM runs at exactly one side. Where they are not, or where a migration
-fails or is refused, that is what QEMU does; :doc:`vmm` says what to do instead.
+QEMU {newer} with the machine type ``q35`` did these to a running VM. "All contents are kept" means
+that the guest has compared every byte of the device afterwards, and that the VM runs in exactly one
+QEMU. Where a migration fails, is refused or loses contents, that is QEMU's decision; :doc:`vmm` says
+what to do instead.
 
 """
 

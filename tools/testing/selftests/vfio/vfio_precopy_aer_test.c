@@ -62,22 +62,20 @@ FIXTURE(aer) {
 };
 
 /* Errors that devices classify so unless told otherwise, see the PCIe base spec */
-FIXTURE_VARIANT(aer) {
+struct severity {
 	u32 error;
 	const char *total;
-	bool fatal;
 };
 
-FIXTURE_VARIANT_ADD(aer, nonfatal) {
-	.error = PCI_ERR_UNC_COMP_TIME,
-	.total = "nonfatal",
+static const struct severity nonfatal = { PCI_ERR_UNC_COMP_TIME, "nonfatal" };
+static const struct severity fatal = { PCI_ERR_UNC_MALF_TLP, "fatal" };
+
+FIXTURE_VARIANT(aer) {
+	const struct severity *severity;
 };
 
-FIXTURE_VARIANT_ADD(aer, fatal) {
-	.error = PCI_ERR_UNC_MALF_TLP,
-	.total = "fatal",
-	.fatal = true,
-};
+FIXTURE_VARIANT_ADD(aer, nonfatal) { .severity = &nonfatal };
+FIXTURE_VARIANT_ADD(aer, fatal) { .severity = &fatal };
 
 typedef FIXTURE_DATA(aer) aer_t;
 typedef FIXTURE_VARIANT(aer) aer_variant_t;
@@ -247,23 +245,23 @@ FIXTURE_TEARDOWN(aer)
 /* An error, and what must be as before                                     */
 
 /*
- * A correctable error and then @error. The kernel handles the errors below a
+ * A correctable error and then one of @severity. The kernel handles the errors below a
  * port in this order, so once it has recovered from the second, it is done with both.
  * The injector refuses an error while the interrupt of the one before is pending.
  */
-static void errors(struct __test_metadata *_metadata, u32 error, const char *total)
+static void errors(struct __test_metadata *_metadata, const struct severity *severity)
 {
-	u64 correctable = counted("correctable"), nr = counted(total);
+	u64 correctable = counted("correctable"), nr = counted(severity->total);
 	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 
 	ASSERT_LE(0, log);
 	ASSERT_LE(0, lseek(log, 0, SEEK_END));
 	ASSERT_EQ(0, inject(0, PCI_ERR_COR_REP_TIMER));
 	ASSERT_TRUE(wait_counted("correctable", correctable + 1));
-	ASSERT_EQ(0, inject(error, 0));
+	ASSERT_EQ(0, inject(severity->error, 0));
 	ASSERT_TRUE(recovered(log));
 	close(log);
-	ASSERT_EQ(nr + 1, counted(total));
+	ASSERT_EQ(nr + 1, counted(severity->total));
 }
 
 static void check_untouched(struct __test_metadata *_metadata, aer_t *self, int state)
@@ -284,7 +282,7 @@ static void hit(struct __test_metadata *_metadata, aer_t *self,
 	self->resets = precopy_stat(bdfs[0], "resets");
 	ASSERT_EQ(state, mig_get_state(self->a.dev));
 	ASSERT_EQ(0, signals(self->err));
-	errors(_metadata, variant->error, variant->total);
+	errors(_metadata, variant->severity);
 	EXPECT_EQ(1, signals(self->err));
 	check_untouched(_metadata, self, state);
 }
@@ -354,7 +352,7 @@ TEST_F_TIMEOUT(aer, while_resuming, MIG_TIMEOUT)
 TEST_F_TIMEOUT(aer, no_eventfd, MIG_TIMEOUT)
 {
 	ASSERT_EQ(0, set_err_eventfd(self->a.fd, -1));
-	errors(_metadata, variant->error, variant->total);
+	errors(_metadata, variant->severity);
 	check_untouched(_metadata, self, VFIO_DEVICE_STATE_RUNNING);
 	EXPECT_EQ(0, precopy_differ(&self->a, self->a.shadow));
 	ASSERT_EQ(0, set_err_eventfd(self->a.fd, self->err));
@@ -372,7 +370,7 @@ TEST_F_TIMEOUT(aer, close_restores_the_function, MIG_TIMEOUT)
 
 	hit(_metadata, self, variant, VFIO_DEVICE_STATE_RUNNING);
 	read_bars(bars);
-	EXPECT_EQ(!variant->fatal, !memcmp(self->bars, bars, BARS_SIZE));
+	EXPECT_EQ(variant->severity == &nonfatal, !memcmp(self->bars, bars, BARS_SIZE));
 	precopy_close(&self->a);
 	read_bars(bars);
 	EXPECT_EQ(0, memcmp(self->bars, bars, BARS_SIZE));
@@ -389,6 +387,7 @@ TEST_F_TIMEOUT(aer, close_restores_the_function, MIG_TIMEOUT)
 FIXTURE(engine_aer) {
 	struct engine e;
 	pthread_t thread;
+	bool stamping;		/* the thread is there */
 	atomic_bool end;
 	atomic_ulong done;	/* commands that were right in all */
 	u64 wrong;
@@ -396,19 +395,11 @@ FIXTURE(engine_aer) {
 };
 
 FIXTURE_VARIANT(engine_aer) {
-	u32 error;
-	const char *total;
+	const struct severity *severity;
 };
 
-FIXTURE_VARIANT_ADD(engine_aer, nonfatal) {
-	.error = PCI_ERR_UNC_COMP_TIME,
-	.total = "nonfatal",
-};
-
-FIXTURE_VARIANT_ADD(engine_aer, fatal) {
-	.error = PCI_ERR_UNC_MALF_TLP,
-	.total = "fatal",
-};
+FIXTURE_VARIANT_ADD(engine_aer, nonfatal) { .severity = &nonfatal };
+FIXTURE_VARIANT_ADD(engine_aer, fatal) { .severity = &fatal };
 
 typedef FIXTURE_DATA(engine_aer) engine_aer_t;
 
@@ -443,6 +434,16 @@ static void *stamp_on(void *arg)
 	return NULL;
 }
 
+/* Also after a failure, before the device is closed that the thread uses */
+static void stop_stamping(engine_aer_t *self)
+{
+	if (!self->stamping)
+		return;
+	self->end = true;
+	pthread_join(self->thread, NULL);
+	self->stamping = false;
+}
+
 FIXTURE_SETUP(engine_aer)
 {
 	engine_open(&self->e, bdfs[0], precopy_mode(NULL), SIZE, STAMPED);
@@ -451,10 +452,12 @@ FIXTURE_SETUP(engine_aer)
 	ASSERT_LE(0, self->err);
 	ASSERT_EQ(0, set_err_eventfd(self->e.pd.fd, self->err));
 	ASSERT_EQ(0, pthread_create(&self->thread, NULL, stamp_on, self));
+	self->stamping = true;
 }
 
 FIXTURE_TEARDOWN(engine_aer)
 {
+	stop_stamping(self);
 	close(self->err);
 	engine_close(&self->e);
 }
@@ -473,12 +476,11 @@ static void wait_for_commands(struct __test_metadata *_metadata,
 TEST_F_TIMEOUT(engine_aer, commands_go_on, MIG_TIMEOUT)
 {
 	wait_for_commands(_metadata, self, 3);
-	errors(_metadata, variant->error, variant->total);
+	errors(_metadata, variant->severity);
 	EXPECT_EQ(1, signals(self->err));
 	wait_for_commands(_metadata, self, 3);
 	EXPECT_EQ(VFIO_DEVICE_STATE_RUNNING, mig_get_state(self->e.pd.dev));
-	self->end = true;
-	ASSERT_EQ(0, pthread_join(self->thread, NULL));
+	stop_stamping(self);
 	EXPECT_EQ(0, self->wrong);
 }
 
