@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
-Fixtures of the matrix; run-matrix runs it, on a machine that has two QEMU, and four
-devices that are bound to precopy-vfio-pci.
+Fixtures of the matrix; run-matrix runs it, on a machine that has two QEMU, and six
+devices that are bound to precopy-vfio-pci, the last two of them in slots.
 """
 import os
 import shutil
@@ -53,12 +53,23 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
-def pairs():
-    """Two pairs of devices; a VM moves from the first of a pair to the other, or back"""
+def devices():
     found = os.environ.get("PRECOPY_CARRIERS", "").split()
-    if len(found) < 4:
-        raise Failure("four devices must be bound to precopy-vfio-pci")
-    return [dict(zip(("source", "target"), found[at:at + 2])) for at in (0, 2)]
+    if len(found) < 6:
+        raise Failure("six devices must be bound to precopy-vfio-pci")
+    return found
+
+
+@pytest.fixture(scope="session")
+def pairs(devices):
+    """Two pairs of devices; a VM moves from the first of a pair to the other, or back"""
+    return [dict(zip(("source", "target"), devices[at:at + 2])) for at in (0, 2)]
+
+
+@pytest.fixture(scope="session")
+def spare(devices):
+    """Devices that a test may lose for good"""
+    return devices[4:]
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,16 @@ CASES = [(way, iommufd) for way in ways.ALL for iommufd in (False, True)]
 
 
 @pytest.fixture
-def stage(common, pairs, tmp_path):
+def carrier(pairs, spare, way):
+    """The devices for it; those in slots are lost one after the other"""
+    return {**pairs[0], "source": spare.pop()} if way in ways.LOSES_SOURCE else pairs[0]
+
+
+@pytest.fixture
+def stage(common, carrier, tmp_path):
     """A Scene, with a VM of the kind that a way needs"""
-    scene.small(pairs[0].values(), ways.MEMORY_MIB)
-    setup = migration.Setup(carrier=pairs[0], in_use_mib=ways.IN_USE_MIB, **common)
+    scene.small(carrier.values(), ways.MEMORY_MIB)
+    setup = migration.Setup(carrier=carrier, in_use_mib=ways.IN_USE_MIB, **common)
     found = scene.Scene(setup, str(tmp_path))
     yield found
     found.close()

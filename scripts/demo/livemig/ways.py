@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import socket
 import struct
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 from qemu.qmp import QMPError
@@ -32,6 +34,8 @@ KEPT = "all contents are kept"
 MEMORY_MIB = 16                 # of the device
 IN_USE_MIB = 8
 COMPLETION_TIMEOUT = 1 << 14    # a bit of the uncorrectable errors' register; not fatal
+DEVICES = "/sys/bus/pci/devices"
+SLOTS = "/sys/bus/pci/slots"
 
 
 # Lines that are not a socket of QEMU's own
@@ -247,6 +251,39 @@ def error_of_the_function(scene: Scene) -> str:
     return said + "; after system_reset the VM boots"
 
 
+# The slot of the bound function
+
+def slot_of(bdf: str) -> str:
+    """The number of the slot that it is in."""
+    for number in os.listdir(SLOTS):
+        with open(f"{SLOTS}/{number}/address") as file:
+            if file.read().strip() == bdf.rpartition(".")[0]:
+                return number
+    raise Failure(f"{bdf} is in no slot")
+
+
+def slot_switched_off(scene: Scene) -> str:
+    """the slot of the bound function switched off, and then a migration"""
+    machine, bdf = scene.source, scene.source.bdf
+    with subprocess.Popen(["sh", "-c", f"echo 0 >{SLOTS}/{slot_of(bdf)}/power"]) as off:
+        scene.wait(lambda: not os.path.exists(f"{DEVICES}/{bdf}/precopy"),
+                   "the driver being asked to let the function go")
+        wrong = scene.one_side() or scene.all_right()
+        if wrong or off.poll() is not None:
+            raise Failure(wrong or "the slot did not wait for the VM")
+        scene.mark()
+        target = scene.target()
+        machine.cmd("migrate", uri=migration.connect(machine, target))
+        scene.must_end("completed")
+        scene.moved(target)
+        scene.setup = dataclasses.replace(scene.setup, carrier={"target": target.bdf})
+        scene.end(machine)
+        scene.wait(lambda: off.poll() is not None, "the slot being off")
+    if off.returncode or os.path.exists(f"{DEVICES}/{bdf}"):
+        raise Failure("the function is still there")
+    return f"the VM went on with the device, until a migration; {KEPT}; then the slot was off"
+
+
 # The device comes and goes
 
 def both_refused(scene: Scene) -> set[str]:
@@ -338,7 +375,9 @@ def removed_before(scene: Scene) -> str:
 # Table order
 ALL = (plain_file, mapped_ram, exec_of_a_program, fd_of_a_pipe, fd_of_a_socket,
        cpr_transfer, cpr_transfer_on, cpr_exec, cpr_exec_on, error_of_the_function,
-       plugged_at_the_target, plugging_refused, removed_before)
+       slot_switched_off, plugged_at_the_target, plugging_refused, removed_before)
+# Those after which the source's device is not there any more
+LOSES_SOURCE = (slot_switched_off,)
 # What a VM needs to be different
 SETUP: dict[Any, dict[str, Any]] = {
     cpr_transfer: {"shared_ram": True, "migratable": "off"},
