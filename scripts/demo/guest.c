@@ -13,8 +13,11 @@
  * The second serial port is the line to the outside:
  *   to us:   "mark"   restart the statistics
  *            "check"  stop writing, compare every byte of the BAR, report, go on
- *   from us: "READY ..." once, "BEAT ..." many times a second, "BAD ..." for the
- *            first few differences, "RESULT ..." after a check, "FAIL why"
+ *            "leave"  stop using the device, wait until it is gone and another one
+ *                     has come, fill that, go on
+ *   from us: "READY ..." when a device is filled, "BEAT ..." many times a second,
+ *            "BAD ..." for the first few differences, "RESULT ..." after a check,
+ *            "LEFT" and "GONE" after "leave", "FAIL why"
  */
 #include <assert.h>
 #include <dirent.h>
@@ -42,6 +45,7 @@
 #define MAGIC		0x9e50c0bde7a11edcULL
 #define BEAT_NS		10000000ULL
 #define CALIBRATE_NS	200000000ULL
+#define LOOK_NS		50000000ULL
 #define BAD_SHOWN	8
 #define SAMPLES		12
 #define ANYWHERE	128	/* one write in so many leaves the working set */
@@ -63,6 +67,7 @@ static_assert(sizeof(struct record) == SLOT, "a record is one slot");
 static __u64 *bar;
 static __u64 bar_bytes;		/* of all devices, which are mapped one after the other */
 static __u64 bar_address;		/* physical, of the first */
+static __u32 vendor_id, device_id;	/* of the devices to use */
 static __u32 devices;
 static __u32 *stamp;			/* last iteration written to each slot */
 static __u32 *unit;			/* the units that are in use */
@@ -72,6 +77,7 @@ static __u64 in_use = 40UL << 20;
 static __u64 unit_bytes = 2UL << 20;
 static __u64 unit_pages;
 static __u64 write_every_ns;		/* 0: as fast as it goes */
+static __u64 touchers;			/* threads that touch pages without a pause */
 
 static __u64 iteration;		/* page writes since the start */
 static __u64 marked;			/* page writes before the last mark */
@@ -143,10 +149,10 @@ static __u64 read_number(const char *dev, const char *name)
 	return strtoull(text, NULL, 0);
 }
 
-static int is_ours(const char *dev, __u32 vendor, __u32 device)
+static int is_ours(const char *dev)
 {
-	return dev[0] != '.' && read_number(dev, "vendor") == vendor &&
-	       read_number(dev, "device") == device;
+	return dev[0] != '.' && read_number(dev, "vendor") == vendor_id &&
+	       read_number(dev, "device") == device_id;
 }
 
 /* The third line of "resource" is BAR 2 and begins with where it is. */
@@ -190,24 +196,42 @@ static void map_bar(const char *dev)
 	bar_bytes += st.st_size;
 }
 
-static void find_devices(__u32 vendor, __u32 device)
+/* Addresses without a device, where there may have been one */
+static void reserve_room(void)
+{
+	bar = mmap(bar, ROOM, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (bar ? MAP_FIXED : 0), -1, 0);
+	if (bar == MAP_FAILED)
+		fail("no room for the devices");
+	bar_bytes = 0;
+	devices = 0;
+}
+
+static void for_each_device(void (*act)(const char *dev))
 {
 	DIR *dir = opendir("/sys/bus/pci/devices");
 	struct dirent *d;
 
-	bar = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (bar == MAP_FAILED)
-		fail("no room for the devices");
-	while (dir && (d = readdir(dir))) {
-		if (!is_ours(d->d_name, vendor, device))
-			continue;
-		map_bar(d->d_name);
-		engine_find(d->d_name);
-		devices++;
-	}
+	while (dir && (d = readdir(dir)))
+		if (is_ours(d->d_name))
+			act(d->d_name);
+	if (dir)
+		closedir(dir);
+}
+
+static void take_device(const char *dev)
+{
+	map_bar(dev);
+	engine_find(dev);
+	devices++;
+}
+
+static void find_devices(void)
+{
+	reserve_room();
+	for_each_device(take_device);
 	if (!devices)
 		fail("the device is not there");
-	closedir(dir);
 }
 
 /* Spread the pages in use over the BAR, with holes between them. */
@@ -481,6 +505,83 @@ static void mark(void)
 	say(1, "MARKED iterations=%llu dma_rounds=%llu\n", iteration, engine_rounds());
 }
 
+/*
+ * Pages for somebody outside to change, to see that we notice: one of each unit,
+ * so that the working set holds few of them, and one that is not used.
+ */
+static const char *sample(void)
+{
+	static char text[160];
+	size_t len = 0;
+	__u64 i;
+
+	for (i = 0; i < nr_pages && i / unit_pages < SAMPLES; i += unit_pages)
+		len += sprintf(text + len, "%llu,", bar_page(i));
+	for (i = 0; is_used(i); i += unit_pages)
+		;
+	sprintf(text + len, "%llu", i);
+	return text;
+}
+
+static void fill_and_say(void)
+{
+	__u64 start = now_ns();
+
+	fill();
+	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu devices=%u sample=%s\n",
+	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
+	    devices, sample());
+}
+
+/* The device goes, and another one comes */
+
+static __u32 mappable;		/* devices that are there, with a BAR that can be mapped */
+
+/* The file appears only when the BAR has an address. */
+static void count_mappable(const char *dev)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource2", dev);
+	mappable += !access(path, F_OK);
+}
+
+/*
+ * Without a sleep, whose timer may be late by minutes under emulation. What is opened is freed only after a while, so a
+ * loop without a pause would use up the guest's memory.
+ */
+static void wait_for_devices(__u32 count)
+{
+	for (;;) {
+		__u64 end = now_ns() + LOOK_NS;
+
+		mappable = 0;
+		for_each_device(count_mappable);
+		if (mappable == count)
+			return;
+		while (now_ns() < end)
+			;
+	}
+}
+
+/* Without an engine, which would go on, and without threads that use the mapping. */
+static void leave(void)
+{
+	__u32 count = devices;
+
+	if (touchers || engine_found())
+		fail("others use the device");
+	reserve_room();
+	say(1, "LEFT devices=%u\n", count);
+	wait_for_devices(0);
+	say(1, "GONE devices=%u\n", count);
+	wait_for_devices(count);
+	find_devices();
+	memset(stamp, 0, nr_pages * SLOTS * sizeof(*stamp));
+	fill_and_say();
+	mark();
+}
+
 static void listen_line(void)
 {
 	static char text[64];
@@ -499,6 +600,8 @@ static void listen_line(void)
 			mark();
 		else if (!strcmp(text, "check"))
 			check();
+		else if (!strcmp(text, "leave"))
+			leave();
 	}
 }
 
@@ -539,8 +642,9 @@ static void *touch(void *seed)
 	return NULL;
 }
 
-static void start_touching(__u64 count)
+static void start_touching(void)
 {
+	__u64 count = touchers;
 	pthread_t thread;
 
 	while (count--)
@@ -548,28 +652,8 @@ static void start_touching(__u64 count)
 			fail("no thread");
 }
 
-/*
- * Pages for somebody outside to change, to see that we notice: one of each unit,
- * so that the working set holds few of them, and one that is not used.
- */
-static const char *sample(void)
-{
-	static char text[160];
-	size_t len = 0;
-	__u64 i;
-
-	for (i = 0; i < nr_pages && i / unit_pages < SAMPLES; i += unit_pages)
-		len += sprintf(text + len, "%llu,", bar_page(i));
-	for (i = 0; is_used(i); i += unit_pages)
-		;
-	sprintf(text + len, "%llu", i);
-	return text;
-}
-
 int main(int argc __attribute__((unused)), char **argv)
 {
-	__u64 start;
-
 	mkdir("/dev", 0755);
 	mkdir("/sys", 0755);
 	mount("sys", "/sys", "sysfs", 0, NULL);
@@ -583,18 +667,15 @@ int main(int argc __attribute__((unused)), char **argv)
 	unit_pages = unit_bytes / PAGE;
 	hot_pages = argument(argv, "hot_pages", hot_pages);
 	write_every_ns = argument(argv, "write_every_us", 0) * 1000;
-	find_devices(argument(argv, "vendor", 0x1b36),
-		     argument(argv, "device", 0x0005));
+	touchers = argument(argv, "touchers", 0);
+	vendor_id = argument(argv, "vendor", 0x1b36);
+	device_id = argument(argv, "device", 0x0005);
+	find_devices();
 	choose_units();
-
-	start = now_ns();
-	fill();
-	say(1, "READY bar=%#llx bar_pages=%llu used_pages=%llu fill_ms=%llu devices=%u sample=%s\n",
-	    bar_address, bar_bytes / PAGE, nr_pages, (now_ns() - start) / 1000000,
-	    devices, sample());
+	fill_and_say();
 	engine_start(argument(argv, "dma_every_us", 50000));
 	mark();
-	start_touching(argument(argv, "touchers", 0));
+	start_touching();
 
 	for (;;) {
 		write_random();

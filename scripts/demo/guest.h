@@ -19,6 +19,8 @@ struct engine_counts {
 
 /* A device that was found: has it an engine? Its bus master bit is set then. */
 void engine_find(const char *dev);
+/* Has one of them an engine? */
+int engine_found(void);
 /* Let all engines write memory, each of it once in so many us. */
 void engine_start(__u64 every_us);
 /* Stop them, compare what they wrote and copied, and let them go on. */

@@ -199,6 +199,11 @@ static void set_up(struct engine *e, __u64 every_us)
 	go(e);
 }
 
+int engine_found(void)
+{
+	return nr_engines > 0;
+}
+
 void engine_start(__u64 every_us)
 {
 	__u32 i;

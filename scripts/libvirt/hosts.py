@@ -78,13 +78,16 @@ DOMAIN_XML = """\
     <serial type='unix'>
       <source mode='bind' path='{folder}/line'/><target port='1'/>
     </serial>
+{hostdev}  </devices>
+</domain>
+"""
+
+HOSTDEV_XML = """\
     <hostdev mode='subsystem' type='pci' managed='yes'>
       <source>
         <address domain='0x{pci[0]}' bus='0x{pci[1]}' slot='0x{pci[2]}' function='0x{pci[3]}'/>
       </source>
     </hostdev>
-  </devices>
-</domain>
 """
 
 
@@ -223,7 +226,10 @@ class Host:
                  f"device={migration.pci_id(self.bdf, 'device')} {QUIET} in_use_kib={in_use}")
         return DOMAIN_XML.format(name=DOMAIN, uuid=uuid.uuid5(uuid.NAMESPACE_DNS, DOMAIN),
                                  ram=vm.RAM_MIB, kernel=option.kernel, initrd=option.initrd,
-                                 guest=guest, folder=self.folder, pci=parts(self.bdf))
+                                 guest=guest, folder=self.folder, hostdev=self.hostdev_xml())
+
+    def hostdev_xml(self):
+        return HOSTDEV_XML.format(pci=parts(self.bdf))
 
     def end(self):
         if self.process and self.process.poll() is None:

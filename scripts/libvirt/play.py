@@ -107,9 +107,7 @@ class Play:
             raise Failure(f"{host.bdf} is bound to {driver_of(host.bdf) or 'no driver'}")
         self.guest = Guest()
         self.attach(host)
-        deadline = Deadline(90, "booting the VM and filling the device")
-        while not (ready := self.guest.find("READY")):
-            deadline.nap()
+        ready = self.wait_for("READY", 0, 90)
         return f"the guest uses {int(ready['used_pages']) * 4} KiB of the device"
 
     def start_anew(self, in_use, zips=False):
@@ -197,6 +195,44 @@ class Play:
             raise Failure(f"virsh migrate: {err.strip()}")
         self.source, self.target = target, source
         return move
+
+    def job(self):
+        """What libvirt has kept of the last migration"""
+        found = dict(re.findall(r"^(.+?):\s+(.+?)\s*$",
+                                self.source.virsh("domjobinfo", DOMAIN, "--completed"), re.M))
+        if found.get("Job type") != "Completed" or "Total downtime" not in found:
+            raise Failure(f"it says {found}")
+        return "; ".join(f"{name}: {value}" for name, value in found.items())
+
+    # The device goes, and comes again
+
+    def detach(self):
+        """The guest is told before, since it would die of an access to a device that is not there."""
+        host = self.source
+        host.write("hostdev.xml", host.hostdev_xml())
+        migration.ask_guest(self.guest, host, "leave", "LEFT")
+        start, began = len(self.guest.lines), time.monotonic()
+        host.virsh("detach-device", DOMAIN, host.path("hostdev.xml"), "--live")
+        deadline = Deadline(60, "the device leaving the VM")
+        while "<hostdev" in host.virsh("dumpxml", DOMAIN):
+            deadline.nap()
+        self.wait_for("GONE", start)
+        return f"{time.monotonic() - began:.1f} s"
+
+    def give_back(self):
+        """The guest fills it; what it finds in the rest must be zero."""
+        host = self.source
+        start, began = len(self.guest.lines), time.monotonic()
+        host.virsh("attach-device", DOMAIN, host.path("hostdev.xml"), "--live")
+        self.wait_for("READY", start)
+        return f"{time.monotonic() - began:.1f} s"
+
+    def wait_for(self, word, start, seconds=60):
+        deadline = Deadline(seconds, f"the guest's {word}")
+        while not (said := self.guest.find(word, start)):
+            self.source.collect_events()
+            deadline.nap()
+        return said
 
     # Commands that stop the VM and then write all of its state
 

@@ -76,6 +76,10 @@ class TestMoves:
         move.judge(judge.startup, judge.delay_taken, judge.acknowledged)
         seen(move.times())
 
+    @title("virsh domjobinfo --completed knows how long it took")
+    def test_job(self, play, seen):
+        seen(play.job())
+
     @title("its guest finds every byte right there")
     def test_right(self, play, seen):
         seen(play.right())
@@ -92,6 +96,20 @@ class TestMoves:
     @title("its guest finds every byte right there")
     def test_right_after_tunnel(self, play, seen):
         seen(play.right())
+
+
+@pytest.mark.moves
+class TestPlugs:
+    """The VM goes on without its device, and with one again"""
+
+    @title("virsh detach-device takes it from the running VM")
+    def test_detach(self, play, seen):
+        seen(play.detach())
+
+    @title("virsh attach-device gives it one, and every byte is right there")
+    def test_attach(self, play, seen):
+        took = play.give_back()
+        seen(f"{took}; " + play.right())
 
 
 def save_and_restore(play, *how, way="bandwidth", paused=False):
