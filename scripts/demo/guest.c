@@ -17,7 +17,7 @@
  *                     has come, fill that, go on
  *   from us: "READY ..." when a device is filled, "BEAT ..." many times a second,
  *            "BAD ..." for the first few differences, "RESULT ..." after a check,
- *            "LEFT" and "GONE" after "leave", "FAIL why"
+ *            "LEFT", "GONE" and "CAME" after "leave", "FAIL why"
  */
 #include <assert.h>
 #include <dirent.h>
@@ -207,7 +207,7 @@ static void reserve_room(void)
 	devices = 0;
 }
 
-static void for_each_device(void (*act)(const char *dev))
+static void walk_devices(void (*act)(const char *dev))
 {
 	DIR *dir = opendir("/sys/bus/pci/devices");
 	struct dirent *d;
@@ -229,7 +229,7 @@ static void take_device(const char *dev)
 static void find_devices(void)
 {
 	reserve_room();
-	for_each_device(take_device);
+	walk_devices(take_device);
 	if (!devices)
 		fail("the device is not there");
 }
@@ -547,8 +547,8 @@ static void count_mappable(const char *dev)
 }
 
 /*
- * Without a sleep, whose timer may be late by minutes under emulation. What is opened is freed only after a while, so a
- * loop without a pause would use up the guest's memory.
+ * Without a sleep, whose timer may be late by minutes under emulation. The kernel frees
+ * closed files late, so a loop without a pause would use up the guest's memory.
  */
 static void wait_for_devices(__u32 count)
 {
@@ -556,7 +556,7 @@ static void wait_for_devices(__u32 count)
 		__u64 end = now_ns() + LOOK_NS;
 
 		mappable = 0;
-		for_each_device(count_mappable);
+		walk_devices(count_mappable);
 		if (mappable == count)
 			return;
 		while (now_ns() < end)
@@ -564,9 +564,22 @@ static void wait_for_devices(__u32 count)
 	}
 }
 
+/* Pages of a device that nobody has written, which are not zero */
+static __u64 strays(void)
+{
+	struct counts c = { 0 };
+	__u64 used = nr_pages;
+
+	nr_pages = 0;
+	check_unused(&c);
+	nr_pages = used;
+	return c.stray;
+}
+
 /* Without an engine, which would go on, and without threads that use the mapping. */
 static void leave(void)
 {
+	__u64 bytes = bar_bytes;
 	__u32 count = devices;
 
 	if (touchers || engine_found())
@@ -577,6 +590,9 @@ static void leave(void)
 	say(1, "GONE devices=%u\n", count);
 	wait_for_devices(count);
 	find_devices();
+	if (bar_bytes != bytes)
+		fail("another device has come, of another size");
+	say(1, "CAME stray=%llu\n", strays());
 	memset(stamp, 0, nr_pages * SLOTS * sizeof(*stamp));
 	fill_and_say();
 	mark();

@@ -15,7 +15,7 @@ MEMORY_MIB = 16
 # What QEMU may take for granted (bytes a second) when the VM stands still anyway; else it
 # goes by what it has just sent, which is nothing
 AVAILABLE = 10 << 30
-# QEMU 11.1 reads no stream from a file that it gets as an fd, as libvirt 11.3 does it
+# QEMU 11.1 reads no stream from a file that it gets as an fd, as libvirt does it
 THROUGH_PIPE = ("--bypass-cache",)
 MAX_DOWNTIME_MS = 2_000_000     # the most that QEMU takes
 ACKED = "source_return_path_thread_switchover_acked"
@@ -206,8 +206,20 @@ class Play:
 
     # The device goes, and comes again
 
+    def replug(self):
+        """The running VM loses its device, and gets one again."""
+        def act():
+            try:
+                return f"{self.detach()}; {self.give_back()}; {self.right()}"
+            except GuestLost:
+                self.start_anew(self.in_use)
+                raise
+
+        said = []
+        return "; ".join([vm.despite_loss(act, said.append)] + said)
+
     def detach(self):
-        """The guest is told before, since it would die of an access to a device that is not there."""
+        """The guest is told before, since an access to a device that has gone would kill it."""
         host = self.source
         host.write("hostdev.xml", host.hostdev_xml())
         migration.ask_guest(self.guest, host, "leave", "LEFT")
@@ -215,17 +227,21 @@ class Play:
         host.virsh("detach-device", DOMAIN, host.path("hostdev.xml"), "--live")
         deadline = Deadline(60, "the device leaving the VM")
         while "<hostdev" in host.virsh("dumpxml", DOMAIN):
+            host.collect_events()
             deadline.nap()
         self.wait_for("GONE", start)
-        return f"{time.monotonic() - began:.1f} s"
+        return f"detached in {time.monotonic() - began:.1f} s"
 
     def give_back(self):
-        """The guest fills it; what it finds in the rest must be zero."""
+        """The new device is empty, and the guest fills it."""
         host = self.source
         start, began = len(self.guest.lines), time.monotonic()
         host.virsh("attach-device", DOMAIN, host.path("hostdev.xml"), "--live")
+        stray = self.wait_for("CAME", start)["stray"]
+        if stray != "0":
+            raise Failure(f"{stray} pages of the new device are not zero")
         self.wait_for("READY", start)
-        return f"{time.monotonic() - began:.1f} s"
+        return f"attached in {time.monotonic() - began:.1f} s"
 
     def wait_for(self, word, start, seconds=60):
         deadline = Deadline(seconds, f"the guest's {word}")

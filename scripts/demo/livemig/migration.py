@@ -160,6 +160,11 @@ def pci_id(bdf: str, name: str) -> str:
         return file.read().strip()
 
 
+def is_there(bdf: str) -> bool:
+    """Bound to the driver, and in a slot that has power."""
+    return os.path.exists(f"/sys/bus/pci/devices/{bdf}/precopy")
+
+
 def device_attribute(bdf: str, name: str) -> str:
     with open(f"/sys/bus/pci/devices/{bdf}/precopy/{name}") as file:
         return file.read().strip()

@@ -132,6 +132,8 @@ class Scene:
 
     @staticmethod
     def calm(bdf: str) -> None:
+        if not migration.is_there(bdf):
+            return
         for knob in ("startup_delay_ms", "slow_stop_ms", "fail_load_at", "fail_save_at"):
             migration.turn_knob(bdf, knob, 0)
 
@@ -269,12 +271,12 @@ class Scene:
         return "; ".join(wrong + self.guest.bad_lines(start)) or None
 
     def at_rest(self) -> str:
-        """All devices are in RUNNING, whether or not they are open."""
+        """All devices that are left are in RUNNING, whether or not they are open."""
         deadline = Deadline(30, "the devices getting back to RUNNING")
         states: dict[str, str] = {}
         while set(states.values()) != {"RUNNING"}:
             states = {bdf: device_attribute(bdf, "migration_state")
-                      for bdf in self.setup.carrier.values()}
+                      for bdf in self.setup.carrier.values() if migration.is_there(bdf)}
             try:
                 deadline.nap()
             except Failure:

@@ -24,6 +24,7 @@ from qemu.qmp import QMPError
 from . import faults, migration
 from .faults import must_load, plain_capabilities, plain_parameters, say_so
 from .migration import device_attribute
+from .scene import small
 from .vm import VM, Deadline, Failure, GuestLost
 
 if TYPE_CHECKING:
@@ -262,11 +263,25 @@ def slot_of(bdf: str) -> str:
     raise Failure(f"{bdf} is in no slot")
 
 
+def switch_off(bdf: str) -> subprocess.Popen[bytes]:
+    """The slot waits until the function is not in use any more; no signal ends that."""
+    return subprocess.Popen(["sh", "-c", f"echo 0 >{SLOTS}/{slot_of(bdf)}/power"])
+
+
+def must_be_off(off: subprocess.Popen[bytes], bdf: str) -> None:
+    deadline = Deadline(60, "switching off the slot")
+    while off.poll() is None:
+        deadline.nap()
+    if off.returncode or os.path.exists(f"{DEVICES}/{bdf}"):
+        raise Failure("the function is still there")
+
+
 def slot_switched_off(scene: Scene) -> str:
     """the slot of the bound function switched off, and then a migration"""
-    machine, bdf = scene.source, scene.source.bdf
-    with subprocess.Popen(["sh", "-c", f"echo 0 >{SLOTS}/{slot_of(bdf)}/power"]) as off:
-        scene.wait(lambda: not os.path.exists(f"{DEVICES}/{bdf}/precopy"),
+    machine = scene.source
+    off = switch_off(machine.bdf)
+    try:
+        scene.wait(lambda: not os.path.exists(f"{DEVICES}/{machine.bdf}/precopy"),
                    "the driver being asked to let the function go")
         wrong = scene.one_side() or scene.all_right()
         if wrong or off.poll() is not None:
@@ -276,12 +291,26 @@ def slot_switched_off(scene: Scene) -> str:
         machine.cmd("migrate", uri=migration.connect(machine, target))
         scene.must_end("completed")
         scene.moved(target)
-        scene.setup = dataclasses.replace(scene.setup, carrier={"target": target.bdf})
-        scene.end(machine)
-        scene.wait(lambda: off.poll() is not None, "the slot being off")
-    if off.returncode or os.path.exists(f"{DEVICES}/{bdf}"):
-        raise Failure("the function is still there")
-    return f"the VM went on with the device, until a migration; {KEPT}; then the slot was off"
+    finally:
+        scene.end(machine)          # that is what the slot waits for
+    must_be_off(off, machine.bdf)
+    return f"the VM goes on with the device, and migrates; {KEPT}; then the slot is off"
+
+
+def slot_switched_off_of_a_port(scene: Scene) -> str:
+    """the same, the device on a hot-plug port, and no migration"""
+    machine = scene.source
+    migration.ask_guest(scene.guest, machine, "leave", "LEFT")
+    start = len(scene.guest.lines)
+    off = switch_off(machine.bdf)
+    try:
+        scene.wait(lambda: scene.guest.find("GONE", start), "the guest losing its device")
+        must_be_off(off, machine.bdf)
+        if not runs(machine):
+            raise Failure("the VM does not run any more")
+    finally:
+        scene.close()
+    return "QEMU asks the guest to release the device; the VM goes on without it"
 
 
 # The device comes and goes
@@ -375,23 +404,31 @@ def removed_before(scene: Scene) -> str:
 # Table order
 ALL = (plain_file, mapped_ram, exec_of_a_program, fd_of_a_pipe, fd_of_a_socket,
        cpr_transfer, cpr_transfer_on, cpr_exec, cpr_exec_on, error_of_the_function,
-       slot_switched_off, plugged_at_the_target, plugging_refused, removed_before)
+       slot_switched_off, slot_switched_off_of_a_port, plugged_at_the_target, plugging_refused, removed_before)
 # Those after which the source's device is not there any more
-LOSES_SOURCE = (slot_switched_off,)
+LOSES_SOURCE = (slot_switched_off, slot_switched_off_of_a_port)
 # What a VM needs to be different
 SETUP: dict[Any, dict[str, Any]] = {
     cpr_transfer: {"shared_ram": True, "migratable": "off"},
     cpr_transfer_on: {"shared_ram": True},
     cpr_exec: {"shared_ram": True, "migratable": "off"},
     cpr_exec_on: {"shared_ram": True},
+    slot_switched_off_of_a_port: {"on_a_port": True},
     plugged_at_the_target: {"on_a_port": True},
     plugging_refused: {"on_a_port": True},
 }
 SHORT = ((cpr_transfer, True), (fd_of_a_socket, False))
 
 
-def one(scene: Scene, way: Any, iommufd: bool) -> tuple[str, str]:
-    """What was seen, and what is wrong or None."""
+def one(scene: Scene, way: Any, iommufd: bool, spare: list[str]) -> tuple[str, str]:
+    """
+    What was seen, and what is wrong or None.  A way that loses its source takes that from
+    the spare devices, each time that it is tried.
+    """
+    if way in LOSES_SOURCE:
+        scene.setup = dataclasses.replace(scene.setup,
+                                          carrier={**scene.setup.carrier, "source": spare.pop()})
+    small(scene.setup.carrier.values(), MEMORY_MIB)
     try:
         scene.boot(iommufd=iommufd, **SETUP.get(way, {}))
         scene.mark()
