@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <linux/types.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -559,8 +560,9 @@ static void wait_for_devices(__u32 count)
 		walk_devices(count_mappable);
 		if (mappable == count)
 			return;
+		/* The kernel's own thread that takes the device away has one processor, too */
 		while (now_ns() < end)
-			;
+			sched_yield();
 	}
 }
 
