@@ -15,8 +15,6 @@ MEMORY_MIB = 16
 # What QEMU may take for granted (bytes a second) when the VM stands still anyway; else it
 # goes by what it has just sent, which is nothing
 AVAILABLE = 10 << 30
-# QEMU 11.1 reads no stream from a file that it gets as an fd, as libvirt does it
-THROUGH_PIPE = ("--bypass-cache",)
 MAX_DOWNTIME_MS = 2_000_000     # the most that QEMU takes
 ACKED = "source_return_path_thread_switchover_acked"
 
@@ -245,7 +243,7 @@ class Play:
 
     def wait_for(self, word, start, seconds=60):
         deadline = Deadline(seconds, f"the guest's {word}")
-        while not (said := self.guest.find(word, start)):
+        while (said := self.guest.find(word, start)) is None:
             self.source.collect_events()
             deadline.nap()
         return said
@@ -296,9 +294,9 @@ class Play:
             os.unlink(path)
         return path
 
-    def restore(self, path, *how):
+    def restore(self, path):
         self.answer_later()
-        self.source.virsh("restore", *how, path)
+        self.source.virsh("restore", path)
 
     # What must be true
 

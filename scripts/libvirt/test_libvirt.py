@@ -14,7 +14,7 @@ from livemig import judge, migration
 from livemig.vm import Failure
 
 from hosts import DOMAIN, DRIVER, driver_of, is_zipped, nodedev, put
-from play import AVAILABLE, THROUGH_PIPE
+from play import AVAILABLE
 
 DEFAULT_MIB = [16, 128]
 title = pytest.mark.title
@@ -104,8 +104,8 @@ def test_replug(play, seen):
     seen(play.replug())
 
 
-def save_and_restore(play, *how, way="bandwidth", paused=False):
-    """virsh save, and restore with these options; returns what was seen"""
+def save_and_restore(play, way="bandwidth", paused=False):
+    """virsh save, and restore; returns what was seen"""
     path = play.image()
     play.mark()
     play.allow_switchover(way)
@@ -114,7 +114,7 @@ def save_and_restore(play, *how, way="bandwidth", paused=False):
     took = play.run("save", DOMAIN, path)
     size = os.path.getsize(path) >> 20
     assert is_zipped(path) == play.source.zips, "the image is not in qemu.conf's format"
-    play.restore(path, *how)
+    play.restore(path)
     if paused:
         play.state_must_be("paused")
         play.source.virsh("resume", DOMAIN)
@@ -133,23 +133,23 @@ class TestSaves:
     @pytest.mark.long
     @title("virsh save, restore, {mib} MiB in use")
     def test_save(self, play, seen, mib):
-        seen(save_and_restore(play, *THROUGH_PIPE))
+        seen(save_and_restore(play))
 
     @title("virsh save of a paused VM, restore, {mib} MiB in use")
     def test_save_paused(self, play, seen, mib):
-        seen(save_and_restore(play, *THROUGH_PIPE, paused=True))
+        seen(save_and_restore(play, paused=True))
 
     @pytest.mark.long
     @title("virsh save after migrate-setmaxdowntime, {mib} MiB in use")
     def test_save_by_downtime(self, play, seen, mib):
-        seen(save_and_restore(play, *THROUGH_PIPE, way="downtime"))
+        seen(save_and_restore(play, way="downtime"))
 
     @pytest.mark.long
     @title("virsh managedsave, start, {mib} MiB in use")
     def test_managedsave(self, play, seen, mib):
         took = play.run_marked("managedsave", DOMAIN)
         play.answer_later()
-        play.source.virsh("start", *THROUGH_PIPE, DOMAIN)
+        play.source.virsh("start", DOMAIN)
         play.attach_again()
         seen(f"{took:.1f} s; " + play.right())
 
@@ -163,7 +163,7 @@ class TestSaves:
         said = play.right()
         play.source.virsh("snapshot-delete", DOMAIN, "past", "--metadata")
         play.source.virsh("destroy", DOMAIN)
-        play.restore(path, *THROUGH_PIPE)
+        play.restore(path)
         play.attach_again()
         play.image()
         seen(f"{took:.1f} s; before: {said}; after: " + play.right())
@@ -209,7 +209,7 @@ class TestSaves:
 
 @pytest.mark.long
 class TestZipped:
-    """Where save_image_format says so, the image is restored without any option"""
+    """Where save_image_format says so"""
 
     @title("a VM starts where images are zipped, {mib} MiB in use")
     def test_start(self, play, seen, mib):

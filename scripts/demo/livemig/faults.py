@@ -183,7 +183,7 @@ def rebooted(scene: Scene) -> str:
     scene.source.wait_event(Deadline(60, "the reset"), "RESET")
     scene.guest.forget_half_a_line()
     ended = scene.must_end("failed")
-    scene.wait(lambda: scene.guest.find("READY", start), "the guest booting again", 90)
+    scene.wait(lambda: scene.guest.find("READY", start) is not None, "the guest booting again", 90)
     return f"the migration {ended}: {say_so(scene.why())}"
 
 

@@ -269,7 +269,7 @@ def boot(source: VM, guest: Guest) -> tuple[dict[str, str], bool]:
     guest.attach(source)
     kvm = source.cmd("query-kvm")["enabled"]
     deadline = Deadline(90, "booting the VM and filling the device")
-    while not (ready := guest.find("READY")):
+    while (ready := guest.find("READY")) is None:
         source.collect_events()
         deadline.nap()
     return ready, kvm
@@ -383,7 +383,7 @@ def ask_guest(guest: Guest, machine: VM, word: str, answer: str) -> dict[str, st
     guest.send(machine, word)
     deadline = Deadline(60, f"the guest's answer to {word!r}")
     try:
-        while not (said := guest.find(answer, start)):
+        while (said := guest.find(answer, start)) is None:
             machine.collect_events()
             deadline.nap()
     except GuestLost:
@@ -604,7 +604,7 @@ def disturb(target: VM, guest: Guest, run: Run) -> None:
     guest.send(target, "check")
     target.cmd("cont")
     deadline = Deadline(60, "the guest's check of a changed device")
-    while not (said := guest.find("RESULT", start)):
+    while (said := guest.find("RESULT", start)) is None:
         target.collect_events()
         deadline.nap()
     run.disturbed = said

@@ -61,6 +61,7 @@ class Scene:
         self.number = 0
         self.machines: list[VM] = []
         self.proxies: list[Proxy] = []
+        self.lost: set[str] = set()               # functions whose slots were switched off
         self.deaf: set[str] = set()               # names of QEMU whose monitor cannot answer
         self.guest: Line = None
         self.source: VM = None              # the QEMU that has the guest
@@ -130,9 +131,8 @@ class Scene:
             self.guest.close()
         self.guest = None
 
-    @staticmethod
-    def calm(bdf: str) -> None:
-        if not migration.is_there(bdf):
+    def calm(self, bdf: str) -> None:
+        if bdf in self.lost:
             return
         for knob in ("startup_delay_ms", "slow_stop_ms", "fail_load_at", "fail_save_at"):
             migration.turn_knob(bdf, knob, 0)
@@ -271,12 +271,12 @@ class Scene:
         return "; ".join(wrong + self.guest.bad_lines(start)) or None
 
     def at_rest(self) -> str:
-        """All devices that are left are in RUNNING, whether or not they are open."""
+        """All devices that were not switched off are in RUNNING, whether or not they are open."""
         deadline = Deadline(30, "the devices getting back to RUNNING")
         states: dict[str, str] = {}
         while set(states.values()) != {"RUNNING"}:
             states = {bdf: device_attribute(bdf, "migration_state")
-                      for bdf in self.setup.carrier.values() if migration.is_there(bdf)}
+                      for bdf in self.setup.carrier.values() if bdf not in self.lost}
             try:
                 deadline.nap()
             except Failure:

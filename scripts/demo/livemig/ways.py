@@ -248,7 +248,7 @@ def error_of_the_function(scene: Scene) -> str:
     machine.cmd("system_reset")
     machine.cmd("cont")
     scene.guest.forget_half_a_line()
-    scene.wait(lambda: scene.guest.find("READY", start), "the guest booting again", 90)
+    scene.wait(lambda: scene.guest.find("READY", start) is not None, "the guest booting again", 90)
     return said + "; after system_reset the VM boots"
 
 
@@ -263,8 +263,10 @@ def slot_of(bdf: str) -> str:
     raise Failure(f"{bdf} is in no slot")
 
 
-def switch_off(bdf: str) -> subprocess.Popen[bytes]:
+def switch_off(scene: Scene) -> subprocess.Popen[bytes]:
     """The slot waits until the function is not in use any more; no signal ends that."""
+    bdf = scene.source.bdf
+    scene.lost.add(bdf)
     return subprocess.Popen(["sh", "-c", f"echo 0 >{SLOTS}/{slot_of(bdf)}/power"])
 
 
@@ -279,7 +281,7 @@ def must_be_off(off: subprocess.Popen[bytes], bdf: str) -> None:
 def slot_switched_off(scene: Scene) -> str:
     """the slot of the bound function switched off, and then a migration"""
     machine = scene.source
-    off = switch_off(machine.bdf)
+    off = switch_off(scene)
     try:
         scene.wait(lambda: not os.path.exists(f"{DEVICES}/{machine.bdf}/precopy"),
                    "the driver being asked to let the function go")
@@ -302,9 +304,9 @@ def slot_switched_off_of_a_port(scene: Scene) -> str:
     machine = scene.source
     migration.ask_guest(scene.guest, machine, "leave", "LEFT")
     start = len(scene.guest.lines)
-    off = switch_off(machine.bdf)
+    off = switch_off(scene)
     try:
-        scene.wait(lambda: scene.guest.find("GONE", start), "the guest losing its device")
+        scene.wait(lambda: scene.guest.find("GONE", start) is not None, "the guest losing its device")
         must_be_off(off, machine.bdf)
         if not runs(machine):
             raise Failure("the VM does not run any more")
