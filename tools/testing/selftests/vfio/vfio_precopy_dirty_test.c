@@ -628,6 +628,29 @@ TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
 }
 
 /*
+ * The same once, at a moment that is sure to be between the copy and its use: the pages
+ * that write() stores to then, the one of the fault included, are copied once more.
+ */
+TEST_F_TIMEOUT(dirty, region_writes_during_a_held_split, MIG_TIMEOUT)
+{
+	u64 beside = 300 * PRECOPY_PAGE + 2048, stamp = 0xbe51deULL;
+	struct precopy_held_split held;
+	u64 splits;
+
+	if (!precopy_has_knob(bdfs[0], "hold_split"))
+		SKIP(return, "no test knob hold_split in debugfs");
+	track_filled(_metadata, self);
+	splits = precopy_stat(bdfs[0], "splits");
+	precopy_hold_split(&held, &self->t.a, 300 * PRECOPY_PAGE);
+	precopy_fill(&self->t.a, 3, 100, ++self->t.seed, BY_PWRITE);
+	precopy_store(&self->t.a, beside, &stamp, sizeof(stamp), BY_PWRITE);
+	precopy_release_split(&held);
+	EXPECT_EQ(splits + 1, precopy_stat(bdfs[0], "splits"));
+	EXPECT_EQ(0, precopy_differ(&self->t.a, self->t.a.shadow));
+	EXPECT_EQ(0, tracking_finish(&self->t));
+}
+
+/*
  * Tracking ends and begins again while a unit is divided: what is stored meanwhile,
  * through entries that are writable as nobody tracks, is in the result.
  */
