@@ -26,8 +26,8 @@
  * struct precopy_ram_unit - the pages of a unit
  * @folio: folio that is all of the unit, so that one page table entry can map
  *	   it; or NULL
- * @pages: table of single pages, with NULL for a page that is not allocated; NULL
- *	   if the unit is one folio
+ * @pages: table of single pages, a page itself, with NULL for a page that is not
+ *	   allocated; NULL if the unit is one folio
  * @nr: number of pages in @pages. It is raised after the page was added, so that
  *	whoever finds all of them counted finds all of them.
  * @held: number of references on @folio that precopy_ram_hold() noted
@@ -110,6 +110,18 @@ static unsigned long precopy_ram_unit_nr(const struct precopy_ram *ram,
 	return u->folio ? 1UL << ram->order : smp_load_acquire(&u->nr);
 }
 
+static_assert(PRECOPY_UNIT_PAGES * sizeof(struct page *) <= PAGE_SIZE);
+
+static struct page **precopy_ram_alloc_table(gfp_t gfp)
+{
+	return (struct page **)get_zeroed_page(gfp);
+}
+
+static void precopy_ram_free_table(struct page **pages)
+{
+	free_page((unsigned long)pages);
+}
+
 /**
  * precopy_ram_unit_free - free a unit's pages
  * @ram: the contents
@@ -126,7 +138,7 @@ void precopy_ram_unit_free(struct precopy_ram *ram, struct precopy_ram_unit *u)
 	for (i = 0; u->pages && i < (1UL << ram->order); i++)
 		if (u->pages[i])
 			put_page(u->pages[i]);
-	kfree(u->pages);
+	precopy_ram_free_table(u->pages);
 	kfree(u);
 }
 
@@ -362,8 +374,7 @@ static struct precopy_ram_unit *precopy_ram_unit_alloc(struct precopy_ram *ram,
 	if (huge)
 		u->folio = folio_alloc(precopy_ram_gfp_easy(gfp), ram->order);
 	if (!u->folio)
-		u->pages = pages ?: kcalloc(1UL << ram->order,
-					    sizeof(*u->pages), gfp);
+		u->pages = pages ?: precopy_ram_alloc_table(gfp);
 	if (!u->folio && !u->pages) {
 		kfree(u);
 		return NULL;
@@ -673,8 +684,8 @@ static bool precopy_ram_fill_singly(struct precopy_ram *ram,
  * precopy_ram_spare - allocate a unit for precopy_ram_swap()
  * @ram: the contents
  * @huge: true for one folio, false for single pages
- * @pages: zeroed table of PRECOPY_UNIT_PAGES pointers to use for single pages,
- *	   or NULL; freed if this fails
+ * @pages: zeroed page to use as table of single pages, or NULL; freed if this
+ *	   fails
  * @gfp: how hard to try. Splits and collapses pass PRECOPY_GFP_EASY: nobody is
  *	 to be killed for a unit that could stay as it is.
  *
@@ -691,7 +702,7 @@ struct precopy_ram_unit *precopy_ram_spare(struct precopy_ram *ram, bool huge,
 	CLASS(precopy_charge, old)(ram->memcg);
 	u = precopy_ram_unit_alloc(ram, huge, pages, gfp);
 	if (!u)
-		kfree(pages);
+		precopy_ram_free_table(pages);
 	if (u && huge)
 		good = u->folio;
 	else if (u)
@@ -916,6 +927,44 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 	lockdep_assert_held(ram->sem);
 	return xa_find(&ram->units, &unit, ULONG_MAX - 1, XA_PRESENT) ?
 	       unit : ULONG_MAX;
+}
+
+/**
+ * precopy_ram_units - find the next units in use
+ * @ram: the contents
+ * @from: unit to start from, a multiple of PRECOPY_BATCH_UNITS
+ * @used: result: bitmap of PRECOPY_BATCH_UNITS bits, the units in use from the one on that
+ *	  is returned
+ * @huge: result: the same for units that are one folio
+ *
+ * For callers that look at all units, and let others have memory.sem now and then.
+ *
+ * Context: memory.sem held.
+ * Return: the first multiple of PRECOPY_BATCH_UNITS at or after @from with a unit in use
+ * before the next one, ULONG_MAX if there is none.
+ */
+unsigned long precopy_ram_units(struct precopy_ram *ram, unsigned long from,
+				unsigned long *used, unsigned long *huge)
+{
+	unsigned long first = precopy_ram_next_unit(ram, from);
+	struct precopy_ram_unit *u;
+	XA_STATE(xas, &ram->units, 0);
+
+	if (first == ULONG_MAX)
+		return first;
+	first = round_down(first, PRECOPY_BATCH_UNITS);
+	bitmap_zero(used, PRECOPY_BATCH_UNITS);
+	bitmap_zero(huge, PRECOPY_BATCH_UNITS);
+	xas_set(&xas, first);
+	guard(rcu)();
+	xas_for_each(&xas, u, first + PRECOPY_BATCH_UNITS - 1) {
+		if (xas_retry(&xas, u))
+			continue;
+		__set_bit(xas.xa_index - first, used);
+		if (u->folio)
+			__set_bit(xas.xa_index - first, huge);
+	}
+	return first;
 }
 
 struct precopy_ram_whole {

@@ -24,6 +24,9 @@ struct precopy_ram_unit;
 /* For all but page faults: fail rather than have somebody killed */
 #define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
+/* Units that precopy_ram_units() looks at: 1 GiB */
+#define PRECOPY_BATCH_UNITS	512UL
+
 /* Opportunistic: no retry, no warning, and nobody killed */
 #define PRECOPY_GFP_EASY (GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
 
@@ -83,6 +86,8 @@ unsigned long precopy_ram_unit_pages(struct precopy_ram *ram,
 unsigned long precopy_ram_changes(const struct precopy_ram *ram);
 unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
 				    unsigned long from);
+unsigned long precopy_ram_units(struct precopy_ram *ram, unsigned long from,
+				unsigned long *used, unsigned long *huge);
 u64 precopy_ram_whole_units(struct precopy_ram *ram, unsigned long *units);
 u64 precopy_ram_bytes(struct precopy_ram *ram);
 

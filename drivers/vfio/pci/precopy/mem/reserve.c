@@ -1,111 +1,172 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Memory that splits of units will take, allocated when pre-copy begins: so that
- * lack of memory is known then, and not when a processor of the guest stores to
- * a unit.
- */
+/* Memory that splits of units will take. */
 
+#include <linux/bitmap.h>
 #include <linux/cleanup.h>
+#include <linux/gfp.h>
+#include <linux/highmem.h>
+#include <linux/log2.h>
+#include <linux/math.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <kunit/visibility.h>
 
 #include "ram.h"
 #include "reserve.h"
 #include "units.h"
 
-/* A page table of the VMM's, and one of KVM's */
-#define PRECOPY_RESERVE_TABLES	2
+/*
+ * For each unit: its table of single pages, and two pages that are freed for a page table
+ * of the VMM's and one of KVM's. The mm and KVM allocate those by themselves when the unit
+ * is mapped by small entries, with the OOM killer if need be.
+ */
+#define PRECOPY_RESERVE_PAGES	3
+
+/* Largest block. One allocation of 2 MiB takes less time than 512 of single pages. */
+#define PRECOPY_RESERVE_ORDER	9U
 
 /**
- * struct precopy_reserve - memory that is needed once a unit is split
- * @pages: zeroed table for the single pages
- * @tables: memory of the size of page tables. The mm and KVM allocate those by
- *	    themselves when the unit is mapped by small entries, with the OOM
- *	    killer if need be; freeing these lets them have the memory.
+ * struct precopy_reserve_block - pages that follow each other
+ * @list: link in struct precopy_reserve
+ * @pages: the first of them
+ * @nr: number of pages that are left, at least 1. They are single pages, no folio.
  */
-struct precopy_reserve {
-	struct page	**pages;
-	void		*tables[PRECOPY_RESERVE_TABLES];
+struct precopy_reserve_block {
+	struct list_head	list;
+	struct page		*pages;
+	unsigned int		nr;
 };
 
-static void precopy_reserve_free_tables(struct precopy_reserve *r)
+static void precopy_reserve_free_block(struct precopy_reserve_block *block)
 {
-	unsigned int i;
-
-	for (i = 0; i < PRECOPY_RESERVE_TABLES; i++) {
-		kfree(r->tables[i]);
-		r->tables[i] = NULL;
-	}
+	while (block->nr)
+		__free_page(block->pages + --block->nr);
+	kfree(block);
 }
 
-static void precopy_reserve_free(struct precopy_reserve *r)
+static void precopy_reserve_free_blocks(struct list_head *blocks)
 {
-	precopy_reserve_free_tables(r);
-	kfree(r->pages);
-	kfree(r);
-}
+	struct precopy_reserve_block *block, *next;
 
-static struct precopy_reserve *precopy_reserve_alloc(void)
-{
-	struct precopy_reserve *r = kzalloc_obj(*r, PRECOPY_GFP);
-	unsigned int i;
-	bool good;
-
-	if (!r)
-		return NULL;
-	r->pages = kcalloc(PRECOPY_UNIT_PAGES, sizeof(*r->pages), PRECOPY_GFP);
-	good = r->pages;
-	for (i = 0; good && i < PRECOPY_RESERVE_TABLES; i++) {
-		r->tables[i] = kmalloc(PAGE_SIZE, PRECOPY_GFP);
-		good = r->tables[i];
-	}
-	if (good)
-		return r;
-	precopy_reserve_free(r);
-	return NULL;
-}
-
-/**
- * precopy_reserve_unit - reserve the memory that splitting a unit will take
- * @reserve: unit number to struct precopy_reserve
- * @unit: unit number
- *
- * The spare unit's pages are not part of it: a split gives as many back.
- *
- * Context: may sleep; no lock of this driver held but arc_mutex.
- * Return: 0 or -ENOMEM.
- */
-int precopy_reserve_unit(struct xarray *reserve, unsigned long unit)
-{
-	struct precopy_reserve *r, *old;
-
-	if (xa_load(reserve, unit))
-		return 0;
-	r = precopy_reserve_alloc();
-	if (!r)
-		return -ENOMEM;
-	old = xa_cmpxchg(reserve, unit, NULL, r, PRECOPY_GFP);
-	if (!old)
-		return 0;
-	precopy_reserve_free(r);
-	return xa_err(old);
-}
-
-/**
- * precopy_reserve_free_all - free what was reserved and is not used
- * @reserve: unit number to struct precopy_reserve
- */
-void precopy_reserve_free_all(struct xarray *reserve)
-{
-	struct precopy_reserve *r;
-	unsigned long unit;
-
-	xa_for_each(reserve, unit, r) {
-		precopy_reserve_free(r);
+	list_for_each_entry_safe(block, next, blocks, list) {
+		precopy_reserve_free_block(block);
 		cond_resched();
 	}
-	xa_destroy(reserve);
 }
+
+static struct precopy_reserve_block *
+precopy_reserve_alloc_block(unsigned int order)
+{
+	struct precopy_reserve_block *block = kzalloc_obj(*block, PRECOPY_GFP);
+
+	if (!block)
+		return NULL;
+	block->pages = alloc_pages(order ? PRECOPY_GFP_EASY : PRECOPY_GFP,
+				   order);
+	if (!block->pages) {
+		kfree(block);
+		return NULL;
+	}
+	split_page(block->pages, order);
+	block->nr = 1U << order;
+	return block;
+}
+
+/* Large blocks while there are any. Return: 0, or -ENOMEM; @blocks has what was found. */
+static int precopy_reserve_alloc_blocks(struct list_head *blocks,
+					unsigned long nr)
+{
+	unsigned int order, limit = PRECOPY_RESERVE_ORDER;
+	struct precopy_reserve_block *block;
+
+	while (nr) {
+		order = min_t(unsigned int, limit, ilog2(nr));
+		block = precopy_reserve_alloc_block(order);
+		if (block) {
+			list_add(&block->list, blocks);
+			nr -= block->nr;
+		} else if (order) {
+			limit = order - 1;
+		} else {
+			return -ENOMEM;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * precopy_reserve_init - initialise a reserve that has nothing
+ * @reserve: the reserve; its former contents are ignored
+ * @nr_units: number of units of the memory
+ *
+ * Context: may sleep.
+ * Return: 0 or -ENOMEM. After an error @reserve may be passed to
+ * precopy_reserve_destroy().
+ */
+int precopy_reserve_init(struct precopy_reserve *reserve,
+			 unsigned long nr_units)
+{
+	spin_lock_init(&reserve->lock);
+	INIT_LIST_HEAD(&reserve->blocks);
+	reserve->units = bitmap_zalloc(round_up(nr_units, PRECOPY_BATCH_UNITS),
+				       GFP_KERNEL_ACCOUNT);
+	return reserve->units ? 0 : -ENOMEM;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_init);
+
+/**
+ * precopy_reserve_destroy - free what was reserved and is not used
+ * @reserve: the reserve, after precopy_reserve_init()
+ *
+ * Context: may sleep; nobody uses it any more.
+ */
+void precopy_reserve_destroy(struct precopy_reserve *reserve)
+{
+	precopy_reserve_free_blocks(&reserve->blocks);
+	bitmap_free(reserve->units);
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_destroy);
+
+/**
+ * precopy_reserve_units - reserve the memory that splitting some units will take
+ * @reserve: the reserve
+ * @first: unit number, a multiple of PRECOPY_BATCH_UNITS
+ * @units: bitmap of PRECOPY_BATCH_UNITS bits, the units from @first on
+ *
+ * Costs nothing for units that have it. The spare unit's pages are not part of it: a
+ * split gives as many back.
+ *
+ * Context: may sleep; no lock of this driver held but arc_mutex.
+ * Return: 0 or -ENOMEM, with nothing reserved that was not before.
+ */
+int precopy_reserve_units(struct precopy_reserve *reserve, unsigned long first,
+			  const unsigned long *units)
+{
+	unsigned long *reserved = reserve->units + BIT_WORD(first);
+	DECLARE_BITMAP(missing, PRECOPY_BATCH_UNITS);
+	LIST_HEAD(blocks);
+	unsigned long i;
+	int ret;
+
+	if (!bitmap_andnot(missing, units, reserved, PRECOPY_BATCH_UNITS))
+		return 0;
+	ret = precopy_reserve_alloc_blocks(&blocks, PRECOPY_RESERVE_PAGES *
+			bitmap_weight(missing, PRECOPY_BATCH_UNITS));
+	if (ret) {
+		precopy_reserve_free_blocks(&blocks);
+		return ret;
+	}
+	scoped_guard(spinlock, &reserve->lock)
+		list_splice(&blocks, &reserve->blocks);
+	for_each_set_bit(i, missing, PRECOPY_BATCH_UNITS)
+		set_bit(i, reserved);
+	return 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_units);
 
 /**
  * precopy_reserve_try_spare - check whether a unit could be split now
@@ -123,24 +184,44 @@ int precopy_reserve_try_spare(struct precopy_ram *ram)
 	return spare ? 0 : -ENOMEM;
 }
 
+static struct page *precopy_reserve_take_page(struct precopy_reserve *reserve)
+{
+	struct precopy_reserve_block *block;
+	struct page *page;
+
+	guard(spinlock)(&reserve->lock);
+	block = list_first_entry(&reserve->blocks, typeof(*block), list);
+	page = block->pages + --block->nr;
+	if (!block->nr) {
+		list_del(&block->list);
+		kfree(block);
+	}
+	return page;
+}
+
 /**
  * precopy_reserve_use - use what is reserved for a unit
- * @reserve: unit number to struct precopy_reserve
+ * @reserve: the reserve
  * @unit: unit number
  *
  * The mm and KVM may allocate page tables for the unit from now on.
  *
- * Return: a zeroed table for the single pages, for the caller to free; NULL if
+ * Context: any.
+ * Return: a zeroed page, as table for the single pages, for the caller to free; NULL if
  * nothing is reserved.
  */
-struct page **precopy_reserve_use(struct xarray *reserve, unsigned long unit)
+struct page **precopy_reserve_use(struct precopy_reserve *reserve,
+				  unsigned long unit)
 {
-	struct precopy_reserve *r = xa_erase(reserve, unit);
-	struct page **pages;
+	struct page *page;
+	unsigned int i;
 
-	if (!r)
+	if (!test_and_clear_bit(unit, reserve->units))
 		return NULL;
-	pages = no_free_ptr(r->pages);
-	precopy_reserve_free(r);
-	return pages;
+	for (i = 1; i < PRECOPY_RESERVE_PAGES; i++)
+		__free_page(precopy_reserve_take_page(reserve));
+	page = precopy_reserve_take_page(reserve);
+	clear_highpage(page);
+	return page_address(page);
 }
+EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_use);

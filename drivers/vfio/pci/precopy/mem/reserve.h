@@ -1,16 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Memory that splits of units will take. */
+/*
+ * Memory that splits of units will take: allocated when pre-copy begins, so that
+ * lack of memory is known then, and not when a processor of the guest stores to
+ * a unit.
+ */
 #ifndef PRECOPY_RESERVE_H
 #define PRECOPY_RESERVE_H
 
-#include <linux/xarray.h>
+#include <linux/bitops.h>
+#include <linux/list.h>
+#include <linux/spinlock_types.h>
+#include <linux/types.h>
 
 struct page;
 struct precopy_ram;
 
-int precopy_reserve_unit(struct xarray *reserve, unsigned long unit);
-struct page **precopy_reserve_use(struct xarray *reserve, unsigned long unit);
-void precopy_reserve_free_all(struct xarray *reserve);
+/**
+ * struct precopy_reserve - pages for the splits of some units
+ * @units: bitmap of the units that were not split yet, whose pages are in @blocks
+ * @lock: protects @blocks
+ * @blocks: list of struct precopy_reserve_block. It has the pages for all of @units,
+ *	    or more.
+ */
+struct precopy_reserve {
+	unsigned long		*units;
+	spinlock_t		lock;	/* see above */
+	struct list_head	blocks;
+};
+
+int precopy_reserve_init(struct precopy_reserve *reserve,
+			 unsigned long nr_units);
+void precopy_reserve_destroy(struct precopy_reserve *reserve);
+int precopy_reserve_units(struct precopy_reserve *reserve, unsigned long first,
+			  const unsigned long *units);
+struct page **precopy_reserve_use(struct precopy_reserve *reserve,
+				  unsigned long unit);
 int precopy_reserve_try_spare(struct precopy_ram *ram);
+
+/**
+ * precopy_reserve_has - check whether memory is reserved for a unit
+ * @reserve: the reserve
+ * @unit: unit number
+ *
+ * Return: true until precopy_reserve_use() takes it.
+ */
+static inline bool precopy_reserve_has(const struct precopy_reserve *reserve,
+				       unsigned long unit)
+{
+	return test_bit(unit, reserve->units);
+}
 
 #endif /* PRECOPY_RESERVE_H */

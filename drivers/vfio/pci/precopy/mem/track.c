@@ -59,7 +59,8 @@ struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
 {
 	struct precopy_tracker *tracker =
 		kzalloc_obj(*tracker, GFP_KERNEL_ACCOUNT);
-	int set, ret = 0;
+	unsigned long nr_units = DIV_ROUND_UP(size, PRECOPY_UNIT_SIZE);
+	int set, ret;
 
 	if (!tracker)
 		return NULL;
@@ -67,12 +68,11 @@ struct precopy_tracker *precopy_tracker_create(u64 size, bool expect_stores,
 	tracker->prepared = ULONG_MAX;
 	tracker->wait = wait;
 	tracker->lock = lock;
-	xa_init_flags(&tracker->reserve, XA_FLAGS_ACCOUNT);
+	ret = precopy_reserve_init(&tracker->reserve, nr_units);
 	for (set = 0; !ret && set < PRECOPY_SETS; set++)
 		ret = precopy_dirty_init(&tracker->sets[set],
 					 size >> PAGE_SHIFT);
-	tracker->loose = bitmap_zalloc(DIV_ROUND_UP(size, PRECOPY_UNIT_SIZE),
-				       GFP_KERNEL_ACCOUNT);
+	tracker->loose = bitmap_zalloc(nr_units, GFP_KERNEL_ACCOUNT);
 	if (!ret && tracker->loose)
 		return tracker;
 	precopy_tracker_free(tracker);
@@ -94,7 +94,7 @@ void precopy_tracker_free(struct precopy_tracker *tracker)
 		return;
 	for (set = 0; set < PRECOPY_SETS; set++)
 		precopy_dirty_destroy(&tracker->sets[set]);
-	precopy_reserve_free_all(&tracker->reserve);
+	precopy_reserve_destroy(&tracker->reserve);
 	bitmap_free(tracker->loose);
 	kfree(tracker);
 }
@@ -219,16 +219,15 @@ precopy_tracker_next_used(const struct precopy_memory *mem, unsigned long from)
 	return mem->ram ? precopy_ram_next_unit(mem->ram, from) : ULONG_MAX;
 }
 
-/* The next unit to prepare, and whether it may have to be split */
-static unsigned long precopy_tracker_next_prepare(struct precopy_memory *mem,
-						  unsigned long from, bool *huge)
+/* The next units to prepare, and which of them may have to be split */
+static unsigned long precopy_tracker_next_batch(struct precopy_memory *mem,
+						unsigned long from,
+						unsigned long *used,
+						unsigned long *huge)
 {
-	unsigned long unit;
-
 	guard(rwsem_read)(&mem->sem);
-	unit = precopy_tracker_next_used(mem, from);
-	*huge = unit != ULONG_MAX && precopy_ram_huge_folio(mem->ram, unit);
-	return unit;
+	return mem->ram ? precopy_ram_units(mem->ram, from, used, huge) :
+			  ULONG_MAX;
 }
 
 /* The pages of one spare unit are all that splits need, if they take turns */
@@ -246,29 +245,48 @@ static int precopy_tracker_try_spare(struct precopy_memory *mem)
 	return ret;
 }
 
-/* One unit at a time, so that nobody waits for the memory to be found */
+/* Units of one chunk have their bits together */
+static int precopy_tracker_reserve_batch(struct precopy_tracker *tracker,
+					 unsigned long first,
+					 const unsigned long *used)
+{
+	unsigned long i = find_first_bit(used, PRECOPY_BATCH_UNITS);
+	int ret = 0;
+
+	while (!ret && i < PRECOPY_BATCH_UNITS) {
+		ret = precopy_tracker_reserve(tracker, first + i, PRECOPY_GFP);
+		i = find_next_bit(used, PRECOPY_BATCH_UNITS,
+				  round_up(i + 1, PRECOPY_DIRTY_CHUNK));
+	}
+	return ret;
+}
+
+/* Some units at a time, so that nobody waits for the memory to be found */
 static int precopy_tracker_prepare_units(struct precopy_memory *mem,
 					 struct precopy_tracker *tracker)
 {
-	bool huge, any_huge = false;
+	DECLARE_BITMAP(used, PRECOPY_BATCH_UNITS);
+	DECLARE_BITMAP(huge, PRECOPY_BATCH_UNITS);
 	unsigned long unit = 0;
+	bool splits = false;
 	int ret;
 
-	while ((unit = precopy_tracker_next_prepare(mem, unit, &huge)) !=
+	while ((unit = precopy_tracker_next_batch(mem, unit, used, huge)) !=
 	       ULONG_MAX) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = precopy_tracker_reserve(tracker, unit, PRECOPY_GFP);
-		huge &= tracker->expect_stores;
-		if (!ret && huge)
-			ret = precopy_reserve_unit(&tracker->reserve, unit);
+		ret = precopy_tracker_reserve_batch(tracker, unit, used);
+		if (!ret && tracker->expect_stores) {
+			ret = precopy_reserve_units(&tracker->reserve, unit,
+						    huge);
+			splits |= !bitmap_empty(huge, PRECOPY_BATCH_UNITS);
+		}
 		if (ret)
 			return ret;
-		any_huge |= huge;
-		unit++;
+		unit += PRECOPY_BATCH_UNITS;
 		cond_resched();
 	}
-	return any_huge ? precopy_tracker_try_spare(mem) : 0;
+	return splits ? precopy_tracker_try_spare(mem) : 0;
 }
 
 static unsigned long precopy_tracker_changes(struct precopy_memory *mem)
@@ -313,7 +331,7 @@ static bool precopy_tracker_unit_prepared(const struct precopy_memory *mem,
 	return precopy_tracker_reserved(tracker, unit) &&
 	       (!tracker->expect_stores ||
 		!precopy_ram_huge_folio(mem->ram, unit) ||
-		xa_load(&tracker->reserve, unit));
+		precopy_reserve_has(&tracker->reserve, unit));
 }
 
 /**

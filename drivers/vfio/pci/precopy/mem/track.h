@@ -9,10 +9,10 @@
 #include <linux/bitops.h>
 #include <linux/lockdep.h>
 #include <linux/types.h>
-#include <linux/xarray.h>
 
 #include "dirty.h"
 #include "memory.h"
+#include "reserve.h"
 
 /**
  * struct precopy_tracker - pages that are still to be sent
@@ -22,8 +22,7 @@
  *	   those that could not be split. All of their pages are in one of the sets;
  *	   taking any of them out of the initial or the dirty set ends it. Written
  *	   with memory.sem held for write.
- * @reserve: unit number to struct precopy_reserve, for units that are one folio
- *	     and were not split yet (see mem/reserve.c)
+ * @reserve: memory for the splits of units that are one folio (see mem/reserve.h)
  * @expect_stores: whether @reserve is filled. Not in a session that begins when
  *		   the device has stopped. Constant.
  * @prepared: number of changes of the memory (precopy_ram_changes()) before room was
@@ -44,7 +43,7 @@
 struct precopy_tracker {
 	struct precopy_dirty	sets[PRECOPY_SETS];
 	unsigned long		*loose;
-	struct xarray		reserve;
+	struct precopy_reserve	reserve;
 	bool			expect_stores;
 	unsigned long		prepared;
 	wait_queue_head_t	*wait;
