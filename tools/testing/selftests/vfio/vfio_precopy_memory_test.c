@@ -41,7 +41,7 @@
 #define USED		(UNITS * WIRE_UNIT)
 /* Charges are made in advance by each processor, and page tables cost, too */
 #define SLACK		SZ_1M
-#define SETTLE_MS	60000
+#define SETTLE_MS	30000
 
 static char **bdfs;
 static int nr_bdfs;
@@ -209,6 +209,28 @@ TEST_F_TIMEOUT(memory, holes_are_free, MIG_TIMEOUT)
 	}
 	free(buf);
 	EXPECT_LE(cg_kernel_bytes(self->cgroup), before + SLACK);
+}
+
+/* So often that what one time leaves behind adds up to more than SLACK */
+#define OFTEN		24
+
+/* What pre-copy reserves for splits that do not happen is given back. */
+TEST_F_TIMEOUT(memory, precopy_leaves_nothing, MIG_TIMEOUT)
+{
+	u64 before, unit;
+	int i, fd;
+
+	for (unit = 0; unit < SIZE / WIRE_UNIT; unit++)
+		precopy_fill(&self->a, unit * UNIT_PAGES + 7, 1, 1, BY_MMAP);
+	before = cg_kernel_bytes(self->cgroup);
+	for (i = 0; i < OFTEN; i++) {
+		ASSERT_EQ(0, mig_set_state(self->a.dev,
+					   VFIO_DEVICE_STATE_PRE_COPY, &fd));
+		ASSERT_EQ(0, mig_set_state(self->a.dev,
+					   VFIO_DEVICE_STATE_RUNNING, NULL));
+		close(fd);
+	}
+	EXPECT_TRUE(settles_at(self->cgroup, before + SLACK));
 }
 
 static void limit_to(struct __test_metadata *_metadata,
@@ -432,6 +454,26 @@ TEST_F_TIMEOUT(memory, target_allocates_what_its_source_had, MIG_TIMEOUT)
 	EXPECT_EQ(0, mig_load(self->a.dev, &stream, SZ_64K));
 	EXPECT_EQ(used, handoff_stat(bdfs[0], "bytes_in_use"));
 	mig_stream_free(&stream);
+}
+
+/* Units of single pages, which have a table each, are given back with their tables. */
+TEST_F_TIMEOUT(memory, loads_leave_nothing, MIG_TIMEOUT)
+{
+	u64 before = cg_kernel_bytes(self->cgroup);
+	struct mig_stream stream = {};
+	int i;
+
+	limit_to(_metadata, self, USED + SINGLES);
+	store_a_page_to_each(&self->a, SIZE / WIRE_UNIT - 1);
+	ASSERT_EQ(0, cg_write(self->cgroup, "memory.max", "max"));
+	ASSERT_EQ(0, mig_save(self->a.dev, &stream));
+	for (i = 0; i < OFTEN; i++) {
+		ASSERT_EQ(0, ioctl(self->a.fd, VFIO_DEVICE_RESET));
+		ASSERT_EQ(0, mig_load(self->a.dev, &stream, SZ_64K));
+	}
+	mig_stream_free(&stream);
+	precopy_reset(&self->a);
+	EXPECT_TRUE(settles_at(self->cgroup, before + SLACK));
 }
 
 /* The units that are whole, and full of data, are the last that come. */

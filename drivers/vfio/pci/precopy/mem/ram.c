@@ -22,6 +22,9 @@
 
 #define PRECOPY_UNIT_ORDER	(ilog2(PRECOPY_UNIT_SIZE) - PAGE_SHIFT)
 
+/* A table of single pages is a page. */
+static_assert(PRECOPY_UNIT_PAGES * sizeof(struct page *) <= PAGE_SIZE);
+
 /**
  * struct precopy_ram_unit - the pages of a unit
  * @folio: folio that is all of the unit, so that one page table entry can map
@@ -109,8 +112,6 @@ static unsigned long precopy_ram_unit_nr(const struct precopy_ram *ram,
 	/* The count pairs with precopy_ram_unit_add() */
 	return u->folio ? 1UL << ram->order : smp_load_acquire(&u->nr);
 }
-
-static_assert(PRECOPY_UNIT_PAGES * sizeof(struct page *) <= PAGE_SIZE);
 
 static struct page **precopy_ram_alloc_table(gfp_t gfp)
 {
@@ -933,15 +934,15 @@ unsigned long precopy_ram_next_unit(struct precopy_ram *ram,
  * precopy_ram_units - find the next units in use
  * @ram: the contents
  * @from: unit to start from, a multiple of PRECOPY_BATCH_UNITS
- * @used: result: bitmap of PRECOPY_BATCH_UNITS bits, the units in use from the one on that
- *	  is returned
+ * @used: result: bitmap of PRECOPY_BATCH_UNITS bits, the units in use from the one on
+ *	  that is returned
  * @huge: result: the same for units that are one folio
  *
  * For callers that look at all units, and let others have memory.sem now and then.
  *
  * Context: memory.sem held.
- * Return: the first multiple of PRECOPY_BATCH_UNITS at or after @from with a unit in use
- * before the next one, ULONG_MAX if there is none.
+ * Return: number of the first unit of the next batch that has a unit in use, at or
+ * after @from; ULONG_MAX if there is none.
  */
 unsigned long precopy_ram_units(struct precopy_ram *ram, unsigned long from,
 				unsigned long *used, unsigned long *huge)

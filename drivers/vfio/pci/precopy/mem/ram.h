@@ -24,11 +24,11 @@ struct precopy_ram_unit;
 /* For all but page faults: fail rather than have somebody killed */
 #define PRECOPY_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
-/* Units that precopy_ram_units() looks at: 1 GiB */
-#define PRECOPY_BATCH_UNITS	512UL
-
 /* Opportunistic: no retry, no warning, and nobody killed */
 #define PRECOPY_GFP_EASY (GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+
+/* Units that precopy_ram_units() looks at: 1 GiB */
+#define PRECOPY_BATCH_UNITS	512UL
 
 struct precopy_memory_stats *precopy_stats_alloc(void);
 void precopy_stats_put(struct precopy_memory_stats *stats);

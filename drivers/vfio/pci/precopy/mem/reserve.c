@@ -2,14 +2,15 @@
 /* Memory that splits of units will take. */
 
 #include <linux/bitmap.h>
+#include <linux/build_bug.h>
 #include <linux/cleanup.h>
 #include <linux/gfp.h>
-#include <linux/highmem.h>
 #include <linux/log2.h>
 #include <linux/math.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
-#include <linux/sched.h>
+#include <linux/mmdebug.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <kunit/visibility.h>
@@ -25,20 +26,11 @@
  */
 #define PRECOPY_RESERVE_PAGES	3
 
+/* No word of the bitmap is shared by two batches. */
+static_assert(PRECOPY_BATCH_UNITS % BITS_PER_LONG == 0);
+
 /* Largest block. One allocation of 2 MiB takes less time than 512 of single pages. */
 #define PRECOPY_RESERVE_ORDER	9U
-
-/**
- * struct precopy_reserve_block - pages that follow each other
- * @list: link in struct precopy_reserve
- * @pages: the first of them
- * @nr: number of pages that are left, at least 1. They are single pages, no folio.
- */
-struct precopy_reserve_block {
-	struct list_head	list;
-	struct page		*pages;
-	unsigned int		nr;
-};
 
 static void precopy_reserve_free_block(struct precopy_reserve_block *block)
 {
@@ -57,43 +49,50 @@ static void precopy_reserve_free_blocks(struct list_head *blocks)
 	}
 }
 
-static struct precopy_reserve_block *
-precopy_reserve_alloc_block(unsigned int order)
+/* Return: 0, -EAGAIN if smaller blocks may be had, or -ENOMEM */
+static int precopy_reserve_add_block(struct list_head *blocks,
+				     unsigned int order)
 {
 	struct precopy_reserve_block *block = kzalloc_obj(*block, PRECOPY_GFP);
 
 	if (!block)
-		return NULL;
+		return -ENOMEM;
 	block->pages = alloc_pages(order ? PRECOPY_GFP_EASY : PRECOPY_GFP,
 				   order);
 	if (!block->pages) {
 		kfree(block);
-		return NULL;
+		return order ? -EAGAIN : -ENOMEM;
 	}
 	split_page(block->pages, order);
 	block->nr = 1U << order;
-	return block;
+	list_add(&block->list, blocks);
+	return 0;
 }
 
-/* Large blocks while there are any. Return: 0, or -ENOMEM; @blocks has what was found. */
-static int precopy_reserve_alloc_blocks(struct list_head *blocks,
-					unsigned long nr)
+/*
+ * As large blocks as there are.
+ *
+ * Return: 0, or -ENOMEM or -EINTR, and @blocks has what was found until then.
+ */
+static int precopy_reserve_add_blocks(struct list_head *blocks,
+				      unsigned long nr)
 {
 	unsigned int order, limit = PRECOPY_RESERVE_ORDER;
-	struct precopy_reserve_block *block;
+	int ret;
 
 	while (nr) {
-		order = min_t(unsigned int, limit, ilog2(nr));
-		block = precopy_reserve_alloc_block(order);
-		if (block) {
-			list_add(&block->list, blocks);
-			nr -= block->nr;
-		} else if (order) {
-			limit = order - 1;
-		} else {
-			return -ENOMEM;
-		}
 		cond_resched();
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		order = min_t(unsigned int, limit, ilog2(nr));
+		ret = precopy_reserve_add_block(blocks, order);
+		if (ret == -EAGAIN) {
+			limit = order - 1;
+			continue;
+		}
+		if (ret)
+			return ret;
+		nr -= 1UL << order;
 	}
 	return 0;
 }
@@ -122,7 +121,7 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_init);
  * precopy_reserve_destroy - free what was reserved and is not used
  * @reserve: the reserve, after precopy_reserve_init()
  *
- * Context: may sleep; nobody uses it any more.
+ * Context: may sleep; nobody uses it any more. To be called once.
  */
 void precopy_reserve_destroy(struct precopy_reserve *reserve)
 {
@@ -141,7 +140,8 @@ EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_destroy);
  * split gives as many back.
  *
  * Context: may sleep; no lock of this driver held but arc_mutex.
- * Return: 0 or -ENOMEM, with nothing reserved that was not before.
+ * Return: 0; or -ENOMEM, or -EINTR after a fatal signal, with nothing reserved that was
+ * not before.
  */
 int precopy_reserve_units(struct precopy_reserve *reserve, unsigned long first,
 			  const unsigned long *units)
@@ -152,9 +152,12 @@ int precopy_reserve_units(struct precopy_reserve *reserve, unsigned long first,
 	unsigned long i;
 	int ret;
 
-	if (!bitmap_andnot(missing, units, reserved, PRECOPY_BATCH_UNITS))
-		return 0;
-	ret = precopy_reserve_alloc_blocks(&blocks, PRECOPY_RESERVE_PAGES *
+	bitmap_zero(missing, PRECOPY_BATCH_UNITS);
+	/* Splits may use what is reserved meanwhile, if tracking is begun anew */
+	for_each_set_bit(i, units, PRECOPY_BATCH_UNITS)
+		if (!test_bit(i, reserved))
+			__set_bit(i, missing);
+	ret = precopy_reserve_add_blocks(&blocks, PRECOPY_RESERVE_PAGES *
 			bitmap_weight(missing, PRECOPY_BATCH_UNITS));
 	if (ret) {
 		precopy_reserve_free_blocks(&blocks);
@@ -190,6 +193,7 @@ static struct page *precopy_reserve_take_page(struct precopy_reserve *reserve)
 	struct page *page;
 
 	guard(spinlock)(&reserve->lock);
+	VM_WARN_ON_ONCE(list_empty(&reserve->blocks));
 	block = list_first_entry(&reserve->blocks, typeof(*block), list);
 	page = block->pages + --block->nr;
 	if (!block->nr) {
@@ -206,7 +210,7 @@ static struct page *precopy_reserve_take_page(struct precopy_reserve *reserve)
  *
  * The mm and KVM may allocate page tables for the unit from now on.
  *
- * Context: any.
+ * Context: process context; memory.sem may be held.
  * Return: a zeroed page, as table for the single pages, for the caller to free; NULL if
  * nothing is reserved.
  */
@@ -221,7 +225,7 @@ struct page **precopy_reserve_use(struct precopy_reserve *reserve,
 	for (i = 1; i < PRECOPY_RESERVE_PAGES; i++)
 		__free_page(precopy_reserve_take_page(reserve));
 	page = precopy_reserve_take_page(reserve);
-	clear_highpage(page);
+	clear_page(page_address(page));
 	return page_address(page);
 }
 EXPORT_SYMBOL_IF_KUNIT(precopy_reserve_use);

@@ -16,11 +16,26 @@ struct page;
 struct precopy_ram;
 
 /**
+ * struct precopy_reserve_block - pages that follow each other
+ * @list: link in struct precopy_reserve
+ * @pages: the first of them
+ * @nr: number of pages that are left, at least 1. They are single pages, no folio.
+ */
+struct precopy_reserve_block {
+	struct list_head	list;
+	struct page		*pages;
+	unsigned int		nr;
+};
+
+/**
  * struct precopy_reserve - pages for the splits of some units
- * @units: bitmap of the units that were not split yet, whose pages are in @blocks
+ * @units: bitmap of the units that were not split yet and have their pages in @blocks;
+ *	   as long as a multiple of PRECOPY_BATCH_UNITS
  * @lock: protects @blocks
- * @blocks: list of struct precopy_reserve_block. It has the pages for all of @units,
- *	    or more.
+ * @blocks: list of struct precopy_reserve_block
+ *
+ * A bit is set after its pages were added, and cleared before they are taken, so
+ * @blocks never has too few.
  */
 struct precopy_reserve {
 	unsigned long		*units;
@@ -42,7 +57,7 @@ int precopy_reserve_try_spare(struct precopy_ram *ram);
  * @reserve: the reserve
  * @unit: unit number
  *
- * Return: true until precopy_reserve_use() takes it.
+ * Return: true from precopy_reserve_units() until precopy_reserve_use().
  */
 static inline bool precopy_reserve_has(const struct precopy_reserve *reserve,
 				       unsigned long unit)

@@ -245,7 +245,10 @@ static int precopy_tracker_try_spare(struct precopy_memory *mem)
 	return ret;
 }
 
-/* Units of one chunk have their bits together */
+/* A batch consists of whole chunks. */
+static_assert(PRECOPY_BATCH_UNITS % PRECOPY_DIRTY_CHUNK == 0);
+
+/* Room is made for a chunk at a time, so one unit of each is enough. */
 static int precopy_tracker_reserve_batch(struct precopy_tracker *tracker,
 					 unsigned long first,
 					 const unsigned long *used)

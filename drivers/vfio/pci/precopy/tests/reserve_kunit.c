@@ -31,7 +31,19 @@ static void reserve_test_exit(struct kunit *test)
 {
 	struct reserve_test *t = test->priv;
 
-	precopy_reserve_destroy(&t->reserve);
+	if (t)
+		precopy_reserve_destroy(&t->reserve);
+}
+
+/* All pages, with something in them that a table must not have */
+static void reserve_wanted(struct kunit *test)
+{
+	struct reserve_test *t = test->priv;
+	struct precopy_reserve_block *block;
+
+	KUNIT_ASSERT_EQ(test, 0, precopy_reserve_units(&t->reserve, FIRST, t->units));
+	list_for_each_entry(block, &t->reserve.blocks, list)
+		memset(page_address(block->pages), 0xff, block->nr * PAGE_SIZE);
 }
 
 static void reserve_some(struct kunit *test, unsigned int nr)
@@ -40,7 +52,7 @@ static void reserve_some(struct kunit *test, unsigned int nr)
 
 	bitmap_zero(t->units, PRECOPY_BATCH_UNITS);
 	bitmap_set(t->units, 0, nr);
-	KUNIT_ASSERT_EQ(test, 0, precopy_reserve_units(&t->reserve, FIRST, t->units));
+	reserve_wanted(test);
 }
 
 /* A table is a zeroed page, and nobody else's */
@@ -64,7 +76,7 @@ static void reserve_is_used_once(struct kunit *test)
 	bitmap_zero(t->units, PRECOPY_BATCH_UNITS);
 	for (i = 0; i < PRECOPY_BATCH_UNITS; i += 7)
 		__set_bit(i, t->units);
-	KUNIT_ASSERT_EQ(test, 0, precopy_reserve_units(&t->reserve, FIRST, t->units));
+	reserve_wanted(test);
 	for (unit = 0; unit < 2 * PRECOPY_BATCH_UNITS; unit++) {
 		if (unit >= FIRST && (unit - FIRST) % 7 == 0) {
 			KUNIT_EXPECT_TRUE(test, precopy_reserve_has(&t->reserve, unit));
@@ -116,19 +128,30 @@ static void reserve_again(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, list_empty(&t->reserve.blocks));
 }
 
-/* What is not used is freed with the reserve: kmemleak and page_owner would tell. */
+/* What is not used is freed with the reserve. References show it: each page has one left. */
 static void reserve_is_freed(struct kunit *test)
 {
 	struct reserve_test *t = test->priv;
+	struct precopy_reserve_block *block;
+	struct page *pages[30];
+	unsigned int nr = 0;
 
-	reserve_some(test, PRECOPY_BATCH_UNITS);
-	use_one(test, FIRST);
+	reserve_some(test, ARRAY_SIZE(pages) / 3);
+	list_for_each_entry(block, &t->reserve.blocks, list) {
+		unsigned int i;
+
+		for (i = 0; i < block->nr && nr < ARRAY_SIZE(pages); i++)
+			pages[nr++] = block->pages + i;
+	}
+	KUNIT_ASSERT_EQ(test, ARRAY_SIZE(pages), nr);
+	for (nr = 0; nr < ARRAY_SIZE(pages); nr++)
+		get_page(pages[nr]);
 	precopy_reserve_destroy(&t->reserve);
+	for (nr = 0; nr < ARRAY_SIZE(pages); nr++) {
+		KUNIT_EXPECT_EQ(test, 1, page_count(pages[nr]));
+		put_page(pages[nr]);
+	}
 	KUNIT_ASSERT_EQ(test, 0, precopy_reserve_init(&t->reserve, 1));
-	bitmap_zero(t->units, PRECOPY_BATCH_UNITS);
-	__set_bit(0, t->units);
-	KUNIT_ASSERT_EQ(test, 0, precopy_reserve_units(&t->reserve, 0, t->units));
-	use_one(test, 0);
 }
 
 static struct kunit_case reserve_cases[] = {
