@@ -8,9 +8,11 @@
  */
 
 #include <linux/bitmap.h>
+#include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -175,6 +177,27 @@ static unsigned long precopy_memory_next_revoked(struct precopy_memory *mem,
 	nr_units = mem->revoked ? precopy_memory_nr_units(mem) : 0;
 	unit = find_next_bit(mem->revoked, nr_units, from);
 	return unit < nr_units ? unit : ULONG_MAX;
+}
+
+/* Times to sleep for 20 to 50 us until the lock has been handed over */
+#define PRECOPY_GIVE_WAY	10
+
+/**
+ * precopy_memory_give_way - let tasks that wait for memory.sem have it first
+ * @mem: the memory
+ *
+ * A task that runs takes an rwsem before those that sleep for it, until one of them has
+ * waited for RWSEM_WAIT_TIMEOUT, 4 ms. A pass takes memory.sem again and again, and
+ * without this it would do so to accesses of the guest each time that they need the lock.
+ *
+ * Context: may sleep, for about 0.5 ms at most; memory.sem not held.
+ */
+void precopy_memory_give_way(struct precopy_memory *mem)
+{
+	int i;
+
+	for (i = 0; i < PRECOPY_GIVE_WAY && rwsem_is_contended(&mem->sem); i++)
+		usleep_range(20, 50);
 }
 
 /**

@@ -215,6 +215,7 @@ int precopy_memory_open(struct precopy_memory *mem, u64 size);
 void precopy_memory_close(struct precopy_memory *mem);
 void precopy_memory_discard(struct precopy_memory *mem);
 void precopy_memory_reset(struct precopy_memory *mem, u64 generation);
+void precopy_memory_give_way(struct precopy_memory *mem);
 void precopy_memory_settle(struct precopy_memory *mem);
 
 /* --- The user's accesses ---------------------------------------------- */

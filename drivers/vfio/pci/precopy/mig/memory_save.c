@@ -169,6 +169,7 @@ static int precopy_save_copy_run(struct precopy_memory_save *ms, void *to,
 {
 	int n;
 
+	precopy_memory_give_way(&precopy_save_pcd(ms)->memory);
 	guard(rwsem_read)(&precopy_save_pcd(ms)->memory.sem);
 	if (!precopy_save_current(ms))
 		return -ENODEV;
@@ -245,11 +246,13 @@ static int precopy_save_protect(struct precopy_memory_save *ms)
 {
 	struct precopy_device *pcd = precopy_save_pcd(ms);
 
+	precopy_memory_give_way(&pcd->memory);
 	scoped_guard(rwsem_read, &pcd->memory.sem) {
 		if (!precopy_save_current(ms))
 			return -ENODEV;
 		precopy_tracker_protect(&pcd->memory, ms->unit, ms->pages);
 	}
+	precopy_memory_give_way(&pcd->memory);
 	guard(rwsem_write)(&pcd->memory.sem);
 	if (!precopy_save_current(ms))
 		return -ENODEV;
@@ -274,6 +277,7 @@ static long precopy_save_take_unit(struct precopy_memory_save *ms)
 	struct precopy_memory *mem = &pcd->memory;
 	long nr;
 
+	precopy_memory_give_way(mem);
 	guard(rwsem_write)(&mem->sem);
 	if (!precopy_save_current(ms))
 		return -ENODEV;
