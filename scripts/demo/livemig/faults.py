@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MINUTES_MS = 600000             # a startup that nobody waits for
 EARLY_TRIES = 20
+LATE_TRIES = 4                  # of up to half a minute each
 ENDLESS = 5                     # seconds in which nothing comes that ever will
 EARLY_MS = 2000                 # a downtime so long that the switchover comes early
 LEFT = 400 << 10                # more than all buffers between source and target hold
@@ -160,13 +161,13 @@ def hold_with_much_left(scene: Scene) -> tuple[VM, Proxy, int]:
     Held before the switchover when much of the device is left to be sent. On a busy
     machine QEMU may have time for a round that leaves little.
     """
-    for _ in range(EARLY_TRIES):
+    for _ in range(LATE_TRIES):
         target, proxy, left = hold_with_some_left(scene)
         if left >= LEFT:
             return target, proxy, left
         cancel(scene)
         scene.end(target)
-    raise Failure(f"{EARLY_TRIES} times little was left for after the switchover: {left} bytes")
+    raise Failure(f"{LATE_TRIES} times little was left for after the switchover: {left} bytes")
 
 
 def cancelled_switching_over(scene: Scene) -> str:

@@ -628,8 +628,8 @@ TEST_F_TIMEOUT(dirty, region_writes_during_a_split, MIG_TIMEOUT)
 }
 
 /*
- * The same once, at a moment that is sure to be between the copy and its use: the pages
- * that write() stores to then, the one of the fault included, are copied once more.
+ * A test knob holds the split after the copy, and write() stores to pages of the unit,
+ * also to the page whose fault divides it. The driver copies these pages once more.
  */
 TEST_F_TIMEOUT(dirty, region_writes_during_a_held_split, MIG_TIMEOUT)
 {

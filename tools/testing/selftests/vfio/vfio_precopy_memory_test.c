@@ -211,10 +211,10 @@ TEST_F_TIMEOUT(memory, holes_are_free, MIG_TIMEOUT)
 	EXPECT_LE(cg_kernel_bytes(self->cgroup), before + SLACK);
 }
 
-/* So often that what one time leaves behind adds up to more than SLACK */
+/* Repetitions: a leak of each of them adds up to more than SLACK */
 #define OFTEN		24
 
-/* What pre-copy reserves for splits that do not happen is given back. */
+/* The driver frees the memory that pre-copy reserved, although no unit was split. */
 TEST_F_TIMEOUT(memory, precopy_leaves_nothing, MIG_TIMEOUT)
 {
 	u64 before, unit;
@@ -456,7 +456,7 @@ TEST_F_TIMEOUT(memory, target_allocates_what_its_source_had, MIG_TIMEOUT)
 	mig_stream_free(&stream);
 }
 
-/* Units of single pages, which have a table each, are given back with their tables. */
+/* Each unit of single pages has a table. A reset frees the tables with the units. */
 TEST_F_TIMEOUT(memory, loads_leave_nothing, MIG_TIMEOUT)
 {
 	u64 before = cg_kernel_bytes(self->cgroup);

@@ -128,7 +128,10 @@ static void reserve_again(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, list_empty(&t->reserve.blocks));
 }
 
-/* What is not used is freed with the reserve. References show it: each page has one left. */
+/*
+ * The test takes a reference on each page. precopy_reserve_destroy() drops the other one
+ * of every page that no unit has used.
+ */
 static void reserve_is_freed(struct kunit *test)
 {
 	struct reserve_test *t = test->priv;
